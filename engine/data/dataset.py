@@ -1,0 +1,89 @@
+"""The three tables as arrays: what training, publishing and evaluation work on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from engine.features.history import Histories
+from engine.types import EventType, Float32Array, Int64Array, UInt8Array
+
+# An event that shows interest. An impression only says that the item was shown, dwell that it was looked at.
+POSITIVE_EVENTS = (EventType.VIEW, EventType.CLICK, EventType.CART, EventType.PURCHASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Interactions:
+    """n events in time order (ties in input order), as parallel arrays.
+
+    users, rows: int32 (n,), positions in Dataset.users and Dataset.items. event_types: uint8 (n,).
+    timestamps_ms: int64 (n,). values: float32 (n,), money or rating, NaN where absent.
+    surfaces, devices, countries: int16 (n,), codes with 0 for unknown, see Dataset.vocabularies.
+    """
+
+    users: npt.NDArray[np.int32]
+    rows: npt.NDArray[np.int32]
+    event_types: UInt8Array
+    timestamps_ms: Int64Array
+    values: Float32Array
+    surfaces: npt.NDArray[np.int16]
+    devices: npt.NDArray[np.int16]
+    countries: npt.NDArray[np.int16]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def select(self, mask: npt.NDArray[np.bool_]) -> "Interactions":
+        """The events where the mask (n,) is true, still in time order."""
+        return Interactions(
+            self.users[mask], self.rows[mask], self.event_types[mask], self.timestamps_ms[mask],
+            self.values[mask], self.surfaces[mask], self.devices[mask], self.countries[mask],
+        )  # fmt: skip
+
+    def positive(self) -> "Interactions":
+        """The events that show interest (POSITIVE_EVENTS)."""
+        return self.select(np.isin(self.event_types, POSITIVE_EVENTS))
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Validated tables with positions for ids.
+
+    items: canonical item columns (engine.data.tables), row r of the frame is item row r.
+    users: canonical user columns, one line for every user id of either table; position u is user u.
+    vocabularies: for "surface", "device", "country", "age_group", "location", "signup_source" the known values,
+        sorted; the code of the value at position p is p + 1, 0 is unknown.
+    """
+
+    items: pl.DataFrame
+    users: pl.DataFrame
+    interactions: Interactions
+    vocabularies: dict[str, tuple[str, ...]]
+
+    @property
+    def item_count(self) -> int:
+        return self.items.height
+
+    @property
+    def user_count(self) -> int:
+        return self.users.height
+
+    def with_interactions(self, interactions: Interactions) -> "Dataset":
+        """The same items and users with other events, e.g. a training split."""
+        return Dataset(self.items, self.users, interactions, self.vocabularies)
+
+    def histories(self) -> Histories:
+        """Every user's positive events in time order."""
+        events = self.interactions.positive()
+        return Histories.build(
+            events.users, events.rows, events.event_types, events.timestamps_ms, self.user_count
+        )
+
+    def demographic_codes(self) -> Int64Array:
+        """int64 (users, 3): age group, location and signup source codes."""
+        columns = []
+        for name in ("age_group", "location", "signup_source"):
+            code = {value: position + 1 for position, value in enumerate(self.vocabularies[name])}
+            columns.append([code.get(value or "", 0) for value in self.users[name]])
+        return np.array(columns, np.int64).T.reshape(self.user_count, 3)

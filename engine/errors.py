@@ -1,0 +1,51 @@
+"""Every error that the engine raises on purpose.
+
+    EngineError
+    ├── InvalidRequest          the caller's fault: a field and a reason
+    ├── DeadlineExceeded        the caller has stopped waiting
+    ├── Overloaded              past the concurrency limit; try another replica
+    ├── DependencyUnavailable   Redis or another service is out of reach
+    ├── ConfigError             start-up only: settings that cannot work
+    ├── DataError               a table, file or directory that cannot be used as it is
+    └── BundleError             a bundle that does not verify
+
+This module knows no transport: one table in engine.rpc.status maps these to gRPC status codes, and the command
+line prints them as one line and exits with 2. Anything else is a bug, and is shown to callers as such.
+"""
+
+
+class EngineError(Exception):
+    """Base of the tree; str() is one sentence for the person who must act on it."""
+
+
+class InvalidRequest(EngineError):
+    """A request field is wrong. `field` is its path in the API message, `reason` what is wrong with it."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class DeadlineExceeded(EngineError):
+    """The caller's deadline passed before an answer was ready."""
+
+
+class Overloaded(EngineError):
+    """The concurrency limit is reached; nothing was started for this request."""
+
+
+class DependencyUnavailable(EngineError):
+    """A service that the engine depends on cannot be reached."""
+
+
+class ConfigError(EngineError):
+    """Settings that cannot work; raised at start-up, never inside a request."""
+
+
+class DataError(EngineError):
+    """An input table or file that cannot be used; the text names the file, column and row where known."""
+
+
+class BundleError(EngineError):
+    """A bundle that does not verify; the text names the file and what is wrong with it."""

@@ -1,0 +1,49 @@
+"""The contract between what training learned and what serving feeds it: names, order and vocabularies of features."""
+
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION: Final = 1
+
+# Categorical features of a request, in the order of the ranker's `codes` input. Code 0 is "unknown".
+CODE_FEATURES: Final = (
+    "age_group", "location", "signup_source", "device", "country", "surface", "hour", "weekday",
+)  # fmt: skip
+# Exponentially decayed interaction counts of an item, log1p; the number is the mean lifetime of a count.
+POPULARITY_WINDOWS_S: Final = {"1h": 3600.0, "24h": 86400.0, "7d": 604800.0, "30d": 2592000.0}
+ITEM_DYNAMIC: Final = (*(f"log_count_{name}" for name in POPULARITY_WINDOWS_S), "log_count_all")
+# Dense features of the request itself; they follow the profile in the ranker's `dense` input.
+CONTEXT_DENSE: Final = ("now_days",)
+
+
+class FeatureSchema(BaseModel):
+    """Written by training into the bundle, read by serving; one bundle, one schema.
+
+    profile: names of the dense per-user features, in the order of `UserRecord.profile`.
+    vocabularies: per code feature the known values; the value at position p has code p + 1. "hour" and "weekday"
+        (Monday first, UTC) need none: their code is value + 1.
+    item_columns: named half-open column ranges of the item table, (rows, columns) float32. Always present:
+        "embedding" (retrieval space, starts at 0), "collaborative" (matrix factorization), "published_days"
+        and "log_price".
+    epoch_ms: `now_days` and `published_days` count from here, so that float32 holds them to the minute.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    embedding_dim: int
+    collaborative_dim: int
+    profile: tuple[str, ...]
+    vocabularies: dict[str, tuple[str, ...]]
+    item_columns: dict[str, tuple[int, int]]
+    epoch_ms: int
+    has_engagement_head: bool = False
+
+    @property
+    def table_width(self) -> int:
+        return max(stop for _, stop in self.item_columns.values())
+
+    @property
+    def dense_dim(self) -> int:
+        return len(self.profile) + len(CONTEXT_DENSE)

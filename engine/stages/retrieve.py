@@ -1,0 +1,28 @@
+"""Stage: the items nearest to the query vector, among those that may be shown."""
+
+from typing import Protocol
+
+from engine.types import Float32Array, Int64Array, UInt8Array
+
+
+class ItemIndex(Protocol):
+    """A searchable set of item vectors, positions being item rows. Safe for concurrent searches."""
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def item_count(self) -> int: ...
+
+    def search(self, query: Float32Array, k: int, eligible: UInt8Array) -> tuple[Int64Array, Float32Array]:
+        """The k eligible items with the largest inner product, best first.
+
+        Args:
+            query: float32 (dim,).
+            k: how many; above the number of eligible items, all that the index finds come back.
+            eligible: uint8 (ceil(item_count / 8),), bit `row & 7` of byte `row >> 3` set where a row may be returned.
+
+        Returns:
+            rows int64 (m,) and scores float32 (m,) with m <= k: eligible rows only, no duplicates, no padding.
+        """
+        ...

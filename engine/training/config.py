@@ -1,0 +1,81 @@
+"""Settings of one training run: one TOML file, frozen, unknown keys refused."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engine.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AlsConfig(_Section):
+    """Implicit-feedback matrix factorization (Hu, Koren, Volinsky, ICDM 2008)."""
+
+    dim: int = Field(64, ge=4, le=512)
+    iterations: int = Field(20, ge=1)
+    regularization: float = Field(0.1, ge=0)
+    alpha: float = Field(2.0, gt=0)
+
+
+class TwoTowerConfig(_Section):
+    """Item tower from content plus id; user tower by causal self-attention over the last events."""
+
+    dim: int = Field(64, ge=8, le=512)
+    window: int = Field(100, ge=2, le=1000)
+    layers: int = Field(2, ge=1, le=8)
+    heads: int = Field(2, ge=1, le=16)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    id_dropout: float = Field(0.1, ge=0, le=1)
+    negatives: int = Field(2000, ge=1)
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    epochs: int = Field(120, ge=1)
+    # Training stops at this many sequence positions, however many epochs were asked for: bounds the wall time.
+    max_positions: int = Field(1_000_000_000, ge=1)
+
+
+class RankerConfig(_Section):
+    """DCN-v2: low-rank cross layers beside an MLP (Wang et al., WWW 2021)."""
+
+    cross_layers: int = Field(2, ge=1, le=6)
+    cross_rank: int = Field(32, ge=1)
+    hidden: tuple[int, ...] = (128, 64)
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    retrieved_negatives: int = Field(100, ge=0)
+    random_negatives: int = Field(30, ge=0)
+    max_examples: int = Field(50_000, ge=100)
+
+
+class TrainingConfig(_Section):
+    """The whole file. `embeddings` chooses the retrieval space; ALS vectors are ranker inputs in both cases."""
+
+    seed: int = 1
+    threads: int = Field(0, ge=0, description="0: all cores")
+    embeddings: Literal["als", "two-tower"] = "two-tower"
+    als: AlsConfig = AlsConfig()
+    two_tower: TwoTowerConfig = TwoTowerConfig()
+    ranker: RankerConfig = RankerConfig()
+
+    @staticmethod
+    def load(path: Path | None) -> "TrainingConfig":
+        """Read a TOML file; the defaults without one. Raises ConfigError naming the first wrong key."""
+        if path is None:
+            return TrainingConfig()
+        try:
+            return TrainingConfig.model_validate(tomllib.loads(path.read_text()))
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such file") from None
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path}: {error}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

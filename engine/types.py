@@ -1,0 +1,221 @@
+"""The nouns that every part shares: requests, user state, candidates and slates.
+
+Arrays travel between stages, never per-item objects. A *row* (int64) is an item's position in one bundle and
+never leaves the process; an *item key* (int64) is a stable hash of its id, for stores and archives; callers see
+item ids (strings) only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+Float32Array = npt.NDArray[np.float32]
+Int64Array = npt.NDArray[np.int64]
+UInt8Array = npt.NDArray[np.uint8]
+
+
+class EventType(IntEnum):
+    """What a user did with an item; the codes are stored, so that they never change meaning."""
+
+    IMPRESSION = 0
+    VIEW = 1
+    CLICK = 2
+    CART = 3
+    PURCHASE = 4
+    DWELL = 5
+
+
+class Strategy(IntEnum):
+    """The road that served a request; mirrors the API's enum."""
+
+    PERSONALIZED = 1
+    DEMOGRAPHIC = 2
+    POPULARITY = 3
+
+
+class ItemSource(IntEnum):
+    """Where one item came from; mirrors the API's enum."""
+
+    RETRIEVAL = 1
+    SEGMENT_POPULARITY = 2
+    SURFACE_POPULARITY = 3
+    GLOBAL_POPULARITY = 4
+    BACKFILL = 5
+
+
+class DegradedReason(IntEnum):
+    """What was replaced by a fallback; mirrors the API's enum."""
+
+    FEATURES_STALE = 1
+    FEATURES_UNAVAILABLE = 2
+    RETRIEVAL_FAILED = 3
+    RETRIEVAL_SKIPPED = 4
+    RANKING_FAILED = 5
+    RANKING_SKIPPED = 6
+    DIVERSITY_FAILED = 7
+    DIVERSITY_SKIPPED = 8
+
+
+def item_key(item_id: str) -> int:
+    """Stable signed 64-bit hash of an item id (XXH3), the item's name in Redis and in archives."""
+    unsigned = xxhash.xxh3_64_intdigest(item_id.encode())
+    return unsigned - (1 << 64) if unsigned >= (1 << 63) else unsigned
+
+
+def item_keys(item_ids: Sequence[str]) -> Int64Array:
+    """int64 (n,) keys of n item ids, in their order."""
+    return np.fromiter((item_key(item_id) for item_id in item_ids), dtype=np.int64, count=len(item_ids))
+
+
+@dataclass(frozen=True, slots=True)
+class Demographics:
+    """What is known of a person; an empty string is unknown."""
+
+    age_group: str = ""
+    location: str = ""
+    signup_source: str = ""
+
+    def or_else(self, other: "Demographics") -> "Demographics":
+        """These, with `other` filling in what is unknown here."""
+        return Demographics(
+            self.age_group or other.age_group,
+            self.location or other.location,
+            self.signup_source or other.signup_source,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendQuery:
+    """One validated request, free of transport."""
+
+    user_id: str
+    surface: str
+    item_count: int
+    time_ms: int
+    device: str = ""
+    country: str = ""
+    demographics: Demographics = field(default_factory=Demographics)
+    exclude_item_ids: tuple[str, ...] = ()
+    diversity_weight: float | None = None
+    request_id: str = ""
+    debug: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UserRecord:
+    """What the hourly job precomputes for one user, in one embedding space.
+
+    embedding: float32 (dim,), a query vector of the item index.
+    collaborative: float32 (collaborative_dim,), the matrix-factorization vector, a ranker input.
+    profile: float32 (profile_dim,), dense features named by the bundle's feature schema.
+    """
+
+    generation: int
+    embedding: Float32Array
+    collaborative: Float32Array
+    profile: Float32Array
+    interaction_count: int
+    purchase_count: int
+    demographics: Demographics
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A user's recent events, oldest first; three arrays of one length."""
+
+    item_keys: Int64Array
+    event_types: UInt8Array
+    timestamps_ms: Int64Array
+
+    @staticmethod
+    def empty() -> "Session":
+        return Session(np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class UserState:
+    """Everything that the feature store knows of one user; `record` is None for an unknown one."""
+
+    record: UserRecord | None
+    session: Session
+    seen_keys: Int64Array
+
+    @staticmethod
+    def unknown() -> "UserState":
+        return UserState(None, Session.empty(), np.empty(0, np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Items under consideration, best first; three arrays of one length, rows unique.
+
+    rows: int64 (n,). scores: float32 (n,), higher is better. sources: uint8 (n,), ItemSource codes.
+    """
+
+    rows: Int64Array
+    scores: Float32Array
+    sources: UInt8Array
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, positions: npt.NDArray[np.integer]) -> "Candidates":
+        """The candidates at these positions, in this order."""
+        return Candidates(self.rows[positions], self.scores[positions], self.sources[positions])
+
+    def head(self, count: int) -> "Candidates":
+        return Candidates(self.rows[:count], self.scores[:count], self.sources[:count])
+
+    @staticmethod
+    def of(rows: Int64Array, scores: Float32Array, source: ItemSource) -> "Candidates":
+        return Candidates(rows, scores, np.full(len(rows), source, np.uint8))
+
+    @staticmethod
+    def concat(parts: "Sequence[Candidates]") -> "Candidates":
+        return Candidates(
+            np.concatenate([part.rows for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.sources for part in parts]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RankingContext:
+    """The request's half of the ranker's input, assembled once a request.
+
+    query: float32 (dim,), the vector that retrieval searched with.
+    collaborative: float32 (collaborative_dim,). dense: float32 (dense_dim,), profile then context features.
+    codes: int64 (code_count,), one vocabulary position per categorical feature, 0 for unknown.
+    """
+
+    query: Float32Array
+    collaborative: Float32Array
+    dense: Float32Array
+    codes: Int64Array
+
+
+@dataclass(frozen=True, slots=True)
+class StageTiming:
+    """Wall time of one stage of one request."""
+
+    stage: str
+    duration_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """The answer, still in rows; the servicer turns rows into ids through the same bundle."""
+
+    slate: Candidates
+    item_ids: tuple[str, ...]
+    strategy: Strategy
+    bundle_version: str
+    degraded_reasons: tuple[DegradedReason, ...]
+    timings: tuple[StageTiming, ...]
+    candidate_count: int
+    known_user: bool
+    interaction_count: int
