@@ -76,9 +76,7 @@ class Dataset:
     def histories(self) -> Histories:
         """Every user's positive events in time order."""
         events = self.interactions.positive()
-        return Histories.build(
-            events.users, events.rows, events.event_types, events.timestamps_ms, self.user_count
-        )
+        return Histories.build(events.users, events.rows, events.event_types, events.timestamps_ms, self.user_count)
 
     def demographic_codes(self) -> Int64Array:
         """int64 (users, 3): age group, location and signup source codes."""

@@ -23,9 +23,7 @@ class ContextEncoder:
             for name, values in schema.vocabularies.items()
         }
 
-    def codes(
-        self, demographics: Demographics, device: str, country: str, surface: str, time_ms: int
-    ) -> Int64Array:
+    def codes(self, demographics: Demographics, device: str, country: str, surface: str, time_ms: int) -> Int64Array:
         """int64 (len(CODE_FEATURES),): one code a categorical feature."""
         moment = datetime.fromtimestamp(time_ms / 1000.0, UTC)
         values = {
