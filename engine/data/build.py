@@ -1,0 +1,78 @@
+"""A Dataset (positions for ids) from the canonical tables."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from engine.data.dataset import Dataset, Interactions
+from engine.data.tables import Tables, read_tables
+from engine.errors import DataError
+from engine.types import EventType
+
+_EVENT_VOCABULARIES = ("surface", "device", "country")
+_USER_VOCABULARIES = ("age_group", "location", "signup_source")
+_EVENT_CODES = {kind.name.lower(): int(kind) for kind in EventType}
+
+
+def load_dataset(directory: Path) -> Dataset:
+    """Read, validate and index a data directory; see read_tables for the errors."""
+    return build_dataset(read_tables(directory))
+
+
+def build_dataset(tables: Tables) -> Dataset:
+    """Give positions to items (table order) and users (table order, then order of appearance), and sort events by time.
+
+    Events with equal timestamps keep the table's order. An event id that was seen before is the same event delivered
+    twice and counts once; events without an id always count.
+
+    Raises:
+        DataError: more surfaces, devices or countries than int16 codes.
+
+    Cost: hash joins and one stable sort, O(n log n); memory about 60 bytes an event above the tables.
+    """
+    events = tables.interactions
+    repeated = events["event_id"].is_not_null() & ~events["event_id"].is_first_distinct()
+    if repeated.any():
+        events = events.filter(~repeated)
+    order = np.argsort(events["timestamp_ms"].to_numpy(), kind="stable")
+    users = _all_users(tables.users, events)
+    vocabularies = {name: _vocabulary(events[name]) for name in _EVENT_VOCABULARIES}
+    codes = {name: _event_codes(events[name], vocabularies[name])[order] for name in _EVENT_VOCABULARIES}
+    vocabularies |= {name: _vocabulary(users[name]) for name in _USER_VOCABULARIES}
+    interactions = Interactions(
+        users=_positions(events["user_id"], users["user_id"])[order],
+        rows=_positions(events["item_id"], tables.items["item_id"])[order],
+        event_types=events["event_type"].replace_strict(_EVENT_CODES, return_dtype=pl.UInt8).to_numpy()[order],
+        timestamps_ms=events["timestamp_ms"].to_numpy()[order],
+        values=events["value"].cast(pl.Float32).fill_null(float("nan")).to_numpy()[order],
+        surfaces=codes["surface"],
+        devices=codes["device"],
+        countries=codes["country"],
+    )
+    return Dataset(tables.items, users, interactions, vocabularies)
+
+
+def _all_users(users: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    active = events.select(pl.col("user_id").unique(maintain_order=True))
+    return pl.concat([users, active.join(users, on="user_id", how="anti", maintain_order="left")], how="diagonal")
+
+
+def _positions(values: pl.Series, known: pl.Series) -> npt.NDArray[np.int32]:
+    """int32 (n,): where each value stands in `known`, which has them all, each once."""
+    numbered = pl.DataFrame({"id": known, "position": np.arange(len(known), dtype=np.int32)})
+    joined = pl.DataFrame({"id": values}).join(numbered, on="id", how="left", maintain_order="left")
+    return joined["position"].to_numpy()
+
+
+def _vocabulary(values: pl.Series) -> tuple[str, ...]:
+    return tuple(values.drop_nulls().unique().sort())
+
+
+def _event_codes(values: pl.Series, vocabulary: tuple[str, ...]) -> npt.NDArray[np.int16]:
+    if len(vocabulary) >= np.iinfo(np.int16).max:
+        raise DataError(f"column {values.name!r}: {len(vocabulary)} different values, fewer than 32767 are supported")
+    codes = pl.Series(range(1, len(vocabulary) + 1), dtype=pl.Int16)
+    known = pl.Series(vocabulary, dtype=pl.String)
+    return values.replace_strict(known, codes, default=0, return_dtype=pl.Int16).to_numpy()

@@ -1,0 +1,107 @@
+"""The three canonical tables on disk: reading with validation, writing.
+
+A data directory holds `interactions`, `items` and, optionally, `users`, each as .parquet, .csv or .csv.gz.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from engine.data.schema import INTERACTIONS, ITEMS, USERS, TableSchema
+from engine.data.validate import check_references, conform
+from engine.errors import DataError
+
+_SUFFIXES = (".parquet", ".csv", ".csv.gz")
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Validated tables with every canonical column (engine.data.schema), null where nothing is known."""
+
+    interactions: pl.DataFrame
+    items: pl.DataFrame
+    users: pl.DataFrame
+
+
+def make_tables(interactions: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame | None = None) -> Tables:
+    """Tables from frames in memory, by the rules of read_tables; errors name the table in place of a file."""
+    return _conform_all(
+        {INTERACTIONS.name: interactions, ITEMS.name: items, USERS.name: users},
+        {schema.name: f"table {schema.name}" for schema in (INTERACTIONS, ITEMS, USERS)},
+    )
+
+
+def read_tables(directory: Path) -> Tables:
+    """Read and validate the tables of a data directory.
+
+    Raises:
+        DataError: for a missing, unreadable, ambiguous or empty file; a missing or unknown column; values that are
+            null, unparsable, out of range or repeated where they may not be; an interaction with an item that the
+            item table does not have. The text names the file, the column, the first bad row and its value.
+
+    Cost: one read of each file and a few passes over each column; memory about twice the tables.
+    """
+    if not directory.is_dir():
+        raise DataError(f"{directory}: no such directory")
+    frames: dict[str, pl.DataFrame | None] = {}
+    sources: dict[str, str] = {}
+    for schema in (ITEMS, INTERACTIONS, USERS):
+        path = _find(directory, schema)
+        frames[schema.name] = None if path is None else _read(path)
+        sources[schema.name] = schema.name if path is None else str(path)
+    return _conform_all(frames, sources)
+
+
+def write_tables(tables: Tables, directory: Path) -> None:
+    """Write the tables as Parquet (zstd), each replaced in one step; the directory is made when absent.
+
+    Raises DataError when it already holds one of the tables in another format, which would make it ambiguous.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in (INTERACTIONS.name, ITEMS.name, USERS.name):
+        for suffix in _SUFFIXES[1:]:
+            other = directory / f"{name}{suffix}"
+            if other.exists():
+                raise DataError(f"{other}: in the way of {name}.parquet; remove it or choose another directory")
+    for name, frame in (
+        (INTERACTIONS.name, tables.interactions), (ITEMS.name, tables.items), (USERS.name, tables.users),
+    ):  # fmt: skip
+        partial = directory / f".{name}.parquet.partial"
+        frame.write_parquet(partial, compression="zstd")
+        partial.replace(directory / f"{name}.parquet")
+
+
+def _conform_all(frames: dict[str, pl.DataFrame | None], sources: dict[str, str]) -> Tables:
+    conformed = {}
+    for schema in (ITEMS, INTERACTIONS, USERS):
+        frame = frames[schema.name]
+        conformed[schema.name] = conform(
+            pl.DataFrame(schema=schema.polars) if frame is None else frame, schema, sources[schema.name]
+        )
+    tables = Tables(conformed[INTERACTIONS.name], conformed[ITEMS.name], conformed[USERS.name])
+    check_references(tables.interactions, tables.items, sources[INTERACTIONS.name], sources[ITEMS.name])
+    return tables
+
+
+def _find(directory: Path, schema: TableSchema) -> Path | None:
+    found = [path for suffix in _SUFFIXES if (path := directory / f"{schema.name}{suffix}").exists()]
+    if len(found) > 1:
+        raise DataError(f"{directory}: both {found[0].name} and {found[1].name} are there; keep one of them")
+    if found:
+        return found[0]
+    if schema.may_be_absent:
+        return None
+    raise DataError(f"{directory}: no {schema.name} table; wanted is one of {schema.name}{{{','.join(_SUFFIXES)}}}")
+
+
+def _read(path: Path) -> pl.DataFrame:
+    """The raw columns; CSV as text throughout, so that conversion can name the row that fails."""
+    try:
+        if path.suffix == ".parquet":
+            return pl.read_parquet(path)
+        return pl.read_csv(path, infer_schema=False)
+    except pl.exceptions.NoDataError:
+        raise DataError(f"{path}: the file is empty") from None
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
