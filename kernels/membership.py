@@ -1,0 +1,121 @@
+"""Who is in and who is out: keys to rows, and packed bitmaps of rows.
+
+A bitmap is uint8 (ceil(n / 8),), row r being bit `r & 7` of byte `r >> 3`: what FAISS's bitmap selector reads.
+"""
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from kernels.signatures import BYTES, EXACT, ROWS
+
+Int64Array = npt.NDArray[np.int64]
+UInt8Array = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
+
+
+def rows_of_keys(sorted_keys: Int64Array, sorted_rows: Int64Array, keys: Int64Array) -> Int64Array:
+    """The row of each key, -1 for a key that is not there.
+
+    Args:
+        sorted_keys: int64 (n,), ascending, unique. sorted_rows: int64 (n,), the row of each.
+        keys: int64 (m,), in any order; may repeat.
+
+    Returns:
+        int64 (m,), in the order of `keys`.
+
+    Raises:
+        ValueError: sorted_keys and sorted_rows of different lengths.
+
+    Cost: O(m * log n); cache misses dominate on a large n.
+    """
+    if len(sorted_keys) != len(sorted_rows):
+        raise ValueError(f"{len(sorted_keys)} keys and {len(sorted_rows)} rows differ")
+    rows: Int64Array = _rows_of_keys(sorted_keys, sorted_rows, keys)
+    return rows
+
+
+def clear_rows(bitmap: UInt8Array, rows: Int64Array) -> None:
+    """Clear the bits of these rows in place.
+
+    Args:
+        bitmap: uint8 (bytes,), writable. rows: int64 (n,); those outside the bitmap (-1 too) are ignored.
+
+    Cost: O(n).
+    """
+    _clear_rows(bitmap, rows)
+
+
+def test_rows(bitmap: UInt8Array, rows: Int64Array) -> BoolArray:
+    """Whether the bit of each row is set: bool (n,); False for a row outside the bitmap, -1 too.
+
+    Args:
+        bitmap: uint8 (bytes,). rows: int64 (n,).
+
+    Cost: O(n).
+    """
+    members: BoolArray = _test_rows(bitmap, rows)
+    return members
+
+
+def count_rows(bitmap: UInt8Array, row_count: int) -> int:
+    """How many of the first `row_count` rows are set; bits past them do not count.
+
+    Args:
+        bitmap: uint8, at least ceil(row_count / 8) bytes, C-contiguous.
+
+    Raises:
+        ValueError: a bitmap too short for row_count.
+
+    Cost: O(row_count / 64).
+    """
+    if not 0 <= row_count <= len(bitmap) * 8:
+        raise ValueError(f"a bitmap of {len(bitmap)} bytes does not hold {row_count} rows")
+    whole, rest = divmod(row_count, 64)
+    words = bitmap[: whole * 8].view(np.uint64)
+    # At most one word's worth of bits is left over.
+    tail = np.unpackbits(bitmap[whole * 8 :], count=rest, bitorder="little")
+    return int(np.bitwise_count(words).sum(dtype=np.int64)) + int(tail.sum(dtype=np.int64))
+
+
+def pack_mask(mask: BoolArray) -> UInt8Array:
+    """The bitmap of a mask: uint8 (ceil(n / 8),) from bool (n,); the bits past n are clear."""
+    return np.packbits(mask, bitorder="little")
+
+
+@numba.njit(types.int64[::1](ROWS, ROWS, ROWS), **EXACT)
+def _rows_of_keys(sorted_keys, sorted_rows, keys):  # type: ignore[no-untyped-def]
+    rows = np.empty(len(keys), np.int64)
+    for i in range(len(keys)):
+        key = keys[i]
+        low = 0
+        high = len(sorted_keys)
+        while low < high:
+            middle = (low + high) >> 1
+            if sorted_keys[middle] < key:
+                low = middle + 1
+            else:
+                high = middle
+        rows[i] = sorted_rows[low] if low < len(sorted_keys) and sorted_keys[low] == key else -1
+    return rows
+
+
+@numba.njit(types.void(types.uint8[::1], ROWS), **EXACT)
+def _clear_rows(bitmap, rows):  # type: ignore[no-untyped-def]
+    limit = len(bitmap) * 8
+    for i in range(len(rows)):
+        row = rows[i]
+        if 0 <= row < limit:
+            bitmap[row >> 3] &= np.uint8(~(1 << (row & 7)) & 0xFF)
+
+
+@numba.njit(types.boolean[::1](BYTES, ROWS), **EXACT)
+def _test_rows(bitmap, rows):  # type: ignore[no-untyped-def]
+    limit = len(bitmap) * 8
+    members = np.zeros(len(rows), np.bool_)
+    for i in range(len(rows)):
+        row = rows[i]
+        if 0 <= row < limit:
+            members[i] = (bitmap[row >> 3] >> (row & 7)) & 1 == 1
+    return members

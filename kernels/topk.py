@@ -1,0 +1,105 @@
+"""The best few, in order: of scores, and of an order that is already known."""
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from kernels.signatures import BYTES, EXACT, FLOATS, ROWS, read_only
+
+Float32Array = npt.NDArray[np.float32]
+Int64Array = npt.NDArray[np.int64]
+UInt8Array = npt.NDArray[np.uint8]
+
+_NO_ROWS = np.empty(0, np.int64)
+
+
+def top_k(scores: Float32Array, k: int) -> Int64Array:
+    """Positions of the k largest scores, best first.
+
+    Args:
+        scores: float32 (n,), C-contiguous, n below 2 ** 32. NaN and both infinities rank below every finite score.
+        k: how many; above n returns all n.
+
+    Returns:
+        int64 (min(k, n),) positions; ties go to the lower one.
+
+    Raises:
+        ValueError: a negative k.
+
+    Cost: O(n + k log k). Score and position are packed into one integer, so that an ordinary, vectorized sort of
+    integers is a stable sort of the scores.
+    """
+    if k < 0:
+        raise ValueError(f"k must not be negative, not {k}")
+    keys: npt.NDArray[np.uint64] = _sort_keys(scores)
+    if k < len(keys):
+        if k == 0:
+            return _NO_ROWS.copy()
+        keys.partition(k - 1)
+        keys = keys[:k]
+    keys.sort()
+    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+def first_eligible(
+    order: npt.NDArray[np.integer], bitmap: UInt8Array, limit: int, skip_rows: Int64Array = _NO_ROWS
+) -> Int64Array:
+    """The first rows of an order whose bit is set, such as the most popular items that may be shown.
+
+    Args:
+        order: int32 or int64 (n,), rows, best first, unique; -1, or any row outside the bitmap, is padding.
+        bitmap: uint8 (bytes,), bit `row & 7` of byte `row >> 3`.
+        limit: how many are wanted; 0 or less gives none.
+        skip_rows: int64 (m,), rows to leave out though their bit is set, in any order.
+
+    Returns:
+        int64 (at most limit,), in their order.
+
+    Cost: O(visited * log m + m log m); the walk ends at the limit.
+    """
+    rows: Int64Array = _first_eligible(order, bitmap, limit, np.sort(skip_rows))
+    return rows
+
+
+@numba.njit(types.uint64[::1](FLOATS), **EXACT)
+def _sort_keys(scores):  # type: ignore[no-untyped-def]
+    keys = np.empty(len(scores), np.uint64)
+    bits = scores.view(np.uint32)
+    for i in range(len(scores)):
+        pattern = bits[i]
+        if not np.isfinite(scores[i]):
+            descending = np.uint32(0xFFFFFFFF)
+        elif scores[i] == 0.0:  # both zeros tie
+            descending = np.uint32(0x7FFFFFFF)
+        elif pattern >> np.uint32(31):
+            descending = pattern
+        else:
+            descending = np.uint32(0x7FFFFFFF) - pattern
+        keys[i] = (np.uint64(descending) << np.uint64(32)) | np.uint64(i)
+    return keys
+
+
+_ORDER_TAIL = (BYTES, types.int64, ROWS)
+
+
+@numba.njit(
+    [types.int64[::1](read_only(types.int32), *_ORDER_TAIL), types.int64[::1](ROWS, *_ORDER_TAIL)],
+    **EXACT,
+)
+def _first_eligible(order, bitmap, limit, skip_rows):  # type: ignore[no-untyped-def]
+    bits = len(bitmap) * 8
+    rows = np.empty(max(min(limit, len(order)), 0), np.int64)
+    found = 0
+    for i in range(len(order)):
+        if found == len(rows):
+            break
+        row = np.int64(order[i])
+        if row < 0 or row >= bits or (bitmap[row >> 3] >> (row & 7)) & 1 == 0:
+            continue
+        place = np.searchsorted(skip_rows, row)
+        if place < len(skip_rows) and skip_rows[place] == row:
+            continue
+        rows[found] = row
+        found += 1
+    return rows[:found]

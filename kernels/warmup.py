@@ -1,0 +1,46 @@
+"""Pay for compilation and first calls before the first request does."""
+
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels import membership, mmr, session, topk
+
+
+def warm_up() -> float:
+    """Call every kernel once on each kind of array that serving passes; returns the seconds that it took.
+
+    Importing the kernels has compiled them, or loaded them from numba's cache; the first call still resolves types.
+    """
+    started = time.perf_counter()
+    for frozen in (False, True):
+        _call_all(frozen)
+    return time.perf_counter() - started
+
+
+def _call_all(frozen: bool) -> None:
+    def made(values: npt.ArrayLike, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
+        array = np.array(values, dtype=dtype)
+        array.flags.writeable = not frozen
+        return array
+
+    table: npt.NDArray[np.float32] = made([[1, 0, 0], [0, 1, 0]], np.float32)  # type: ignore[assignment]
+    floats: npt.NDArray[np.float32] = made([1, 2], np.float32)  # type: ignore[assignment]
+    rows: npt.NDArray[np.int64] = made([0, 1], np.int64)  # type: ignore[assignment]
+    types: npt.NDArray[np.uint8] = made([0, 1], np.uint8)  # type: ignore[assignment]
+    bitmap: npt.NDArray[np.uint8] = made([3], np.uint8)  # type: ignore[assignment]
+    order: npt.NDArray[np.int32] = made([1, 0], np.int32)  # type: ignore[assignment]
+
+    for columns in (table, table[:, :2]):
+        mmr.gather_unit_rows(columns, rows, 2)
+        vector, evidence = session.session_vector(columns, 2, rows, types, rows, 1, 1.0, floats)
+    session.blend(floats, vector, evidence, 1.0)
+    mmr.mmr_select(floats, mmr.gather_unit_rows(table, rows, 2), 0.5, 2)
+    membership.rows_of_keys(rows, rows, rows)
+    membership.test_rows(bitmap, rows)
+    membership.count_rows(bitmap, 2)
+    membership.clear_rows(bitmap.copy(), rows)
+    topk.top_k(floats, 1)
+    topk.first_eligible(order, bitmap, 1, rows)
+    topk.first_eligible(rows, bitmap, 1)
