@@ -4,15 +4,15 @@ from pathlib import Path
 
 import polars as pl
 
-from engine.data.source import find_source, read_source
-from engine.data.tables import Tables, make_tables, write_tables
+from engine.data.source import Imported, find_source, read_source
+from engine.data.tables import make_tables, write_tables
 
 _TAGS_PER_MOVIE = 10
 _NO_GENRES = "(no genres listed)"
 _YEAR = r"\((\d{4})\)\s*$"
 
 
-def import_movielens(source_dir: Path, out_dir: Path) -> Tables:
+def import_movielens(source_dir: Path, out_dir: Path) -> Imported:
     """Convert a MovieLens directory (*.csv or *.csv.gz) and write the canonical tables to `out_dir`.
 
     Every rating, high or low, becomes a click with the rating as its value: choosing to watch and rate a film is the
@@ -27,7 +27,7 @@ def import_movielens(source_dir: Path, out_dir: Path) -> Tables:
     tags = read_source(source_dir, "tags", ("movieId", "tag")) if find_source(source_dir, "tags") else None
     tables = make_tables(_interactions(ratings), _items(movies, tags))
     write_tables(tables, out_dir)
-    return tables
+    return Imported(tables)
 
 
 def _interactions(ratings: pl.DataFrame) -> pl.DataFrame:

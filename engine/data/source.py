@@ -1,10 +1,20 @@
-"""Read the foreign CSV files that the importers convert."""
+"""What the importers share: reading foreign CSV files, and what an import returns."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from engine.data.tables import Tables
 from engine.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The tables that were written, and what a person should know about the conversion (one sentence each)."""
+
+    tables: Tables
+    notes: tuple[str, ...] = ()
 
 
 def read_source(directory: Path, name: str, columns: tuple[str, ...]) -> pl.DataFrame:
