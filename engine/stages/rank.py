@@ -2,7 +2,9 @@
 
 from typing import Protocol
 
-from engine.types import Float32Array, Int64Array, RankingContext
+from engine.features.context import ContextEncoder
+from engine.types import Candidates, Float32Array, Int64Array, RankingContext, RecommendQuery, UserRecord
+from kernels.topk import top_k
 
 
 class Ranker(Protocol):
@@ -11,3 +13,23 @@ class Ranker(Protocol):
     def score(self, context: RankingContext, rows: Int64Array) -> Float32Array:
         """Click probability of each candidate: float32 (n,) for rows int64 (n,), in their order."""
         ...
+
+
+def rank(ranker: Ranker, context: RankingContext, candidates: Candidates) -> Candidates:
+    """The candidates by falling click probability, which becomes their score. Ties keep retrieval order."""
+    scores = ranker.score(context, candidates.rows)
+    order = top_k(scores, len(scores))
+    return Candidates(candidates.rows[order], scores[order], candidates.sources[order])
+
+
+def ranking_context(
+    encoder: ContextEncoder, query: RecommendQuery, record: UserRecord, query_vector: Float32Array
+) -> RankingContext:
+    """The request's half of the ranker's input."""
+    demographics = query.demographics.or_else(record.demographics)
+    return RankingContext(
+        query=query_vector,
+        collaborative=record.collaborative,
+        dense=encoder.dense(record.profile, query.time_ms),
+        codes=encoder.codes(demographics, query.device, query.country, query.surface, query.time_ms),
+    )

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from engine.types import Float32Array, Int64Array, UInt8Array
+from engine.types import Candidates, Float32Array, Int64Array, ItemSource, UInt8Array
 
 
 class ItemIndex(Protocol):
@@ -26,3 +26,9 @@ class ItemIndex(Protocol):
             rows int64 (m,) and scores float32 (m,) with m <= k: eligible rows only, no duplicates, no padding.
         """
         ...
+
+
+def retrieve(index: ItemIndex, query: Float32Array, candidate_count: int, eligible: UInt8Array) -> Candidates:
+    """The `candidate_count` eligible items nearest to the query; fewer only where the index finds fewer."""
+    rows, scores = index.search(query, candidate_count, eligible)
+    return Candidates.of(rows, scores, ItemSource.RETRIEVAL)

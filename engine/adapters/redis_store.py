@@ -1,0 +1,90 @@
+"""The feature store on Redis: one MGET a request, pipelined writes for the publishing job."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import redis
+import redis.asyncio
+from redis.asyncio.connection import BlockingConnectionPool
+
+from engine.adapters.redis_keys import record_key, seen_key, session_key
+from engine.config import RedisConfig
+from engine.errors import DependencyUnavailable
+from engine.features.record import pack_keys, pack_record, unpack_keys, unpack_record, unpack_session
+from engine.types import Int64Array, UserRecord, UserState
+
+
+class RedisFeatureStore:
+    """Reads user states. Implements engine.stages.features.FeatureStore; belongs to one event loop."""
+
+    def __init__(self, url: str, config: RedisConfig) -> None:
+        self._pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=config.max_connections,
+            timeout=config.timeout_ms / 1000,
+            socket_connect_timeout=config.connect_timeout_s,
+            # A dead server must fail the request at once; the request has a fallback and no time for retries.
+            retry=redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),
+        )
+        self._client = redis.asyncio.Redis(connection_pool=self._pool)
+
+    async def fetch(self, user_id: str, generation: int) -> UserState:
+        """One user's state in one round trip; an unknown user has no record.
+
+        A record of another embedding space than `generation` is treated as absent. Raises DependencyUnavailable.
+        """
+        keys = (record_key(user_id, generation), session_key(user_id), seen_key(user_id))
+        try:
+            record_blob, session_blob, seen_blob = await self._client.mget(keys)
+        except (redis.RedisError, OSError) as error:
+            raise DependencyUnavailable(f"the feature store did not answer: {error}") from error
+        record = unpack_record(record_blob) if record_blob else None
+        if record is not None and record.generation != generation:
+            record = None
+        return UserState(record, unpack_session(session_blob), unpack_keys(seen_blob))
+
+    async def ping(self) -> None:
+        """Raises DependencyUnavailable when Redis cannot be reached."""
+        try:
+            await self._client.ping()
+        except (redis.RedisError, OSError) as error:
+            raise DependencyUnavailable(f"Redis cannot be reached: {error}") from error
+
+    async def close(self) -> None:
+        await self._client.aclose()
+        await self._pool.disconnect()
+
+
+class RedisPublisher:
+    """Writes user records and seen sets, many a round trip. Blocking; for jobs, not for requests."""
+
+    def __init__(self, url: str, config: RedisConfig) -> None:
+        self._client = redis.Redis.from_url(url, socket_connect_timeout=config.connect_timeout_s)
+        self._config = config
+        try:
+            self._client.ping()
+        except (redis.RedisError, OSError) as error:
+            raise DependencyUnavailable(f"Redis cannot be reached: {error}") from error
+
+    def publish(self, users: Iterable[tuple[str, UserRecord, Int64Array]]) -> int:
+        """Write (user id, record, seen item keys oldest first) triples; returns how many.
+
+        Only the most recent `seen_limit` keys are kept. Raises DependencyUnavailable.
+        """
+        count = 0
+        try:
+            with self._client.pipeline(transaction=False) as pipeline:
+                for user_id, record, seen in users:
+                    # SET replaces: publishing again leaves the same state.
+                    pipeline.set(record_key(user_id, record.generation), pack_record(record), self._config.record_ttl_s)
+                    recent = seen[max(0, len(seen) - self._config.seen_limit) :]
+                    if len(recent):
+                        pipeline.set(seen_key(user_id), pack_keys(np.asarray(recent, np.int64)))
+                    count += 1
+                pipeline.execute()
+        except (redis.RedisError, OSError) as error:
+            raise DependencyUnavailable(f"publishing to Redis failed: {error}") from error
+        return count
+
+    def close(self) -> None:
+        self._client.close()

@@ -1,0 +1,94 @@
+"""From settings to a wired engine: the only place that knows which adapter stands behind which Protocol."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from engine.adapters.embedded_redis import EmbeddedRedis
+from engine.adapters.faiss_index import FaissIndex
+from engine.adapters.onnx_ranker import OnnxRanker
+from engine.adapters.redis_store import RedisFeatureStore
+from engine.bundle.bundle import INDEX_FILE, RANKER_FILE, Bundle, open_bundle
+from engine.bundle.store import BundleStore
+from engine.config import EngineConfig
+from engine.errors import BundleError, EngineError
+from engine.features.context import ContextEncoder
+from engine.features.schema import CODE_FEATURES
+from engine.pipeline import Pipeline, ServingModel
+from engine.stages.eligibility import Eligibility
+from engine.stages.features import FetchFeatures
+from engine.types import RankingContext
+from kernels.warmup import warm_up
+
+
+@asynccontextmanager
+async def open_pipeline(config: EngineConfig) -> AsyncIterator[Pipeline]:
+    """A pipeline over the current bundle, warm and ready; everything that it holds is released at the end.
+
+    Raises:
+        BundleError: no bundle, or one that does not verify. DependencyUnavailable: Redis is out of reach.
+    """
+    with ExitStack() as resources:
+        store = RedisFeatureStore(resources.enter_context(redis_url(config)), config.redis)
+        try:
+            await store.ping()
+            model = load_model(BundleStore(config.bundle.directory).current(), config)
+            executor = resources.enter_context(
+                ThreadPoolExecutor(config.server.compute_threads or os.cpu_count(), "engine-compute")
+            )
+            features = FetchFeatures(store, config.redis.timeout_ms / 1000, config.redis.stale_cache_users)
+            yield Pipeline(model, features, config, executor)
+        finally:
+            await store.close()
+
+
+@contextmanager
+def redis_url(config: EngineConfig) -> Iterator[str]:
+    """The operator's Redis, or a private one for as long as the context lasts."""
+    if config.redis.url:
+        yield config.redis.url
+    else:
+        with EmbeddedRedis(config.redis.directory) as server:
+            yield server.url
+
+
+def load_model(path: Path, config: EngineConfig) -> ServingModel:
+    """Open a bundle, check it as a whole, and make it ready for its first request.
+
+    Raises BundleError when anything of it does not verify or a dry run fails.
+    """
+    bundle = open_bundle(path)
+    schema = bundle.schema
+    warm_up()
+    model = ServingModel(
+        bundle=bundle,
+        index=FaissIndex.open(path / INDEX_FILE, bundle.manifest.index),
+        ranker=OnnxRanker(path / RANKER_FILE, schema, bundle.item_table, bundle.item_dynamic),
+        encoder=ContextEncoder(schema),
+        eligibility=Eligibility(bundle.items, list(config.surfaces)),
+    )
+    _dry_run(model, bundle, config)
+    return model
+
+
+def _dry_run(model: ServingModel, bundle: Bundle, config: EngineConfig) -> None:
+    """One search and one ranking, as a request would make them: shapes agree, and the first request is not slow."""
+    schema = bundle.schema
+    context = RankingContext(
+        query=np.array(bundle.item_vectors[0], np.float32),
+        collaborative=np.zeros(schema.collaborative_dim, np.float32),
+        dense=np.zeros(schema.dense_dim, np.float32),
+        codes=np.zeros(len(CODE_FEATURES), np.int64),
+    )
+    everything = np.full((len(bundle.items) + 7) // 8, 255, np.uint8)
+    try:
+        rows, _ = model.index.search(context.query, config.retrieval.candidate_count, everything)
+        scores = model.ranker.score(context, rows)
+    except (EngineError, ValueError) as error:
+        raise BundleError(f"{bundle.path}: the dry run failed: {error}") from error
+    if not len(rows) or not np.isfinite(scores).all():
+        raise BundleError(f"{bundle.path}: the dry run found {len(rows)} candidates with scores that are not finite")

@@ -1,0 +1,79 @@
+"""A directory of bundles: versions side by side, and a `current` pointer that moves in one step."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from engine.bundle.manifest import BUNDLE_SCHEMA_VERSION, MANIFEST, Manifest, file_entry
+from engine.errors import BundleError
+
+CURRENT: Final = "current"
+
+
+class BundleStore:
+    """Publishes bundles and says which one is current. Readers never see a half-written bundle."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def current(self) -> Path:
+        """The directory that the pointer names. Raises BundleError when there is none."""
+        pointer = self.directory / CURRENT
+        try:
+            version = os.readlink(pointer)
+        except OSError:
+            raise BundleError(f"{pointer}: no bundle has been published there; run `engine train` first") from None
+        return self.directory / version
+
+    def point_to(self, version: str) -> None:
+        """Make a version current, atomically: a symbolic link is made aside and renamed over the old one."""
+        if not (self.directory / version / MANIFEST).is_file():
+            raise BundleError(f"{self.directory / version}: not a bundle")
+        aside = self.directory / f".{CURRENT}.{os.getpid()}"
+        with suppress(FileNotFoundError):
+            aside.unlink()
+        aside.symlink_to(version)
+        aside.replace(self.directory / CURRENT)
+
+    def publish(self, write: Callable[[Path], dict[str, Any]], make_current: bool = True) -> Path:
+        """Write a new version and make it current.
+
+        Args:
+            write: fills the (empty) directory that it is given and returns the manifest's fields other than
+                schema_version, version, created_ms and files.
+            make_current: move the pointer, too.
+
+        Returns:
+            The directory of the finished bundle. A failed `write` leaves nothing behind.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        staging = self.directory / f".writing.{os.getpid()}"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        try:
+            fields = write(staging)
+            created_ms = time.time_ns() // 1_000_000
+            files = {path.name: file_entry(path) for path in sorted(staging.iterdir())}
+            version = self._fresh_version(created_ms)
+            manifest = Manifest(
+                schema_version=BUNDLE_SCHEMA_VERSION, version=version, created_ms=created_ms, files=files, **fields
+            )
+            (staging / MANIFEST).write_text(manifest.model_dump_json(indent=1))
+            staging.rename(self.directory / version)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        if make_current:
+            self.point_to(version)
+        return self.directory / version
+
+    def _fresh_version(self, created_ms: int) -> str:
+        base = time.strftime("%Y%m%dT%H%M%S", time.gmtime(created_ms / 1000))
+        version, attempt = base, 1
+        while (self.directory / version).exists():
+            version, attempt = f"{base}-{attempt}", attempt + 1
+        return version

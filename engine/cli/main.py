@@ -1,0 +1,43 @@
+"""The `engine` command: one file a subcommand, one line and exit code 2 for whatever a person can put right."""
+
+import logging
+import sys
+
+import typer
+
+from engine.cli import import_data
+from engine.cli.demo import demo
+from engine.cli.evaluate import evaluate
+from engine.cli.publish import publish_users
+from engine.cli.serve import serve
+from engine.cli.synth import synth
+from engine.cli.train import train
+from engine.errors import EngineError
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+app.add_typer(import_data.app, name="import", help="Turn a public data set into a data directory.")
+app.command()(synth)
+app.command()(train)
+app.command("publish-users")(publish_users)
+app.command()(serve)
+app.command()(evaluate)
+app.command()(demo)
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        app()
+    except EngineError as error:
+        print(f"engine: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        print(f"engine: {error.name} is not installed: pip install 'personalization-engine[{extra}]'", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+_EXTRAS = {"torch": "train", "implicit": "train", "sklearn": "train", "onnx": "train", "faiss": "cpu", "onnxruntime": "cpu"}

@@ -1,0 +1,95 @@
+"""A request's time: what each stage took, what is left, and which fallback to take when it would not do."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from engine.errors import DeadlineExceeded
+from engine.types import DegradedReason, StageTiming
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class StageEstimates:
+    """How long each stage has lately taken, in seconds: a moving average, shared by all requests.
+
+    Races between threads lose an update at worst, which an average forgives.
+    """
+
+    SMOOTHING = 0.05
+    # A stage that is skipped is not measured: without this one slow moment would be remembered for ever.
+    FORGETTING = 0.95
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    def record(self, stage: str, seconds: float) -> None:
+        known = self._seconds.get(stage, seconds)
+        self._seconds[stage] = known + self.SMOOTHING * (seconds - known)
+
+    def forget(self, stage: str) -> None:
+        self._seconds[stage] = self._seconds.get(stage, 0.0) * self.FORGETTING
+
+    def of(self, stage: str) -> float:
+        return self._seconds.get(stage, 0.0)
+
+
+class RequestClock:
+    """One request's deadline (a time.monotonic() instant), its stage timings and its fallbacks."""
+
+    def __init__(self, deadline: float, estimates: StageEstimates) -> None:
+        self.deadline = deadline
+        self.timings: list[StageTiming] = []
+        self.degraded: list[DegradedReason] = []
+        self._estimates = estimates
+
+    def remaining_s(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def check(self) -> None:
+        """Raises DeadlineExceeded once nobody waits for the answer any more."""
+        if self.remaining_s() <= 0:
+            raise DeadlineExceeded("the deadline passed before an answer was ready")
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Time a stage that has no fallback."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._finish(stage, time.perf_counter() - started)
+
+    def attempt(
+        self,
+        stage: str,
+        run: Callable[[], T],
+        otherwise: Callable[[], T],
+        *,
+        failed: DegradedReason,
+        skipped: DegradedReason,
+    ) -> T:
+        """Run a stage, or its fallback: where the stage fails, or where it would overrun the deadline.
+
+        Raises DeadlineExceeded, before anything is started, when the deadline has passed.
+        """
+        self.check()
+        if self.remaining_s() < self._estimates.of(stage):
+            self._estimates.forget(stage)
+            self.degraded.append(skipped)
+            return otherwise()
+        try:
+            with self.measure(stage):
+                return run()
+        except Exception:
+            log.exception("stage %s failed; its fallback answers", stage)
+            self.degraded.append(failed)
+            return otherwise()
+
+    def _finish(self, stage: str, seconds: float) -> None:
+        self.timings.append(StageTiming(stage, seconds * 1000.0))
+        self._estimates.record(stage, seconds)

@@ -1,0 +1,137 @@
+"""Serving settings: frozen sections, read once from a TOML file, passed by constructor.
+
+A setting can also come from the environment, which wins over the file: ENGINE_REDIS__URL sets redis.url.
+Unknown keys are refused; units are in the names; every queue, batch and timeout is bounded.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from engine.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerConfig(_Section):
+    host: str = "0.0.0.0"
+    port: int = Field(50051, ge=0, le=65535, description="0 picks a free port")
+    max_concurrent_requests: int = Field(64, ge=1, le=10_000, description="past it: RESOURCE_EXHAUSTED at once")
+    request_timeout_ms: float = Field(100.0, gt=0, description="the smaller of this and the client's deadline holds")
+    compute_threads: int = Field(0, ge=0, le=256, description="threads for native calls; 0: one a core")
+    drain_s: float = Field(10.0, ge=0, description="how long SIGTERM waits for requests in flight")
+
+
+class RedisConfig(_Section):
+    url: str = Field("", description="empty: a private redis-server is started as a child process")
+    directory: Path = Field(Path("var/redis"), description="where the private redis-server keeps its data")
+    timeout_ms: float = Field(25.0, gt=0, description="past it the request goes on without stored features")
+    connect_timeout_s: float = Field(2.0, gt=0)
+    max_connections: int = Field(64, ge=1, le=10_000)
+    record_ttl_s: int = Field(7 * 86_400, ge=60, description="how long a published user record lives")
+    seen_limit: int = Field(5_000, ge=0, le=100_000, description="most recent seen items kept for a user")
+    stale_cache_users: int = Field(20_000, ge=0, description="last known states kept in memory for when Redis fails")
+
+
+class BundleConfig(_Section):
+    directory: Path = Field(Path("var/bundles"), description="holds the versions and the `current` pointer")
+    poll_s: float = Field(2.0, gt=0, description="how often the pointer is looked at")
+
+
+class RetrievalConfig(_Section):
+    candidate_count: int = Field(1000, ge=1, le=10_000)
+
+
+class BlendConfig(_Section):
+    window_s: float = Field(1800.0, gt=0, description="older session events have no say")
+    half_life_s: float = Field(600.0, gt=0)
+    evidence_half: float = Field(4.0, gt=0, description="evidence at which session and history weigh the same")
+    event_weights: dict[Literal["impression", "view", "click", "cart", "purchase", "dwell"], float] = {
+        "impression": 0.0, "view": 0.5, "click": 1.0, "cart": 2.0, "purchase": 3.0, "dwell": 0.5,
+    }  # fmt: skip
+
+
+class ColdStartConfig(_Section):
+    min_interactions: int = Field(5, ge=0, le=100, description="below it the popularity road serves")
+
+
+class SurfaceConfig(_Section):
+    diversity_weight: float = Field(0.1, ge=0, le=1, description="0 keeps relevance order; a request may say otherwise")
+
+
+class DeviceConfig(_Section):
+    retrieval: Literal["cpu"] = "cpu"
+    ranking: Literal["cpu"] = "cpu"
+
+
+def _default_surfaces() -> dict[str, SurfaceConfig]:
+    return {name: SurfaceConfig() for name in ("home", "category", "cart", "email")}
+
+
+class EngineConfig(BaseSettings):
+    """The whole file."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="ENGINE_",
+        env_nested_delimiter="__",
+    )
+
+    server: ServerConfig = ServerConfig()
+    redis: RedisConfig = RedisConfig()
+    bundle: BundleConfig = BundleConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    blend: BlendConfig = BlendConfig()
+    cold_start: ColdStartConfig = ColdStartConfig()
+    device: DeviceConfig = DeviceConfig()
+    surfaces: dict[str, SurfaceConfig] = Field(default_factory=_default_surfaces, min_length=1)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # `load` merges the sources itself, so that flags win over the environment and that over the file.
+        return (init_settings,)
+
+    @staticmethod
+    def load(path: Path | None = None, **flags: dict[str, Any]) -> "EngineConfig":
+        """Merge a TOML file (none: the defaults), the environment, and sections given as keywords; the last wins.
+
+        Raises ConfigError naming the file and the first wrong key.
+        """
+        values = _read_toml(path) if path is not None else {}
+        environment = EnvSettingsSource(EngineConfig)()
+        try:
+            return EngineConfig(**_merge(_merge(values, environment), flags))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ConfigError(f"{path or 'settings'}: {where}: {first['msg']}") from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if both else value
+    return merged

@@ -1,0 +1,110 @@
+"""The bytes that Redis holds for a user: packed, versioned, and safe to read from anywhere.
+
+Record (little-endian): version u8, dim u16, collaborative dim u16, profile dim u16, generation i64,
+interaction count u32, purchase count u32, then three strings (u8 length, UTF-8), then the three vectors as float16.
+Seen items: int64 item keys, oldest first. Session: 17 bytes an event, oldest first.
+"""
+
+import struct
+from typing import Final
+
+import numpy as np
+
+from engine.types import Demographics, Float32Array, Int64Array, Session, UserRecord
+
+RECORD_VERSION: Final = 1
+_HEADER: Final = struct.Struct("<BHHHqII")
+_SESSION_EVENT: Final = np.dtype([("item_key", "<i8"), ("timestamp_ms", "<i8"), ("event_type", "u1")])
+_FLOAT16_MAX: Final = 65504.0
+
+
+class RecordError(ValueError):
+    """Stored bytes that are not what they should be."""
+
+
+def pack_record(record: UserRecord) -> bytes:
+    """One user record as bytes; vectors lose precision to float16 and are clipped to its range."""
+    strings = b"".join(
+        bytes([len(encoded)]) + encoded
+        for encoded in (
+            value.encode()[:255]
+            for value in (
+                record.demographics.age_group,
+                record.demographics.location,
+                record.demographics.signup_source,
+            )
+        )
+    )
+    header = _HEADER.pack(
+        RECORD_VERSION,
+        len(record.embedding),
+        len(record.collaborative),
+        len(record.profile),
+        record.generation,
+        record.interaction_count,
+        record.purchase_count,
+    )
+    return header + strings + b"".join(map(_pack_vector, (record.embedding, record.collaborative, record.profile)))
+
+
+def unpack_record(blob: bytes) -> UserRecord:
+    """The record of `pack_record`. Raises RecordError for other versions and for truncated bytes."""
+    try:
+        version, dim, collaborative_dim, profile_dim, generation, interactions, purchases = _HEADER.unpack_from(blob)
+    except struct.error:
+        raise RecordError(f"user record of {len(blob)} bytes is truncated") from None
+    if version != RECORD_VERSION:
+        raise RecordError(f"user record version {version} is unknown; this engine reads {RECORD_VERSION}")
+    offset = _HEADER.size
+    strings = []
+    for _ in range(3):
+        length = blob[offset] if offset < len(blob) else 0
+        strings.append(blob[offset + 1 : offset + 1 + length].decode(errors="ignore"))
+        offset += 1 + length
+    dims = (dim, collaborative_dim, profile_dim)
+    if len(blob) != offset + 2 * sum(dims):
+        raise RecordError(f"user record of {len(blob)} bytes where {offset + 2 * sum(dims)} are expected")
+    values = np.frombuffer(blob, "<f2", sum(dims), offset).astype(np.float32)
+    embedding, collaborative, profile = np.split(values, np.cumsum(dims)[:2])
+    return UserRecord(generation, embedding, collaborative, profile, interactions, purchases, Demographics(*strings))
+
+
+def pack_keys(keys: Int64Array) -> bytes:
+    """Item keys, oldest first."""
+    return keys.astype("<i8").tobytes()
+
+
+def unpack_keys(blob: bytes | None) -> Int64Array:
+    """int64 (n,), read-only. Raises RecordError for a length that is no multiple of 8."""
+    if not blob:
+        return np.empty(0, np.int64)
+    if len(blob) % 8:
+        raise RecordError(f"seen set of {len(blob)} bytes is truncated")
+    return np.frombuffer(blob, "<i8")
+
+
+def pack_session(session: Session) -> bytes:
+    """A session's events, oldest first."""
+    events = np.empty(len(session.item_keys), _SESSION_EVENT)
+    events["item_key"] = session.item_keys
+    events["timestamp_ms"] = session.timestamps_ms
+    events["event_type"] = session.event_types
+    return events.tobytes()
+
+
+def unpack_session(blob: bytes | None) -> Session:
+    """The session of `pack_session`; empty for None. Raises RecordError for a wrong length."""
+    if not blob:
+        return Session.empty()
+    if len(blob) % _SESSION_EVENT.itemsize:
+        raise RecordError(f"session of {len(blob)} bytes is truncated")
+    events = np.frombuffer(blob, _SESSION_EVENT)
+    return Session(
+        np.ascontiguousarray(events["item_key"]),
+        np.ascontiguousarray(events["event_type"]),
+        np.ascontiguousarray(events["timestamp_ms"]),
+    )
+
+
+def _pack_vector(vector: Float32Array) -> bytes:
+    return np.clip(vector, -_FLOAT16_MAX, _FLOAT16_MAX).astype("<f2").tobytes()

@@ -1,0 +1,35 @@
+"""Hot swap: follow the bundle pointer, and change the pipeline's model between two requests."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.bundle.store import BundleStore
+from engine.errors import EngineError
+from engine.pipeline import Pipeline, ServingModel
+
+log = logging.getLogger(__name__)
+
+
+async def follow_current(
+    store: BundleStore, pipeline: Pipeline, load: Callable[[Path], ServingModel], poll_s: float
+) -> None:
+    """Look at the pointer every `poll_s` seconds, for ever; load what it names beside what serves, then swap.
+
+    A bundle that does not verify is refused once, with the reason in the log, and the old one keeps serving.
+    Requests under way finish with the model that they began with.
+    """
+    refused: str | None = None
+    while True:
+        await asyncio.sleep(poll_s)
+        try:
+            path = store.current()
+            if path.name in (pipeline.model.bundle.version, refused):
+                continue
+            # In a thread of its own: requests keep their compute threads while hashes and the dry run take theirs.
+            pipeline.model = await asyncio.to_thread(load, path)
+            log.info("serving bundle %s", path.name)
+        except EngineError as error:
+            refused = path.name
+            log.error("bundle %s refused, %s keeps serving: %s", path.name, pipeline.model.bundle.version, error)
