@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels import membership
+from tests.kernels import naive
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+
+
+def frozen(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+@given(known=st.sets(INT64, max_size=50), asked=st.lists(INT64, max_size=20), seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_rows_of_keys_matches_a_dictionary(known: set[int], asked: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sorted_keys = np.array(sorted(known), np.int64)
+    sorted_rows = rng.permutation(len(known)).astype(np.int64)
+    keys = rng.permutation(np.concatenate([np.array(asked, np.int64), sorted_keys[: len(asked)]]))
+    rows = membership.rows_of_keys(frozen(sorted_keys), frozen(sorted_rows), frozen(keys))
+    assert rows.dtype == np.int64
+    assert rows.tolist() == naive.rows_of_keys(sorted_keys, sorted_rows, keys)
+
+
+def test_rows_of_keys_refuses_halves_of_different_lengths() -> None:
+    with pytest.raises(ValueError, match="differ"):
+        membership.rows_of_keys(np.arange(3), np.arange(2), np.arange(1))
+
+
+@given(seed=st.integers(0, 2**32 - 1), byte_count=st.integers(0, 40), row_count=st.integers(0, 60))
+@settings(deadline=None)
+def test_bits_match_the_oracle(seed: int, byte_count: int, row_count: int) -> None:
+    rng = np.random.default_rng(seed)
+    bitmap = rng.integers(0, 256, byte_count).astype(np.uint8)
+    rows = rng.integers(-3, byte_count * 8 + 10, row_count)
+    mask = naive.mask_of(bitmap)
+    inside = [0 <= row < len(mask) for row in rows.tolist()]
+
+    members = membership.test_rows(frozen(bitmap.copy()), frozen(rows))
+    assert members.dtype == np.bool_
+    assert members.tolist() == [ok and mask[row] for ok, row in zip(inside, rows.tolist(), strict=True)]
+
+    membership.clear_rows(bitmap, rows)
+    for ok, row in zip(inside, rows.tolist(), strict=True):
+        if ok:
+            mask[row] = False
+    assert naive.mask_of(bitmap) == mask
+
+
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(0, 400))
+@settings(deadline=None)
+def test_packing_and_counting_match_the_mask(seed: int, size: int) -> None:
+    mask = np.random.default_rng(seed).random(size) < 0.5
+    bitmap = membership.pack_mask(mask)
+    assert len(bitmap) == -(-size // 8)
+    assert naive.mask_of(bitmap)[:size] == mask.tolist()
+    assert not any(naive.mask_of(bitmap)[size:])
+    full = np.full(len(bitmap) + 3, 255, np.uint8)
+    full[: len(bitmap)] |= bitmap
+    for row_count in {0, size // 2, size}:
+        assert membership.count_rows(frozen(bitmap.copy()), row_count) == int(mask[:row_count].sum())
+        assert membership.count_rows(full, row_count) == row_count
+
+
+def test_a_bitmap_may_start_at_any_address() -> None:
+    buffer = np.full(40, 255, np.uint8)
+    assert membership.count_rows(buffer[3:], 290) == 290
+
+
+def test_counting_past_the_bitmap_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not hold 9 rows"):
+        membership.count_rows(np.zeros(1, np.uint8), 9)
+
+
+def test_clearing_a_read_only_bitmap_is_refused() -> None:
+    with pytest.raises(TypeError):
+        membership.clear_rows(frozen(np.ones(2, np.uint8)), np.array([1]))

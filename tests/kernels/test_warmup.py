@@ -1,0 +1,45 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from kernels.warmup import warm_up
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_warm_up_returns_its_seconds_and_is_quick_the_second_time() -> None:
+    assert warm_up() > 0.0
+    assert warm_up() < 0.1
+
+
+def test_nothing_compiles_after_warm_up(tmp_path: Path) -> None:
+    """Run where the cache is empty: after a warm-up no kernel gains a signature, however it is called."""
+    script = """
+import numba
+from kernels import membership, mmr, session, topk
+from kernels.warmup import warm_up
+
+def counts():
+    modules = (membership, mmr, session, topk)
+    found = {f"{m.__name__}.{n}": v for m in modules for n, v in vars(m).items() if hasattr(v, "signatures")}
+    assert found
+    return {name: (len(kernel.signatures), kernel._can_compile) for name, kernel in found.items()}
+
+before = counts()
+warm_up()
+assert counts() == before
+assert not any(compilable for _, compilable in before.values()), before
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, env=environment, timeout=120)
+    assert list(tmp_path.rglob("*.nbi")), "the cache was written where numba was told to"
+
+
+def test_kernels_import_neither_the_engine_nor_a_client_library() -> None:
+    script = (
+        "import sys, kernels.warmup; "
+        "found = {name.split('.')[0] for name in sys.modules} & {'engine', 'faiss', 'redis', 'grpc', 'onnxruntime'}; "
+        "sys.exit(str(found) if found else 0)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, timeout=120)
