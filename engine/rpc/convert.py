@@ -1,0 +1,51 @@
+"""Recommendation (the engine's answer) to RecommendResponse (the API's message)."""
+
+from engine.types import Recommendation
+from engine.v1 import recommendation_pb2 as pb
+
+
+def to_response(recommendation: Recommendation, *, request_id: str, debug: bool) -> pb.RecommendResponse:
+    """The answer as a message; the types' enum codes are the API's, so that nothing is looked up.
+
+    Args:
+        recommendation: item_ids and slate of one length, in slate order.
+        request_id: echoed.
+        debug: whether to add stage times and counts.
+
+    Raises:
+        ValueError: item_ids and slate differ in length.
+
+    Cost: about 20 µs for 50 items.
+    """
+    slate = recommendation.slate
+    # tolist() makes Python numbers in one pass; indexing NumPy scalars one by one costs several times as much.
+    scores, sources = slate.scores.tolist(), slate.sources.tolist()
+    response = pb.RecommendResponse(
+        strategy=recommendation.strategy.value,  # type: ignore[arg-type]  # enums are ints at run time
+        bundle_version=recommendation.bundle_version,
+        degraded_reasons=[reason.value for reason in recommendation.degraded_reasons],  # type: ignore[misc]
+        request_id=request_id,
+    )
+    add_item = response.items.add
+    for position, (item_id, score, source) in enumerate(
+        zip(recommendation.item_ids, scores, sources, strict=True), start=1
+    ):
+        # Setting fields takes half the time of the constructor's keywords.
+        item = add_item()
+        item.item_id = item_id
+        item.score = score
+        item.position = position
+        item.source = source
+    if debug:
+        response.debug.CopyFrom(_debug_info(recommendation))
+    return response
+
+
+def _debug_info(recommendation: Recommendation) -> pb.DebugInfo:
+    stages = [pb.StageTiming(stage=timing.stage, duration_ms=timing.duration_ms) for timing in recommendation.timings]
+    return pb.DebugInfo(
+        stages=stages,
+        candidate_count=recommendation.candidate_count,
+        known_user=recommendation.known_user,
+        interaction_count=recommendation.interaction_count,
+    )

@@ -1,0 +1,236 @@
+"""The gRPC server: the service, health and reflection on one port, its start and its drain."""
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from engine.errors import ConfigError
+from engine.rpc.access_log import AccessLog
+from engine.rpc.health import HealthServicer
+from engine.rpc.interceptors import Admission, CallInterceptor
+from engine.rpc.servicer import RecommendationServicer, Recommender
+from engine.v1 import recommendation_pb2 as pb
+from engine.v1 import recommendation_pb2_grpc as pb_grpc
+
+logger = logging.getLogger(__name__)
+
+SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
+HEALTH_SERVICE_NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+MAX_PORT = 65_535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """How the server listens and what it bears.
+
+    Args:
+        surfaces: those that it answers for.
+        host: an address to listen on; "0.0.0.0" or "[::]" for all.
+        port: 0 takes a free one.
+        request_timeout_ms: the longest that one request may take.
+        concurrency_limit: requests that may run at once; past it the answer is RESOURCE_EXHAUSTED at once.
+        max_calls: all calls at once, health and reflection included: the backstop.
+        max_request_bytes: the longest message taken in. The largest valid request is under 300 KB.
+        reuse_port: let several processes share the port. Off by default: with it on, a port that another server
+            holds by mistake is not noticed.
+        keepalive_time_s: silence after which a connection is probed.
+        keepalive_timeout_s: how long the probe may take before the connection is dropped.
+        min_client_ping_s: clients that probe more often than this are cut off.
+        access_log_every: each n-th success is logged at INFO.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    surfaces: tuple[str, ...]
+    host: str = "127.0.0.1"
+    port: int = 50051
+    request_timeout_ms: float = 100.0
+    concurrency_limit: int = 64
+    max_calls: int = 1024
+    max_request_bytes: int = 1 << 20
+    reuse_port: bool = False
+    keepalive_time_s: float = 60.0
+    keepalive_timeout_s: float = 10.0
+    min_client_ping_s: float = 10.0
+    access_log_every: int = 1000
+
+    def __post_init__(self) -> None:
+        if not self.surfaces or not all(self.surfaces):
+            raise ConfigError("surfaces: the server needs at least one surface, and no empty one")
+        if not 0 <= self.port <= MAX_PORT:
+            raise ConfigError(f"port: must be between 0 and {MAX_PORT}, got {self.port}")
+        for name in (
+            "request_timeout_ms",
+            "concurrency_limit",
+            "max_request_bytes",
+            "keepalive_time_s",
+            "keepalive_timeout_s",
+            "min_client_ping_s",
+            "access_log_every",
+        ):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}: must be above 0, got {getattr(self, name)}")
+        if self.max_calls <= self.concurrency_limit:
+            raise ConfigError(
+                f"max_calls: must be above concurrency_limit ({self.concurrency_limit}), or health checks "
+                f"would be refused under load; got {self.max_calls}"
+            )
+
+    @property
+    def address(self) -> str:
+        """host:port, with the brackets that an IPv6 address needs."""
+        host = f"[{self.host}]" if ":" in self.host and not self.host.startswith("[") else self.host
+        return f"{host}:{self.port}"
+
+
+class Server:
+    """One listening server; made by `create_server`, which has bound its port."""
+
+    def __init__(self, server: grpc.aio.Server, health: HealthServicer, admission: Admission, port: int) -> None:
+        self._server = server
+        self._health = health
+        self._admission = admission
+        self.port = port
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that run at this moment, health and reflection left out."""
+        return self._admission.in_flight
+
+    async def start(self) -> None:
+        """Answer calls. Until `set_serving`, health says NOT_SERVING and requests get UNAVAILABLE."""
+        await self._server.start()
+
+    def set_serving(self) -> None:
+        """Everything is loaded and warm: health says SERVING and requests are let in."""
+        self._admission.open()
+        self._health.set_serving(True)
+
+    async def stop(self, grace_s: float) -> None:
+        """Drain: health says NOT_SERVING, no new call is taken, those in flight may finish.
+
+        Args:
+            grace_s: seconds after which whatever still runs is cancelled.
+
+        Safe to call again; a second call with a shorter grace cuts the first one short.
+        """
+        self._health.shut_down()
+        await self._server.stop(grace_s)
+
+    async def wait_stopped(self) -> None:
+        """Return once `stop` has finished."""
+        # Shielded, because grpc awaits the very future that its shutdown completes: cancelling it breaks `stop`.
+        await asyncio.shield(self._server.wait_for_termination())
+
+
+def create_server(
+    recommender: Recommender, settings: ServerSettings, credentials: grpc.ServerCredentials | None = None
+) -> Server:
+    """Build the server and bind its port, without answering yet.
+
+    Args:
+        recommender: the engine.
+        settings: see there.
+        credentials: TLS; plain text without.
+
+    Raises:
+        ConfigError: the address cannot be bound; the text says which and why.
+
+    Must be called inside the event loop that will run it.
+    """
+    admission = Admission(settings.concurrency_limit)
+    health = HealthServicer([SERVICE_NAME])
+    server = grpc.aio.server(
+        interceptors=[CallInterceptor(admission, AccessLog(settings.access_log_every))],
+        options=_options(settings),
+        maximum_concurrent_rpcs=settings.max_calls,
+    )
+    servicer = RecommendationServicer(recommender, settings.surfaces, settings.request_timeout_ms)
+    pb_grpc.add_RecommendationServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    reflection.enable_server_reflection([SERVICE_NAME, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME], server)
+    return Server(server, health, admission, _bind(server, settings, credentials))
+
+
+async def serve_until_signal(server: Server, grace_s: float) -> None:
+    """Run a started server until SIGTERM or SIGINT, then drain it; a second signal ends it at once.
+
+    Args:
+        grace_s: seconds for the requests in flight.
+
+    Main thread only, as signal handlers are.
+    """
+    loop = asyncio.get_running_loop()
+    drains: set[asyncio.Task[None]] = set()
+
+    def drain(signal_number: signal.Signals) -> None:
+        grace = 0.0 if drains else grace_s
+        logger.info("%s: draining %d requests, for at most %g s", signal_number.name, server.in_flight, grace)
+        drains.add(asyncio.ensure_future(server.stop(grace)))
+
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for signal_number in signals:
+        loop.add_signal_handler(signal_number, drain, signal_number)
+    try:
+        await server.wait_stopped()
+        await asyncio.gather(*drains)
+    finally:
+        for signal_number in signals:
+            loop.remove_signal_handler(signal_number)
+
+
+def _bind(server: grpc.aio.Server, settings: ServerSettings, credentials: grpc.ServerCredentials | None) -> int:
+    _check_bindable(settings)
+    try:
+        if credentials is None:
+            return server.add_insecure_port(settings.address)
+        return server.add_secure_port(settings.address, credentials)
+    except RuntimeError as error:
+        raise ConfigError(f"cannot listen on {settings.address}") from error
+
+
+def _check_bindable(settings: ServerSettings) -> None:
+    """Refuse an address that cannot be bound, with the system's reason, which grpc does not tell.
+
+    grpc is also content when one address of a name is bound: with another server on 127.0.0.1, a second one on
+    "localhost" would listen on ::1 alone, where few call it.
+    """
+    try:
+        resolved = socket.getaddrinfo(
+            settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except socket.gaierror as error:
+        raise ConfigError(f"cannot listen on {settings.address}: {error.strerror}") from error
+    for family, kind, protocol, _, address in resolved:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(settings.reuse_port))
+                probe.bind(address)
+        except OSError as error:
+            # One half of "localhost" on a machine without IPv6.
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) and len(resolved) > 1:
+                continue
+            reason = "the port is in use" if error.errno == errno.EADDRINUSE else os.strerror(error.errno or 0)
+            raise ConfigError(f"cannot listen on {settings.address}: {reason}") from error
+
+
+def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", int(settings.reuse_port)),
+        ("grpc.max_receive_message_length", settings.max_request_bytes),
+        ("grpc.keepalive_time_ms", int(settings.keepalive_time_s * 1000)),
+        ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # grpc's default of 5 minutes would cut off clients that watch an idle connection.
+        ("grpc.http2.min_ping_interval_without_data_ms", int(settings.min_client_ping_s * 1000)),
+    ]

@@ -1,0 +1,154 @@
+"""RecommendRequest (the API's message) to RecommendQuery (what the engine works on), or a refusal that says why.
+
+Limits are the API's contract (proto/engine/v1/recommendation.proto says the same in its comments), so that they
+are constants and not settings.
+"""
+
+import math
+import time
+import uuid
+from collections.abc import Sequence, Set
+
+from engine.errors import InvalidRequest
+from engine.types import Demographics, RecommendQuery
+from engine.v1 import recommendation_pb2 as pb
+
+MAX_ID_BYTES = 256
+MAX_SURFACE_BYTES = 64
+MAX_ATTRIBUTE_BYTES = 64
+MAX_ITEM_COUNT = 200
+DEFAULT_ITEM_COUNT = 50
+MAX_EXCLUDED_ITEMS = 1000
+
+# 2101-01-01T00:00:00Z. Outside 1970..2100 a time is a unit mistake (milliseconds sent as seconds), not a date.
+TIME_END_S = 4_133_980_800
+NANOS_PER_SECOND = 1_000_000_000
+# More would not help the reader, and a status travels in HTTP/2 headers of 8 KiB.
+LISTED_SURFACES = 20
+MAX_UTF8_BYTES_PER_CHARACTER = 4
+
+
+def to_query(request: pb.RecommendRequest, surfaces: Set[str]) -> RecommendQuery:
+    """The request as the engine's own type, every field checked and every default filled in.
+
+    Args:
+        request: the message as parsed; protobuf has refused text that is not UTF-8 by then.
+        surfaces: the surfaces that this server answers for.
+
+    Returns:
+        The query. An absent item_count is 50, an absent time is the server's clock, an empty request_id is made here.
+
+    Raises:
+        InvalidRequest: with the path of the first bad field, in the order of the message, and what is wrong with it.
+
+    Cost: about 6 µs, and 100 µs with 1000 excluded ids.
+    """
+    context, demographics = request.context, request.demographics
+    return RecommendQuery(
+        user_id=_text("user_id", request.user_id, MAX_ID_BYTES, required=True),
+        surface=_surface(request.surface, surfaces),
+        item_count=_item_count(request),
+        time_ms=_time_ms(context),
+        device=_text("context.device", context.device, MAX_ATTRIBUTE_BYTES),
+        country=_text("context.country", context.country, MAX_ATTRIBUTE_BYTES),
+        demographics=Demographics(
+            age_group=_text("demographics.age_group", demographics.age_group, MAX_ATTRIBUTE_BYTES),
+            location=_text("demographics.location", demographics.location, MAX_ATTRIBUTE_BYTES),
+            signup_source=_text("demographics.signup_source", demographics.signup_source, MAX_ATTRIBUTE_BYTES),
+        ),
+        exclude_item_ids=_excluded(request.exclude_item_ids),
+        diversity_weight=_diversity_weight(request),
+        request_id=_text("request_id", request.request_id, MAX_ID_BYTES) or new_request_id(),
+        debug=request.debug,
+    )
+
+
+def new_request_id() -> str:
+    """A fresh random id, 32 hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
+def text_fault(value: str, max_bytes: int) -> str | None:
+    """What is wrong with an id or attribute that is not empty; None when nothing is."""
+    if byte_length(value) > max_bytes:
+        return f"must be at most {max_bytes} bytes of UTF-8, got {byte_length(value)}"
+    # isprintable is the fast road: it is false for every control character, and for some harmless ones too.
+    if not value.isprintable() and any(_is_control(character) for character in value):
+        return "must not hold control characters"
+    return None
+
+
+def byte_length(value: str) -> int:
+    """Length in bytes of UTF-8, which is what the limits count."""
+    return len(value) if value.isascii() else len(value.encode())
+
+
+def _is_control(character: str) -> bool:
+    """Whether this is Unicode category Cc: C0, DEL or C1."""
+    return character < " " or "\x7f" <= character <= "\x9f"
+
+
+def _text(field: str, value: str, max_bytes: int, *, required: bool = False) -> str:
+    if not value:
+        if required:
+            raise InvalidRequest(field, "must not be empty")
+        return value
+    fault = text_fault(value, max_bytes)
+    if fault is not None:
+        raise InvalidRequest(field, fault)
+    return value
+
+
+def _surface(surface: str, surfaces: Set[str]) -> str:
+    if surface in surfaces:
+        return surface
+    _text("surface", surface, MAX_SURFACE_BYTES, required=True)
+    known = sorted(surfaces)
+    more = f" and {len(known) - LISTED_SURFACES} more" if len(known) > LISTED_SURFACES else ""
+    raise InvalidRequest("surface", f"unknown; this server knows {', '.join(known[:LISTED_SURFACES])}{more}")
+
+
+def _item_count(request: pb.RecommendRequest) -> int:
+    if not request.HasField("item_count"):
+        return DEFAULT_ITEM_COUNT
+    if not 1 <= request.item_count <= MAX_ITEM_COUNT:
+        raise InvalidRequest("item_count", f"must be between 1 and {MAX_ITEM_COUNT}, got {request.item_count}")
+    return request.item_count
+
+
+def _time_ms(context: pb.Context) -> int:
+    if not context.HasField("time"):
+        return time.time_ns() // 1_000_000
+    seconds, nanos = context.time.seconds, context.time.nanos
+    if not 0 <= nanos < NANOS_PER_SECOND:
+        raise InvalidRequest("context.time", f"nanos must be between 0 and 999999999, got {nanos}")
+    if not 0 <= seconds < TIME_END_S:
+        raise InvalidRequest("context.time", f"must lie in the years 1970 to 2100, got {seconds} seconds since 1970")
+    return seconds * 1000 + nanos // 1_000_000
+
+
+def _diversity_weight(request: pb.RecommendRequest) -> float | None:
+    if not request.HasField("diversity_weight"):
+        return None
+    weight = request.diversity_weight
+    # The comparison is false for NaN, which the isnan branch only words.
+    if not 0.0 <= weight <= 1.0:
+        shown = "NaN" if math.isnan(weight) else f"{weight:g}"
+        raise InvalidRequest("diversity_weight", f"must be between 0 and 1, got {shown}")
+    return weight
+
+
+def _excluded(item_ids: Sequence[str]) -> tuple[str, ...]:
+    """The excluded ids, checked all at once where that settles it and one by one only to name the first bad one."""
+    count = len(item_ids)
+    if count == 0:
+        return ()
+    if count > MAX_EXCLUDED_ITEMS:
+        raise InvalidRequest("exclude_item_ids", f"must hold at most {MAX_EXCLUDED_ITEMS} ids, got {count}")
+    excluded = tuple(item_ids)
+    lengths = [len(item_id) for item_id in excluded]
+    short = min(lengths) > 0 and max(lengths) * MAX_UTF8_BYTES_PER_CHARACTER <= MAX_ID_BYTES
+    if not (short and "".join(excluded).isprintable()):
+        for position, item_id in enumerate(excluded):
+            _text(f"exclude_item_ids[{position}]", item_id, MAX_ID_BYTES, required=True)
+    return excluded
