@@ -1,9 +1,11 @@
 """From settings to a wired engine: the only place that knows which adapter stands behind which Protocol."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,40 @@ from engine.errors import BundleError, EngineError
 from engine.features.context import ContextEncoder
 from engine.features.schema import CODE_FEATURES
 from engine.pipeline import Pipeline, ServingModel
+from engine.rpc.server import Server, ServerSettings, create_server
 from engine.stages.eligibility import Eligibility
 from engine.stages.features import FetchFeatures
+from engine.swap import follow_current
 from engine.types import RankingContext
 from kernels.warmup import warm_up
+
+
+@asynccontextmanager
+async def running_server(config: EngineConfig) -> AsyncIterator[Server]:
+    """A warm, SERVING server with its bundle follower; drained and released at the end."""
+    async with open_pipeline(config) as pipeline:
+        settings = ServerSettings(
+            surfaces=tuple(config.surfaces),
+            host=config.server.host,
+            port=config.server.port,
+            request_timeout_ms=config.server.request_timeout_ms,
+            concurrency_limit=config.server.max_concurrent_requests,
+            max_calls=config.server.max_concurrent_requests + 1024,
+        )
+        server = create_server(pipeline, settings)
+        await server.start()
+        server.set_serving()
+        store = BundleStore(config.bundle.directory)
+        follower = asyncio.create_task(
+            follow_current(store, pipeline, partial(load_model, config=config), config.bundle.poll_s)
+        )
+        try:
+            yield server
+        finally:
+            follower.cancel()
+            with suppress(asyncio.CancelledError):
+                await follower
+            await server.stop(config.server.drain_s)
 
 
 @asynccontextmanager

@@ -46,6 +46,7 @@ class RequestClock:
         self.timings: list[StageTiming] = []
         self.degraded: list[DegradedReason] = []
         self._estimates = estimates
+        self._started = self._mark = time.perf_counter()
 
     def remaining_s(self) -> float:
         return self.deadline - time.monotonic()
@@ -54,6 +55,18 @@ class RequestClock:
         """Raises DeadlineExceeded once nobody waits for the answer any more."""
         if self.remaining_s() <= 0:
             raise DeadlineExceeded("the deadline passed before an answer was ready")
+
+    def mark(self) -> None:
+        """Note this moment, for `since_mark`."""
+        self._mark = time.perf_counter()
+
+    def since_mark(self, stage: str) -> None:
+        """Time what lies between the mark and now, e.g. the wait for a thread."""
+        self._finish(stage, time.perf_counter() - self._mark)
+
+    def total(self) -> None:
+        """Time the whole request so far."""
+        self._finish("total", time.perf_counter() - self._started)
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:

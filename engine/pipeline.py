@@ -68,6 +68,7 @@ class Pipeline:
             state, degraded = await self._features(query.user_id, model.bundle.manifest.generation, clock.remaining_s())
         if degraded is not None:
             clock.degraded.append(degraded)
+        clock.mark()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, self.answer, model, query, state, clock)
 
@@ -76,6 +77,7 @@ class Pipeline:
     ) -> Recommendation:
         """Everything after the features: pure computation, in a worker thread."""
         clock.check()
+        clock.since_mark("queue")
         with clock.measure("eligibility"):
             eligible = model.eligibility.open(query.surface, state.seen_keys, query.exclude_item_ids)
         candidates, strategy = self._candidates(model, query, state, eligible, clock)
@@ -86,6 +88,7 @@ class Pipeline:
             slate = self._fill_up(model, query, slate, eligible)
         with clock.measure("respond"):
             item_ids = model.bundle.items.ids(slate.rows)
+        clock.total()
         return Recommendation(
             slate=slate,
             item_ids=item_ids,

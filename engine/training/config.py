@@ -53,6 +53,15 @@ class RankerConfig(_Section):
     retrieved_negatives: int = Field(100, ge=0)
     random_negatives: int = Field(30, ge=0)
     max_examples: int = Field(50_000, ge=100)
+    split: Literal["per-user-tail", "global-time"] = "per-user-tail"
+    tail_fraction: float = Field(0.2, gt=0, lt=1)
+    tail_events: int = Field(20, ge=1, description="per user, for per-user-tail")
+    candidate_count: int = Field(1000, ge=10, description="retrieved per example, the pool of hard negatives")
+    # Stops when this many epochs in a row bring nothing on held-out users.
+    patience: int = Field(3, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    stale_share: float = Field(0.5, ge=0, le=1, description="examples trained on counts that stand still")
+    held_out_users: float = Field(0.1, gt=0, lt=1)
 
 
 class TrainingConfig(_Section):

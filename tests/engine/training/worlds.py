@@ -24,7 +24,7 @@ def items_frame(item_count: int, group_count: int) -> pl.DataFrame:
             "brand": [None] * item_count,
             "price": [1.0 + row for row in range(item_count)],
             "published_ms": [1_700_000_000_000 + 86_400_000 * row for row in range(item_count)],
-            "attributes": [[WORDS[group]] for group in groups],
+            "attributes": [f"{WORDS[group]}|all" for group in groups],
         },
         schema_overrides={"description": pl.String, "brand": pl.String},
     )

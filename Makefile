@@ -1,0 +1,41 @@
+# Everything sets itself up in .venv; only Python 3.11+ and make are needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PROTOS := $(wildcard proto/engine/v1/*.proto)
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint proto bench clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,train,dev]'
+	touch $@
+
+demo: $(READY) ## Train, publish, serve and call the engine: make demo ARGS="--once"
+	$(BIN)/engine demo $(ARGS)
+
+test: $(READY) ## Run the tests: make test ARGS="-k mmr"
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## Check style, types and that the generated code is current
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(MAKE) --no-print-directory proto
+	git diff --exit-code -- engine/v1
+
+proto: $(READY) ## Regenerate the gRPC code from proto/
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
+
+bench: $(READY) ## Measure kernels and stages: make bench ARGS="-k mmr"
+	$(BIN)/python -m pytest bench --benchmark-only $(ARGS)
+
+clean: ## Remove the environment and everything that commands left behind
+	rm -rf $(VENV) var .benchmarks .pytest_cache .mypy_cache .ruff_cache .hypothesis

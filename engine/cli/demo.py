@@ -1,0 +1,29 @@
+"""`engine demo`: everything once, from data to recommendations, on this machine."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(help="MovieLens, Complete Journey or canonical tables; a synthetic world without it.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Stop at the end instead of serving on.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write recommendations and stage times here.")
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Where data, bundles and the private Redis are kept.")] = Path("var/demo"),
+    port: Annotated[int, typer.Option(help="Port to serve on.")] = 50051,
+) -> None:
+    """Import or synthesize data, train, publish, serve, then call the server as a client would."""
+    from rich.console import Console
+
+    from engine.demo.run import run_demo
+
+    work.mkdir(parents=True, exist_ok=True)
+    result = run_demo(data, work, once, port, Console())
+    if json_file is not None:
+        json_file.write_text(json.dumps(result, indent=1, ensure_ascii=False))

@@ -1,0 +1,70 @@
+"""`engine publish-users`: compute every user's record and put it where requests look it up."""
+
+import re
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.options import BundlesOption, ConfigOption, RedisOption, load_config
+from engine.cli.progress import progress_bar
+from engine.config import EngineConfig
+from engine.errors import ConfigError
+
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def publish_users(
+    data: Annotated[Path, typer.Argument(help="Data directory: interactions, items, users.")],
+    config: ConfigOption = None,
+    bundles: BundlesOption = None,
+    redis_url: RedisOption = None,
+    every: Annotated[str | None, typer.Option(help="Repeat at this interval, e.g. 1h; once without it.")] = None,
+) -> None:
+    """Compute the record of every user in the current bundle's vector space and write it to Redis."""
+    settings = load_config(config, bundles, redis_url)
+    interval_s = None if every is None else parse_interval(every)
+    while True:
+        started = time.monotonic()
+        count = publish_once(data, settings)
+        print(f"published {count:,} users in {time.monotonic() - started:.1f} s")
+        if interval_s is None:
+            return
+        time.sleep(max(0.0, interval_s - (time.monotonic() - started)))
+
+
+def publish_once(data: Path, settings: EngineConfig) -> int:
+    """Read the data, open the current bundle, publish everyone; returns how many."""
+    from engine.adapters.redis_store import RedisPublisher
+    from engine.assemble import load_embedders, redis_url
+    from engine.bundle.bundle import open_bundle
+    from engine.bundle.store import BundleStore
+    from engine.data.build import load_dataset
+    from engine.publish import publish_users as publish
+
+    dataset = load_dataset(data)
+    bundle = open_bundle(BundleStore(settings.bundle.directory).current())
+    embed, fold_in = load_embedders(bundle)
+    with redis_url(settings) as url:
+        publisher = RedisPublisher(url, settings.redis)
+        try:
+            with progress_bar() as progress:
+                return publish(
+                    bundle,
+                    dataset,
+                    embed,
+                    fold_in,
+                    publisher,
+                    lambda done, total: progress(done, total, "publish users"),
+                )
+        finally:
+            publisher.close()
+
+
+def parse_interval(text: str) -> float:
+    """Seconds of an interval like 90s, 30m, 1h, 1d. Raises ConfigError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise ConfigError(f"--every: {text!r} is no interval; write e.g. 30m or 1h")
+    return float(match[1]) * _UNITS_S[match[2]]

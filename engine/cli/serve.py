@@ -1,0 +1,33 @@
+"""`engine serve`: answer Recommend over gRPC until told to stop."""
+
+import logging
+from typing import Annotated
+
+import typer
+
+from engine.cli.options import BundlesOption, ConfigOption, RedisOption, load_config
+from engine.config import EngineConfig
+
+log = logging.getLogger(__name__)
+
+
+def serve(
+    config: ConfigOption = None,
+    bundles: BundlesOption = None,
+    redis_url: RedisOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.")] = None,
+) -> None:
+    """Serve recommendations over gRPC from the current bundle; a newer bundle is swapped in without a pause."""
+    import uvloop
+
+    uvloop.run(_serve(load_config(config, bundles, redis_url, {"host": host, "port": port})))
+
+
+async def _serve(config: EngineConfig) -> None:
+    from engine.assemble import running_server
+    from engine.rpc.server import serve_until_signal
+
+    async with running_server(config) as server:
+        log.info("serving on %s:%d", config.server.host, server.port)
+        await serve_until_signal(server, config.server.drain_s)

@@ -1,0 +1,37 @@
+"""`engine synth`: a seeded synthetic world as canonical tables."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from engine.cli.summary import print_summary
+from engine.data.synth import EVENTS_PER_USER, synthesize
+from engine.data.synth_world import WorldSize
+
+
+def synth(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory to write the tables to.")],
+    items: Annotated[int, typer.Option(min=1, help="Items in the catalogue.")] = 10_000,
+    users: Annotated[int, typer.Option(min=1, help="People; some of them stay without events.")] = 2_000,
+    events: Annotated[
+        int | None, typer.Option(min=1, help=f"Events, about; {EVENTS_PER_USER} for each user by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed and sizes make the same world.")] = 1,
+    days: Annotated[int, typer.Option(min=1, help="Length of the observed period.")] = 60,
+    until: Annotated[
+        datetime, typer.Option(formats=["%Y-%m-%d"], help="End of the observed period, midnight UTC.")
+    ] = datetime(2026, 1, 1),  # noqa: B008 - typer reads the default; the value is immutable
+) -> None:
+    """Make a synthetic world with tastes, drifting sessions, prices, stock and new items; no truth is written."""
+    end_ms = int(until.replace(tzinfo=UTC).timestamp()) * 1000
+    size = WorldSize(items=items, users=users, days=days, end_ms=end_ms)
+    console = Console()
+    columns = (TextColumn("simulating events"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=events or EVENTS_PER_USER * users)
+        tables = synthesize(out, size, events, seed, lambda done: progress.update(task, completed=done))
+    print_summary(console, tables, out)

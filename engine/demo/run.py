@@ -1,0 +1,172 @@
+"""The demonstration: data in, a trained bundle out, a server in a process of its own, and a client that calls it."""
+
+import datetime
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+
+from engine.adapters.embedded_redis import EmbeddedRedis
+from engine.assemble import train_bundle
+from engine.bundle.store import BundleStore
+from engine.cli.progress import progress_bar
+from engine.cli.publish import publish_once
+from engine.config import EngineConfig
+from engine.data.build import build_dataset
+from engine.data.dataset import Dataset
+from engine.demo.show import show_slate, show_stages, summarize_stages
+from engine.demo.world import Person, choose_people, prepare_data
+from engine.errors import DependencyUnavailable
+from engine.rpc.client import RecommendationClient
+from engine.training.config import TrainingConfig, TwoTowerConfig
+from engine.v1 import recommendation_pb2 as pb
+
+SURFACE = "home"
+TIMED_CALLS = 400
+SHOWN = 10
+# Sequence positions that the towers learn from: sized so that the whole demonstration takes minutes on two cores.
+DEMO_POSITIONS = 6_000_000
+_SECTION = "[server]\nport = {port}\n[bundle]\ndirectory = {bundles}\n[redis]\ndirectory = {redis}\n"
+
+
+def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Console) -> dict[str, Any]:
+    """Run everything; returns `recommendations` and `stages_ms`. Without `once` the server runs until Ctrl-C."""
+    console.rule("1. data")
+    tables = prepare_data(source, work / "data")
+    dataset = build_dataset(tables)
+    console.print(f"{len(dataset.interactions):,} events, {dataset.item_count:,} items, {dataset.user_count:,} users")
+    config_file = work / "engine.toml"
+    paths = {"bundles": json.dumps(str(work / "bundles")), "redis": json.dumps(str(work / "redis"))}
+    config_file.write_text(_SECTION.format(port=port, **paths))
+    settings = EngineConfig.load(config_file)
+
+    console.rule("2. train")
+    training = TrainingConfig(two_tower=TwoTowerConfig(max_positions=DEMO_POSITIONS))
+    with progress_bar() as progress:
+        path = train_bundle(dataset, training, BundleStore(settings.bundle.directory), progress)
+    console.print(f"bundle {path.name}")
+
+    with EmbeddedRedis(settings.redis.directory):
+        console.rule("3. publish users")
+        console.print(f"{publish_once(work / 'data', settings):,} user records in Redis")
+        console.rule("4. serve and call")
+        with _server(config_file) as server, RecommendationClient(f"localhost:{port}", timeout_s=5.0) as client:
+            _wait_until_serving(client, server)
+            result = _call(client, dataset, console)
+            if not once:
+                _keep_serving(server, port, console)
+    return result
+
+
+def _call(client: RecommendationClient, dataset: Dataset, console: Console) -> dict[str, Any]:
+    # The data may be years old: ask as of its last event, so that ages and hours are those of its time.
+    moment = datetime.datetime.fromtimestamp(int(dataset.interactions.timestamps_ms.max()) / 1000, datetime.UTC)
+    titles = dict(zip(dataset.items["item_id"], _labels(dataset.items), strict=True))
+    people = choose_people(dataset)
+    shown = []
+    for person in people:
+        response = client.recommend(person.user_id, SURFACE, time=moment, demographics=person.demographics, debug=True)
+        shown.append(_describe(person, response, titles, dataset, console))
+    known = dataset.users["user_id"].to_list()
+    chosen = np.random.default_rng(0).choice(len(known), TIMED_CALLS)
+    calls = []
+    for user in chosen:
+        response = client.recommend(known[user], SURFACE, time=moment, debug=True)
+        if response.strategy == pb.STRATEGY_PERSONALIZED:
+            calls.append({timing.stage: timing.duration_ms for timing in response.debug.stages})
+    show_stages(console, calls)
+    return {"recommendations": shown, "stages_ms": summarize_stages(calls)}
+
+
+def _describe(
+    person: Person, response: pb.RecommendResponse, titles: dict[str, str], dataset: Dataset, console: Console
+) -> dict[str, Any]:
+    history = _history(person.user_id, dataset)
+    strategy = pb.Strategy.Name(response.strategy).removeprefix("STRATEGY_").lower()
+    items = [
+        {
+            "position": item.position,
+            "item_id": item.item_id,
+            "title": titles[item.item_id],
+            "score": item.score,
+            "source": pb.ItemSource.Name(item.source).removeprefix("ITEM_SOURCE_").lower(),
+        }
+        for item in response.items
+    ]
+    about = ", ".join(value for value in asdict(person.demographics).values() if value)
+    heading = f"{person.user_id} ({person.kind}{', ' + about if about else ''}): {strategy}"
+    lines = [f"{item['title']}  {item['score']:.4f} {item['source']}" for item in items[:SHOWN]]
+    show_slate(console, heading, [titles[item_id] for item_id in history[:SHOWN]], lines)
+    return {
+        "user_id": person.user_id,
+        "kind": person.kind,
+        "demographics": asdict(person.demographics),
+        "strategy": strategy,
+        "degraded_reasons": [pb.DegradedReason.Name(reason) for reason in response.degraded_reasons],
+        "history": [{"item_id": item_id, "title": titles[item_id]} for item_id in history],
+        "items": items,
+    }
+
+
+def _history(user_id: str, dataset: Dataset) -> list[str]:
+    """The items of a user's latest positive events, latest first, each once."""
+    places = dataset.users["user_id"].index_of(user_id)
+    if places is None:
+        return []
+    histories = dataset.histories()
+    rows = histories.rows[histories.offsets[places] : histories.offsets[places + 1]]
+    item_ids = dataset.items["item_id"]
+    return list(dict.fromkeys(item_ids[int(row)] for row in rows[::-1]))
+
+
+def _labels(items: pl.DataFrame) -> list[str]:
+    """Title and category of every item."""
+    return [
+        f"{title or item_id} [{category}]" if category else title or item_id
+        for item_id, title, category in items.select("item_id", "title", "category").iter_rows()
+    ]
+
+
+@contextmanager
+def _server(config_file: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`engine serve` as an operator would start it."""
+    server = subprocess.Popen([sys.executable, "-m", "engine", "serve", "--config", str(config_file)])
+    try:
+        yield server
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _wait_until_serving(client: RecommendationClient, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(120):
+        if server.poll() is not None:
+            raise DependencyUnavailable("the server ended before it was ready; its message is above")
+        try:
+            client.wait_until_serving(0.5)
+            return
+        except DependencyUnavailable:
+            continue
+    raise DependencyUnavailable("the server was not ready within a minute")
+
+
+def _keep_serving(server: subprocess.Popen[bytes], port: int, console: Console) -> None:
+    console.print(f"\nServing on localhost:{port} until Ctrl-C. Try, in another terminal:")
+    body = json.dumps({"user_id": "demo-nobody", "surface": SURFACE, "item_count": 5})
+    console.print(
+        f"  grpcurl -plaintext -d '{body}' localhost:{port} engine.v1.RecommendationService/Recommend",
+        soft_wrap=True,
+        highlight=False,
+    )
+    try:
+        server.wait()
+    except KeyboardInterrupt:
+        console.print("draining")

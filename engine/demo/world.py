@@ -1,0 +1,80 @@
+"""What the demonstration runs on: a data directory, and the people that it asks for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from engine.data.completejourney import import_completejourney
+from engine.data.dataset import Dataset
+from engine.data.movielens import import_movielens
+from engine.data.synth import synthesize
+from engine.data.tables import Tables, read_tables, write_tables
+from engine.errors import DataError
+from engine.types import Demographics
+
+SYNTHETIC_ITEMS, SYNTHETIC_USERS, SEED = 5_000, 1_500, 1
+# The history of a user below the cold-start threshold.
+THIN_EVENTS = 3
+THIN_USER, UNKNOWN_USER = "demo-newcomer", "demo-nobody"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody to recommend for: kind is "known", "thin" or "unknown"."""
+
+    user_id: str
+    kind: str
+    demographics: Demographics
+
+
+def prepare_data(source: Path | None, target: Path) -> Tables:
+    """Canonical tables in `target`: of a known data set, of canonical tables, or of a synthetic world without a source.
+
+    A newcomer with THIN_EVENTS interactions is added, so that there is one in every data set. Raises DataError.
+    """
+    if source is None:
+        synthesize(target, SYNTHETIC_ITEMS, SYNTHETIC_USERS, seed=SEED)
+    elif not source.is_dir():
+        raise DataError(f"{source}: no such directory")
+    elif any(source.glob("ratings.csv*")):
+        import_movielens(source, target)
+    elif any(source.glob("transactions*.csv*")):
+        import_completejourney(source, target)
+    else:
+        write_tables(read_tables(source), target)
+    tables = _with_newcomer(read_tables(target))
+    write_tables(tables, target)
+    return tables
+
+
+def choose_people(dataset: Dataset) -> list[Person]:
+    """Three users with a good deal of history and different tastes, the newcomer, and two unknown to the engine."""
+    histories = dataset.histories()
+    lengths = histories.lengths()
+    by_length = np.argsort(-lengths, kind="stable")
+    # Not the most extreme collectors: their histories say little about a normal reader of the table.
+    settled = by_length[len(by_length) // 20 : max(len(by_length) // 2, 4)]
+    known = settled[np.linspace(0, len(settled) - 1, 3).astype(int)]
+    user_ids = dataset.users["user_id"]
+    people = [Person(user_ids[int(user)], "known", Demographics()) for user in known]
+    people.append(Person(THIN_USER, "thin", Demographics()))
+    people.append(Person(UNKNOWN_USER, "unknown", Demographics()))
+    ages = dataset.vocabularies["age_group"]
+    if ages:
+        people.append(Person(UNKNOWN_USER, "unknown", Demographics(age_group=ages[0])))
+    return people
+
+
+def _with_newcomer(tables: Tables) -> Tables:
+    events = tables.interactions
+    busiest = events.group_by("user_id").len().sort("len", "user_id")["user_id"][-1]
+    copied = (
+        events.filter((pl.col("user_id") == busiest) & (pl.col("event_type") != "impression"))
+        .sort("timestamp_ms")
+        .tail(THIN_EVENTS)
+        .with_columns(pl.lit(THIN_USER).alias("user_id"), pl.lit(None, pl.String).alias("event_id"))
+        .select(events.columns)
+    )
+    return Tables(pl.concat([events.filter(pl.col("user_id") != THIN_USER), copied]), tables.items, tables.users)

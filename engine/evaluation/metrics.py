@@ -1,0 +1,62 @@
+"""Ranking metrics with their standard errors; each takes ranked rows, best first, one line a user."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.types import Float32Array, Int64Array
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over users and its standard error."""
+
+    mean: float
+    standard_error: float
+
+    @staticmethod
+    def of(values: npt.NDArray[np.floating]) -> "Estimate":
+        if len(values) < 2:
+            return Estimate(float(values.mean()) if len(values) else 0.0, 0.0)
+        return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
+
+
+def hit_positions(ranked: Int64Array, targets: Int64Array) -> Int64Array:
+    """Where each user's target stands: int64 (users,), 0 for the first place, -1 where it is missing.
+
+    ranked: int64 (users, k), padded with -1. targets: int64 (users,).
+    """
+    hits = ranked == targets[:, None]
+    return np.where(hits.any(axis=1), hits.argmax(axis=1), -1)
+
+
+def hit_rate(positions: Int64Array, k: int) -> Estimate:
+    """Share of users whose target is among the first k (HR@k, which is recall@k with one target)."""
+    return Estimate.of(((positions >= 0) & (positions < k)).astype(np.float64))
+
+
+def ndcg(positions: Int64Array, k: int) -> Estimate:
+    """NDCG@k with one relevant item a user: 1 / log2(position + 2) where it is among the first k, else 0."""
+    inside = (positions >= 0) & (positions < k)
+    return Estimate.of(np.where(inside, 1.0 / np.log2(np.maximum(positions, 0) + 2.0), 0.0))
+
+
+def coverage(ranked: Int64Array, item_count: int) -> float:
+    """Share of the catalogue that is in at least one list."""
+    return len(np.unique(ranked[ranked >= 0])) / item_count
+
+
+def intra_list_similarity(ranked: Int64Array, unit_vectors: Float32Array) -> Estimate:
+    """Mean cosine between the pairs of a list, over users; lists of one item are left out.
+
+    unit_vectors: float32 (items, dim), unit-length rows. Source: Ziegler et al., WWW 2005.
+    """
+    values = []
+    for rows in ranked:
+        vectors = unit_vectors[rows[rows >= 0]].astype(np.float64)
+        count = len(vectors)
+        if count > 1:
+            total = vectors.sum(axis=0)
+            values.append((total @ total - (vectors**2).sum()) / (count * (count - 1)))
+    return Estimate.of(np.array(values))

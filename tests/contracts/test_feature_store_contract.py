@@ -1,0 +1,113 @@
+"""What every feature store promises. Redis is the one there is; a new one joins the fixture."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+import redis
+
+from engine.adapters.embedded_redis import EmbeddedRedis
+from engine.adapters.redis_keys import record_key, seen_key, session_key
+from engine.adapters.redis_store import RedisFeatureStore, RedisPublisher
+from engine.config import RedisConfig
+from engine.errors import DependencyUnavailable
+from engine.features.record import pack_session
+from engine.types import Session
+from tests.engine.features.test_record import make_record
+
+SEEN = np.array([5, -7, 2**62], np.int64)
+
+
+@pytest.fixture
+def publisher(redis_server: EmbeddedRedis) -> RedisPublisher:
+    redis.Redis.from_url(redis_server.url).flushall()
+    return RedisPublisher(redis_server.url, RedisConfig())
+
+
+@pytest.fixture
+async def store(redis_server: EmbeddedRedis, publisher: RedisPublisher) -> AsyncIterator[RedisFeatureStore]:
+    store = RedisFeatureStore(redis_server.url, RedisConfig(max_connections=4, timeout_ms=1000))
+    yield store
+    await store.close()
+
+
+async def test_an_unknown_user_is_not_an_error(store: RedisFeatureStore) -> None:
+    state = await store.fetch("nobody", 1)
+    assert state.record is None
+    assert len(state.seen_keys) == len(state.session.item_keys) == 0
+
+
+@pytest.mark.parametrize("user_id", ["u1", "{", "}", "a{b}c", "%7D", "名前", "a b:c", "x" * 256])
+async def test_what_was_published_is_read(store: RedisFeatureStore, publisher: RedisPublisher, user_id: str) -> None:
+    record = make_record()
+    assert publisher.publish([(user_id, record, SEEN)]) == 1
+    state = await store.fetch(user_id, record.generation)
+    assert state.record is not None
+    assert state.record.interaction_count == record.interaction_count
+    np.testing.assert_array_equal(state.seen_keys, SEEN)
+
+
+async def test_a_record_of_another_embedding_space_is_never_used(
+    store: RedisFeatureStore, publisher: RedisPublisher, redis_server: EmbeddedRedis
+) -> None:
+    record = make_record()
+    publisher.publish([("u1", record, SEEN)])
+    other = record.generation ^ 1
+    assert (await store.fetch("u1", other)).record is None
+    # Not even when the bytes are filed under the wrong generation.
+    client = redis.Redis.from_url(redis_server.url)
+    client.rename(record_key("u1", record.generation), record_key("u1", other))
+    assert (await store.fetch("u1", other)).record is None
+
+
+async def test_records_of_two_generations_live_side_by_side(
+    store: RedisFeatureStore, publisher: RedisPublisher
+) -> None:
+    first, second = make_record(1), make_record(2)
+    publisher.publish([("u1", first, SEEN), ("u1", second, SEEN)])
+    for record in (first, second):
+        found = (await store.fetch("u1", record.generation)).record
+        assert found is not None
+        assert found.generation == record.generation
+
+
+async def test_the_session_is_read_with_the_record(store: RedisFeatureStore, redis_server: EmbeddedRedis) -> None:
+    session = Session(np.array([1, 2]), np.array([2, 4], np.uint8), np.array([10, 20]))
+    redis.Redis.from_url(redis_server.url).set(session_key("u1"), pack_session(session))
+    np.testing.assert_array_equal((await store.fetch("u1", 1)).session.item_keys, [1, 2])
+
+
+async def test_only_the_most_recent_seen_items_are_kept(redis_server: EmbeddedRedis, store: RedisFeatureStore) -> None:
+    publisher = RedisPublisher(redis_server.url, RedisConfig(seen_limit=2))
+    record = make_record()
+    publisher.publish([("u2", record, np.arange(5))])
+    np.testing.assert_array_equal((await store.fetch("u2", record.generation)).seen_keys, [3, 4])
+
+
+async def test_publishing_again_leaves_the_same_bytes(publisher: RedisPublisher, redis_server: EmbeddedRedis) -> None:
+    client = redis.Redis.from_url(redis_server.url)
+    record = make_record()
+    keys = (record_key("u1", record.generation), seen_key("u1"))
+    publisher.publish([("u1", record, SEEN)])
+    before = client.mget(keys)
+    publisher.publish([("u1", record, SEEN)])
+    assert client.mget(keys) == before
+
+
+async def test_concurrent_reads_do_not_mix_users_up(store: RedisFeatureStore, publisher: RedisPublisher) -> None:
+    record = make_record()
+    publisher.publish([(f"u{user}", record, np.array([user])) for user in range(50)])
+    states = await asyncio.gather(*(store.fetch(f"u{user}", record.generation) for user in range(50)))
+    assert [int(state.seen_keys[0]) for state in states] == list(range(50))
+
+
+async def test_a_store_out_of_reach_is_said_to_be() -> None:
+    store = RedisFeatureStore("redis://127.0.0.1:1/0", RedisConfig())
+    with pytest.raises(DependencyUnavailable):
+        await store.ping()
+    with pytest.raises(DependencyUnavailable):
+        await store.fetch("u1", 1)
+    await store.close()
+    with pytest.raises(DependencyUnavailable):
+        RedisPublisher("redis://127.0.0.1:1/0", RedisConfig())
