@@ -24,7 +24,7 @@ def synth(
     days: Annotated[int, typer.Option(min=1, help="Length of the observed period.")] = 60,
     until: Annotated[
         datetime, typer.Option(formats=["%Y-%m-%d"], help="End of the observed period, midnight UTC.")
-    ] = datetime(2026, 1, 1),  # noqa: B008 - typer reads the default; the value is immutable
+    ] = datetime(2026, 1, 1),
 ) -> None:
     """Make a synthetic world with tastes, drifting sessions, prices, stock and new items; no truth is written."""
     end_ms = int(until.replace(tzinfo=UTC).timestamp()) * 1000

@@ -27,6 +27,8 @@ _TREE_WEIGHTS: Final = (0.55, 0.55, 0.55, 0.32)
 _AFFINITY_SCALE: Final = 6.0
 _CLICK_THRESHOLD: Final = 3.6
 _FRESHNESS_DAYS: Final = 10.0
+# Big arrays are filled part by part: temporaries of the whole would double the memory.
+_PART_ROWS: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class UserTruth:
 class World:
     """The truth, and what follows from it: who would click what. Deterministic from (seed, size).
 
-    The items do not depend on the number of users, nor the users on the number of items' text or events.
+    The same seed and number of items make the same items, however many users there are.
     Cost: O(items * dim) time and memory, about 0.3 GB a million items at dim 64.
     """
 
@@ -208,8 +210,8 @@ def _make_items(rng: np.random.Generator, size: WorldSize, topic_vectors: Float3
     topic = rng.integers(0, topics, count)
     latents = np.empty((count, size.dim), np.float32)
     own_scale = np.float32(_TREE_WEIGHTS[3] / np.sqrt(size.dim))
-    for start in range(0, count, 65_536):  # in pieces: temporaries of the whole would double the memory
-        part = slice(start, start + 65_536)
+    for start in range(0, count, _PART_ROWS):
+        part = slice(start, start + _PART_ROWS)
         own = rng.standard_normal((len(subs[part]), size.dim), dtype=np.float32) * own_scale
         latents[part] = normalise(topic_vectors[subs[part], topic[part]] + own)
     ranks = rng.permutation(count) + 1
@@ -241,13 +243,15 @@ def _make_users(rng: np.random.Generator, size: WorldSize, topic_vectors: Float3
     location = rng.choice(len(LOCATIONS), count, p=rng.dirichlet(np.full(len(LOCATIONS), 4.0)))
     source = rng.choice(len(SIGNUP_SOURCES), count, p=rng.dirichlet(np.full(len(SIGNUP_SOURCES), 4.0)))
     # Each demographic value likes some shelves more; what is left is the person's own.
-    preference = (
-        rng.normal(0, 1.2, (len(AGE_GROUPS), SUB_COUNT))[age]
-        + rng.normal(0, 0.7, (len(LOCATIONS), SUB_COUNT))[location]
-        + rng.normal(0, 0.5, (len(SIGNUP_SOURCES), SUB_COUNT))[source]
-        + rng.gumbel(0, 1.0, (count, SUB_COUNT))
-    )
-    interest_subs = np.argpartition(-preference, k, axis=1)[:, :k]  # Gumbel top-k: a draw without replacement
+    by_age = rng.normal(0, 1.2, (len(AGE_GROUPS), SUB_COUNT))
+    by_location = rng.normal(0, 0.7, (len(LOCATIONS), SUB_COUNT))
+    by_source = rng.normal(0, 0.5, (len(SIGNUP_SOURCES), SUB_COUNT))
+    interest_subs = np.empty((count, k), np.int64)
+    for start in range(0, count, _PART_ROWS):
+        part = slice(start, start + _PART_ROWS)
+        preference = by_age[age[part]] + by_location[location[part]] + by_source[source[part]]
+        preference += rng.gumbel(0, 1.0, preference.shape)
+        interest_subs[part] = np.argpartition(-preference, k, axis=1)[:, :k]  # Gumbel top-k: without replacement
     topics = rng.integers(0, topic_vectors.shape[1], (count, k))
     interests = normalise(topic_vectors[interest_subs, topics])
     weights = rng.dirichlet(np.full(k, 1.5), count).astype(np.float32)

@@ -56,9 +56,17 @@ def read_tables(directory: Path) -> Tables:
 def write_tables(tables: Tables, directory: Path) -> None:
     """Write the tables as Parquet (zstd), each replaced in one step; the directory is made when absent.
 
-    Raises DataError when it already holds one of the tables in another format, which would make it ambiguous.
+    Raises DataError when it cannot be written, or when it already holds one of the tables in another format, which
+    would make it ambiguous.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _write_all(tables, directory)
+    except OSError as error:
+        raise DataError(f"{directory}: cannot be written: {error.strerror or error}") from None
+
+
+def _write_all(tables: Tables, directory: Path) -> None:
     for name in (INTERACTIONS.name, ITEMS.name, USERS.name):
         for suffix in _SUFFIXES[1:]:
             other = directory / f"{name}{suffix}"
