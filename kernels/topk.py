@@ -45,7 +45,7 @@ def top_k(scores: Float32Array, k: int) -> Int64Array:
 def first_eligible(
     order: npt.NDArray[np.integer], bitmap: UInt8Array, limit: int, skip_rows: Int64Array = _NO_ROWS
 ) -> Int64Array:
-    """The first rows of an order whose bit is set, such as the most popular items that may be shown.
+    """Where the first rows of an order stand whose bit is set, such as the most popular items that may be shown.
 
     Args:
         order: int32 or int64 (n,), rows, best first, unique; -1, or any row outside the bitmap, is padding.
@@ -54,12 +54,12 @@ def first_eligible(
         skip_rows: int64 (m,), rows to leave out though their bit is set, in any order.
 
     Returns:
-        int64 (at most limit,), in their order.
+        int64 (at most limit,) positions in `order`, ascending.
 
     Cost: O(visited * log m + m log m); the walk ends at the limit.
     """
-    rows: Int64Array = _first_eligible(order, bitmap, limit, np.sort(skip_rows))
-    return rows
+    positions: Int64Array = _first_eligible(order, bitmap, limit, np.sort(skip_rows))
+    return positions
 
 
 @numba.njit(types.uint64[::1](FLOATS), **EXACT)
@@ -89,10 +89,10 @@ _ORDER_TAIL = (BYTES, types.int64, ROWS)
 )
 def _first_eligible(order, bitmap, limit, skip_rows):  # type: ignore[no-untyped-def]
     bits = len(bitmap) * 8
-    rows = np.empty(max(min(limit, len(order)), 0), np.int64)
+    positions = np.empty(max(min(limit, len(order)), 0), np.int64)
     found = 0
     for i in range(len(order)):
-        if found == len(rows):
+        if found == len(positions):
             break
         row = np.int64(order[i])
         if row < 0 or row >= bits or (bitmap[row >> 3] >> (row & 7)) & 1 == 0:
@@ -100,6 +100,6 @@ def _first_eligible(order, bitmap, limit, skip_rows):  # type: ignore[no-untyped
         place = np.searchsorted(skip_rows, row)
         if place < len(skip_rows) and skip_rows[place] == row:
             continue
-        rows[found] = row
+        positions[found] = i
         found += 1
-    return rows[:found]
+    return positions[:found]

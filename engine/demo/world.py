@@ -10,11 +10,13 @@ from engine.data.completejourney import import_completejourney
 from engine.data.dataset import Dataset
 from engine.data.movielens import import_movielens
 from engine.data.synth import synthesize
+from engine.data.synth_world import WorldSize
 from engine.data.tables import Tables, read_tables, write_tables
 from engine.errors import DataError
 from engine.types import Demographics
 
-SYNTHETIC_ITEMS, SYNTHETIC_USERS, SEED = 5_000, 1_500, 1
+SYNTHETIC_WORLD = WorldSize(items=5_000, users=1_500)
+SEED = 1
 # The history of a user below the cold-start threshold.
 THIN_EVENTS = 3
 THIN_USER, UNKNOWN_USER = "demo-newcomer", "demo-nobody"
@@ -35,7 +37,7 @@ def prepare_data(source: Path | None, target: Path) -> Tables:
     A newcomer with THIN_EVENTS interactions is added, so that there is one in every data set. Raises DataError.
     """
     if source is None:
-        synthesize(target, SYNTHETIC_ITEMS, SYNTHETIC_USERS, seed=SEED)
+        synthesize(target, SYNTHETIC_WORLD, seed=SEED)
     elif not source.is_dir():
         raise DataError(f"{source}: no such directory")
     elif any(source.glob("ratings.csv*")):

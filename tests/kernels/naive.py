@@ -105,5 +105,9 @@ def top_k(scores: Array, k: int) -> list[int]:
 def first_eligible(order: Array, bitmap: Array, limit: int, skip_rows: Array) -> list[int]:
     mask = mask_of(bitmap)
     skipped = set(skip_rows.tolist())
-    kept = [row for row in order.tolist() if 0 <= row < len(mask) and mask[row] and row not in skipped]
+    kept = [
+        position
+        for position, row in enumerate(order.tolist())
+        if 0 <= row < len(mask) and mask[row] and row not in skipped
+    ]
     return kept[: max(limit, 0)]

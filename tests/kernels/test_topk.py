@@ -50,12 +50,12 @@ def test_first_eligible_matches_the_oracle(seed: int, row_count: int, limit: int
     order = np.concatenate([rng.permutation(row_count), [-1, -1, 10_000]]).astype(dtype)
     bitmap = rng.integers(0, 256, -(-row_count // 8)).astype(np.uint8)
     skip_rows = rng.integers(-1, row_count + 1, 10)
-    rows = topk.first_eligible(frozen(order), frozen(bitmap), limit, frozen(skip_rows))
+    positions = topk.first_eligible(frozen(order), frozen(bitmap), limit, frozen(skip_rows))
     assert rows.dtype == np.int64
-    assert rows.tolist() == naive.first_eligible(order, bitmap, limit, skip_rows)
+    assert positions.tolist() == naive.first_eligible(order, bitmap, limit, skip_rows)
 
 
 def test_first_eligible_of_nothing() -> None:
     none = np.empty(0, np.int64)
     assert topk.first_eligible(none, np.empty(0, np.uint8), 5).tolist() == []
-    assert topk.first_eligible(np.array([2, 0, 1]), np.array([0b101], np.uint8), 5).tolist() == [2, 0]
+    assert topk.first_eligible(np.array([2, 0, 1]), np.array([0b101], np.uint8), 5).tolist() == [0, 1]
