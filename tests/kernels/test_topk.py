@@ -51,7 +51,7 @@ def test_first_eligible_matches_the_oracle(seed: int, row_count: int, limit: int
     bitmap = rng.integers(0, 256, -(-row_count // 8)).astype(np.uint8)
     skip_rows = rng.integers(-1, row_count + 1, 10)
     positions = topk.first_eligible(frozen(order), frozen(bitmap), limit, frozen(skip_rows))
-    assert rows.dtype == np.int64
+    assert positions.dtype == np.int64
     assert positions.tolist() == naive.first_eligible(order, bitmap, limit, skip_rows)
 
 
