@@ -21,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from engine.errors import DependencyUnavailable, EngineError, InvalidRequest
 from engine.rpc.status import from_wire
+from engine.rpc.validate import MAX_REQUEST_BYTES
 from engine.types import Demographics
 from engine.v1 import recommendation_pb2 as pb
 from engine.v1 import recommendation_pb2_grpc as pb_grpc
@@ -79,6 +80,9 @@ def build_request(user_id: str, surface: str, **fields: Unpack[RequestFields]) -
             request.demographics.signup_source = demographics.signup_source
     except ValueError as error:
         raise InvalidRequest("request", str(error)) from error
+    # The server would refuse it with RESOURCE_EXHAUSTED, which reads like overload.
+    if request.ByteSize() > MAX_REQUEST_BYTES:
+        raise InvalidRequest("request", f"must be at most {MAX_REQUEST_BYTES} bytes, got {request.ByteSize()}")
     return request
 
 

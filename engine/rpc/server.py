@@ -17,6 +17,7 @@ from engine.rpc.access_log import AccessLog
 from engine.rpc.health import HealthServicer
 from engine.rpc.interceptors import Admission, CallInterceptor
 from engine.rpc.servicer import RecommendationServicer, Recommender
+from engine.rpc.validate import MAX_REQUEST_BYTES
 from engine.v1 import recommendation_pb2 as pb
 from engine.v1 import recommendation_pb2_grpc as pb_grpc
 
@@ -38,7 +39,7 @@ class ServerSettings:
         request_timeout_ms: the longest that one request may take.
         concurrency_limit: requests that may run at once; past it the answer is RESOURCE_EXHAUSTED at once.
         max_calls: all calls at once, health and reflection included: the backstop.
-        max_request_bytes: the longest message taken in. The largest valid request is under 300 KB.
+        max_request_bytes: the longest message taken in.
         reuse_port: let several processes share the port. Off by default: with it on, a port that another server
             holds by mistake is not noticed.
         keepalive_time_s: silence after which a connection is probed.
@@ -56,7 +57,7 @@ class ServerSettings:
     request_timeout_ms: float = 100.0
     concurrency_limit: int = 64
     max_calls: int = 1024
-    max_request_bytes: int = 1 << 20
+    max_request_bytes: int = MAX_REQUEST_BYTES
     reuse_port: bool = False
     keepalive_time_s: float = 60.0
     keepalive_timeout_s: float = 10.0

@@ -7,12 +7,16 @@ the caller sees INTERNAL with generic text and the request id, and the log has t
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from engine.errors import DeadlineExceeded, DependencyUnavailable, EngineError, InvalidRequest, Overloaded
+
+Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 
 ERROR_DOMAIN = "engine.v1"
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
@@ -84,9 +88,7 @@ def to_wire(error: BaseException, request_id: str) -> WireError:
     return WireError(rich.code, entry.reason, rich.details, tuple(rich.trailing_metadata))
 
 
-def from_wire(
-    code: grpc.StatusCode, text: str | None, trailing_metadata: Iterable[tuple[str, str | bytes]] | None
-) -> EngineError:
+def from_wire(code: grpc.StatusCode, text: str | None, trailing_metadata: Metadata | None) -> EngineError:
     """The engine error behind a failed call.
 
     Args:
@@ -99,26 +101,26 @@ def from_wire(
         connection, a deadline that passed on the way) go by their code; EngineError itself stands for the rest.
     """
     sentence = text or code.name
-    details = _details(trailing_metadata)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
-        bad_request = error_details_pb2.BadRequest()
-        for detail in details:
-            if detail.Unpack(bad_request) and bad_request.field_violations:
-                violation = bad_request.field_violations[0]
-                return InvalidRequest(violation.field, violation.description)
-        return InvalidRequest("request", sentence)
+        return _invalid_request(trailing_metadata) or InvalidRequest("request", sentence)
     error_class = _CLASS_OF_CODE.get(code)
     if error_class is None:
         return EngineError(f"{code.name}: {sentence}")
     return error_class(sentence)
 
 
-def _details(trailing_metadata: Iterable[tuple[str, str | bytes]] | None) -> list[status_pb2.Status]:
-    """The packed messages of the rich status; none when it is absent or is not one."""
+def _invalid_request(trailing_metadata: Metadata | None) -> InvalidRequest | None:
+    """The first field violation in a rich status; None where there is none that can be read."""
     for key, value in trailing_metadata or ():
-        if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
-            try:
-                return list(status_pb2.Status.FromString(value).details)
-            except Exception:  # a proxy's own idea of this header must not hide the code and the text
-                return []
-    return []
+        if key != STATUS_DETAILS_KEY or not isinstance(value, bytes):
+            continue
+        bad_request = error_details_pb2.BadRequest()
+        try:
+            for detail in status_pb2.Status.FromString(value).details:
+                if detail.Unpack(bad_request) and bad_request.field_violations:
+                    violation = bad_request.field_violations[0]
+                    return InvalidRequest(violation.field, violation.description)
+        except DecodeError:
+            # A proxy's own idea of this header must not hide the code and the text.
+            return None
+    return None

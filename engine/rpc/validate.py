@@ -19,6 +19,8 @@ MAX_ATTRIBUTE_BYTES = 64
 MAX_ITEM_COUNT = 200
 DEFAULT_ITEM_COUNT = 50
 MAX_EXCLUDED_ITEMS = 1000
+# Of the whole message; the largest valid one is under 300 KB.
+MAX_REQUEST_BYTES = 1 << 20
 
 # 2101-01-01T00:00:00Z. Outside 1970..2100 a time is a unit mistake (milliseconds sent as seconds), not a date.
 TIME_END_S = 4_133_980_800
