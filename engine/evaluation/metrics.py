@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 from engine.types import Float32Array, Int64Array
 
+Float64Array = npt.NDArray[np.float64]
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -16,7 +18,7 @@ class Estimate:
     standard_error: float
 
     @staticmethod
-    def of(values: npt.NDArray[np.floating]) -> "Estimate":
+    def of(values: Float64Array) -> "Estimate":
         if len(values) < 2:
             return Estimate(float(values.mean()) if len(values) else 0.0, 0.0)
         return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
@@ -31,15 +33,17 @@ def hit_positions(ranked: Int64Array, targets: Int64Array) -> Int64Array:
     return np.where(hits.any(axis=1), hits.argmax(axis=1), -1)
 
 
-def hit_rate(positions: Int64Array, k: int) -> Estimate:
-    """Share of users whose target is among the first k (HR@k, which is recall@k with one target)."""
-    return Estimate.of(((positions >= 0) & (positions < k)).astype(np.float64))
+def hits(positions: Int64Array, k: int) -> Float64Array:
+    """float64 (users,): 1 where the target is among the first k. Its mean is HR@k (recall@k with one target)."""
+    return ((positions >= 0) & (positions < k)).astype(np.float64)
 
 
-def ndcg(positions: Int64Array, k: int) -> Estimate:
-    """NDCG@k with one relevant item a user: 1 / log2(position + 2) where it is among the first k, else 0."""
-    inside = (positions >= 0) & (positions < k)
-    return Estimate.of(np.where(inside, 1.0 / np.log2(np.maximum(positions, 0) + 2.0), 0.0))
+def gains(positions: Int64Array, k: int) -> Float64Array:
+    """float64 (users,): 1 / log2(position + 2) where the target is among the first k, else 0.
+
+    Its mean is NDCG@k with one relevant item a user.
+    """
+    return hits(positions, k) / np.log2(np.maximum(positions, 0) + 2.0)
 
 
 def coverage(ranked: Int64Array, item_count: int) -> float:

@@ -53,6 +53,8 @@ def _segment_lists(
     for level in sorted(SEGMENT_LEVELS, key=len):
         codes = np.stack([values[name] for name in level], axis=1)
         known = (codes > 0).all(axis=1)
+        if not known.any():
+            continue
         segments, members, sizes = np.unique(codes[known], axis=0, return_inverse=True, return_counts=True)
         by_segment = np.split(rows[known][np.argsort(members.ravel(), kind="stable")], np.cumsum(sizes)[:-1])
         for segment, segment_rows in zip(segments, by_segment, strict=True):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from engine.evaluation.metrics import Estimate, coverage, hit_positions, hit_rate, intra_list_similarity, ndcg
+from engine.evaluation.metrics import Estimate, coverage, gains, hit_positions, hits, intra_list_similarity
 
 
 def random_lists(seed: int, users: int = 40, k: int = 12, items: int = 30) -> tuple[np.ndarray, np.ndarray]:
@@ -19,7 +19,7 @@ def random_lists(seed: int, users: int = 40, k: int = 12, items: int = 30) -> tu
 def test_hit_rate_is_the_share_of_lists_with_the_target(seed: int, k: int) -> None:
     ranked, targets = random_lists(seed)
     expected = np.mean([target in row[:k] for row, target in zip(ranked, targets, strict=True)])
-    assert hit_rate(hit_positions(ranked, targets), k).mean == pytest.approx(expected)
+    assert hits(hit_positions(ranked, targets), k).mean() == pytest.approx(expected)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -35,7 +35,7 @@ def test_ndcg_agrees_with_scikit_learn(seed: int) -> None:
     for user in range(len(targets)):
         inside = targets[user] in ranked[user][:10]
         expected.append(ndcg_score(truth[user : user + 1], scores[user : user + 1], k=10) if inside else 0.0)
-    assert ndcg(hit_positions(ranked, targets), 10).mean == pytest.approx(np.mean(expected))
+    assert gains(hit_positions(ranked, targets), 10).mean() == pytest.approx(np.mean(expected))
 
 
 def test_standard_error_is_that_of_the_mean() -> None:

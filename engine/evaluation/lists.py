@@ -1,0 +1,90 @@
+"""Ranked lists for the tested users, one function a method. Every list is int64 (users, LIST_SIZE), padded with -1."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import uvloop
+
+from engine.adapters.redis_store import RedisPublisher
+from engine.assemble import load_embedders, open_pipeline, redis_url
+from engine.bundle.bundle import Bundle
+from engine.config import EngineConfig
+from engine.errors import EngineError
+from engine.evaluation.leave_one_out import LeaveOneOut
+from engine.features.history import HistoryStates
+from engine.publish import publish_users
+from engine.types import Float32Array, Int64Array, RecommendQuery
+
+LIST_SIZE = 50
+SURFACE = "evaluation"
+# Offline there is nobody waiting: a slow machine must not turn into a degraded answer.
+PATIENCE_S = 3600.0
+
+
+def popularity_lists(bundle: Bundle, split: LeaveOneOut) -> Int64Array:
+    """The overall popularity order."""
+    scores = np.empty(len(bundle.items), np.float32)
+    scores[bundle.popularity.overall.rows] = bundle.popularity.overall.scores
+    return _best_unseen(np.broadcast_to(scores, (len(split.users), len(scores))), split)
+
+
+def retrieval_lists(bundle: Bundle, split: LeaveOneOut) -> dict[str, Int64Array]:
+    """Exact search in each space of the bundle: the network's, and the matrix factorization's."""
+    embed, fold_in = load_embedders(bundle)
+    histories = split.train.histories()
+    states = HistoryStates(split.users, histories.lengths()[split.users])
+    codes = split.train.demographic_codes()
+    spaces: dict[str, tuple[Float32Array, Float32Array]] = {
+        "ALS": (fold_in(histories, states, codes), np.ascontiguousarray(bundle.column("collaborative")))
+    }
+    if bundle.manifest.embeddings == "two-tower":
+        spaces["two-tower"] = (embed(histories, states, codes), np.ascontiguousarray(bundle.item_vectors))
+    return {name: _best_unseen(users @ items.T, split) for name, (users, items) in spaces.items()}
+
+
+def _best_unseen(scores: Float32Array, split: LeaveOneOut) -> Int64Array:
+    """int64 (users, LIST_SIZE): the best rows of each line of scores (users, items), without training items."""
+    events = split.train.interactions
+    place = np.full(split.train.user_count, -1)
+    place[split.users] = np.arange(len(split.users))
+    tested = place[events.users] >= 0
+    scores = scores.copy()
+    scores[place[events.users[tested]], events.rows[tested]] = -np.inf
+    size = min(LIST_SIZE, scores.shape[1])
+    best = np.argpartition(-scores, size - 1, axis=1)[:, :size]
+    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(best, order, axis=1).astype(np.int64)
+
+
+def pipeline_lists(bundle: Bundle, split: LeaveOneOut, scratch: Path, diversity_weight: float) -> dict[str, Int64Array]:
+    """The serving pipeline itself, over a private Redis: with diversity off, and on with this weight.
+
+    Requests are made as of the time of the test event, which a server would know.
+    """
+    config = EngineConfig.load(
+        bundle={"directory": bundle.path.parent},
+        redis={"directory": scratch / "redis", "timeout_ms": PATIENCE_S * 1000},
+        surfaces={SURFACE: {"diversity_weight": diversity_weight}},
+    )
+    with redis_url(config) as url:
+        embed, fold_in = load_embedders(bundle)
+        publisher = RedisPublisher(url, config.redis)
+        publish_users(bundle, split.train, embed, fold_in, publisher)
+        publisher.close()
+        weights = {"pipeline": 0.0, f"pipeline, MMR {diversity_weight:g}": None}
+        return uvloop.run(_ask(config, split, weights))
+
+
+async def _ask(config: EngineConfig, split: LeaveOneOut, weights: dict[str, float | None]) -> dict[str, Int64Array]:
+    user_ids = split.train.users["user_id"]
+    lists = {name: np.full((len(split.users), LIST_SIZE), -1, np.int64) for name in weights}
+    async with open_pipeline(config) as pipeline:
+        for name, weight in weights.items():
+            for place, (user, time_ms) in enumerate(zip(split.users, split.times_ms, strict=True)):
+                query = RecommendQuery(user_ids[int(user)], SURFACE, LIST_SIZE, int(time_ms), diversity_weight=weight)
+                answer = await pipeline.recommend(query, time.monotonic() + PATIENCE_S)
+                if answer.degraded_reasons:
+                    raise EngineError(f"evaluation met a degraded answer: {answer.degraded_reasons[0].name}")
+                lists[name][place, : len(answer.slate)] = answer.slate.rows
+    return lists

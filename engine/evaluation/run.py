@@ -1,0 +1,104 @@
+"""Offline evaluation: every method on the same split, through the parts that serve."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engine.assemble import train_bundle
+from engine.bundle.bundle import open_bundle
+from engine.bundle.store import BundleStore
+from engine.data.dataset import Dataset
+from engine.evaluation.leave_one_out import leave_one_out
+from engine.evaluation.lists import pipeline_lists, popularity_lists, retrieval_lists
+from engine.evaluation.metrics import (
+    Estimate,
+    Float64Array,
+    coverage,
+    gains,
+    hit_positions,
+    hits,
+    intra_list_similarity,
+)
+from engine.training.config import TrainingConfig
+from engine.training.embeddings import Progress
+from engine.types import Int64Array
+from kernels.mmr import gather_unit_rows
+
+
+@dataclass(frozen=True, slots=True)
+class MethodResult:
+    """One method over all seeds; the estimates are over users, each user averaged over the seeds first."""
+
+    method: str
+    hr_at_10: Estimate
+    ndcg_at_10: Estimate
+    hr_at_50: Estimate
+    coverage_at_10: float
+    intra_list_similarity_at_10: Estimate
+    seed_means: dict[str, list[float]]
+
+
+def evaluate_leave_one_out(
+    dataset: Dataset,
+    config: TrainingConfig,
+    seeds: Sequence[int],
+    diversity_weight: float,
+    progress: Progress | None = None,
+) -> tuple[int, list[MethodResult]]:
+    """Train once a seed on everything but each user's last event, and look for that event.
+
+    Rankings are unsampled: over all items that the user has no training event on.
+
+    Returns:
+        How many users were tested, and one result a method.
+    """
+    split = leave_one_out(dataset)
+    lists: dict[str, list[Int64Array]] = {}
+    similarities: dict[str, list[Estimate]] = {}
+    for seed in seeds:
+        with tempfile.TemporaryDirectory(prefix="engine-evaluate-") as scratch:
+            store = BundleStore(Path(scratch) / "bundles")
+            path = train_bundle(split.train, config.model_copy(update={"seed": seed}), store, progress)
+            bundle = open_bundle(path)
+            ranked = {
+                "popularity": popularity_lists(bundle, split),
+                **retrieval_lists(bundle, split),
+                **pipeline_lists(bundle, split, Path(scratch), diversity_weight),
+            }
+            vectors = gather_unit_rows(bundle.item_table, np.arange(len(bundle.items)), bundle.schema.embedding_dim)
+        for method, rows in ranked.items():
+            lists.setdefault(method, []).append(rows)
+            similarities.setdefault(method, []).append(intra_list_similarity(rows[:, :10], vectors))
+    return len(split.users), [
+        _summarize(method, rows, split.targets, dataset.item_count, similarities[method])
+        for method, rows in lists.items()
+    ]
+
+
+def _summarize(
+    method: str, lists: list[Int64Array], targets: Int64Array, item_count: int, similarities: list[Estimate]
+) -> MethodResult:
+    positions = [hit_positions(rows, targets) for rows in lists]
+
+    def over_seeds(metric: Callable[[Int64Array, int], Float64Array], k: int) -> Estimate:
+        return Estimate.of(np.mean([metric(found, k) for found in positions], axis=0))
+
+    return MethodResult(
+        method=method,
+        hr_at_10=over_seeds(hits, 10),
+        ndcg_at_10=over_seeds(gains, 10),
+        hr_at_50=over_seeds(hits, 50),
+        coverage_at_10=float(np.mean([coverage(rows[:, :10], item_count) for rows in lists])),
+        intra_list_similarity_at_10=Estimate(
+            float(np.mean([similarity.mean for similarity in similarities])),
+            float(np.mean([similarity.standard_error for similarity in similarities])),
+        ),
+        seed_means={
+            "hr_at_10": [float(hits(found, 10).mean()) for found in positions],
+            "ndcg_at_10": [float(gains(found, 10).mean()) for found in positions],
+            "hr_at_50": [float(hits(found, 50).mean()) for found in positions],
+        },
+    )

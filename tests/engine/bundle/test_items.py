@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.bundle.items import ITEM_FILES, Items, read_items, write_items
+from engine.errors import BundleError
+from engine.stages.eligibility import Eligibility
+from engine.types import item_keys
+from kernels.membership import test_rows as rows_in  # under its own name pytest would collect it
+
+SURFACES = ["home", "cart", "email"]
+
+
+def items_of(directory: Path, surfaces: list[str | None], in_stock: list[bool]) -> Items:
+    frame = pl.DataFrame(
+        {"item_id": [f"item-{row}" for row in range(len(surfaces))], "surfaces": surfaces, "in_stock": in_stock},
+        schema={"item_id": pl.String, "surfaces": pl.String, "in_stock": pl.Boolean},
+    )
+    write_items(directory, frame)
+    return read_items(directory)
+
+
+surface_lists = st.one_of(
+    st.none(), st.lists(st.sampled_from([*SURFACES, "homepage"]), max_size=3, unique=True).map("|".join)
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(surface_lists, st.booleans()), min_size=1, max_size=70))
+def test_eligibility_is_stock_and_surface(tmp_path_factory: pytest.TempPathFactory, rows: list) -> None:
+    items = items_of(tmp_path_factory.mktemp("items"), [row[0] for row in rows], [row[1] for row in rows])
+    for surface in SURFACES:
+        expected = [stock and (not shown or surface in shown.split("|")) for shown, stock in rows]
+        found = rows_in(items.eligibility(surface), np.arange(len(rows)))
+        assert found.tolist() == expected
+
+
+def test_ids_and_keys_find_each_other(tmp_path: Path) -> None:
+    items = items_of(tmp_path, [None] * 500, [True] * 500)
+    eligibility = Eligibility(items, SURFACES)
+    rows = np.random.default_rng(0).permutation(500)
+    ids = items.ids(rows)
+    assert ids == tuple(f"item-{row}" for row in rows)
+    np.testing.assert_array_equal(eligibility.rows(item_keys(ids)), rows)
+    assert eligibility.rows(item_keys(["stranger"])).tolist() == [-1]
+
+
+def test_a_request_has_its_own_bitmap(tmp_path: Path) -> None:
+    items = items_of(tmp_path, [None] * 20, [row != 4 for row in range(20)])
+    eligibility = Eligibility(items, SURFACES)
+    seen = item_keys(["item-1", "stranger"])
+    bitmap = eligibility.open("home", seen, ("item-2", "item-2", "another stranger"))
+    assert np.flatnonzero(~rows_in(bitmap, np.arange(20))).tolist() == [1, 2, 4]
+    assert np.flatnonzero(~rows_in(eligibility.of_surface("home"), np.arange(20))).tolist() == [4]
+
+
+def test_two_ids_with_one_key_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nobody knows two strings with one XXH3 hash; a hash of the length stands in for it.
+    monkeypatch.setattr("engine.bundle.items.item_keys", lambda ids: np.array([len(name) for name in ids]))
+    with pytest.raises(BundleError, match="'ab' and 'cd' have the same 64-bit key"):
+        write_items(tmp_path, pl.DataFrame({"item_id": ["ab", "c", "cd"]}))
+
+
+def test_files_that_disagree_are_refused(tmp_path: Path) -> None:
+    items_of(tmp_path, [None] * 5, [True] * 5)
+    np.save(tmp_path / ITEM_FILES[1], np.arange(4))
+    with pytest.raises(BundleError, match="5 items where the key index has 4"):
+        read_items(tmp_path)
+    (tmp_path / ITEM_FILES[0]).write_bytes(b"garbage")
+    with pytest.raises(BundleError, match=r"items\.arrow"):
+        read_items(tmp_path)
