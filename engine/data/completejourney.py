@@ -4,15 +4,39 @@ from pathlib import Path
 
 import polars as pl
 
-from engine.data.source import Imported, find_source, read_source
+from engine.data.schema import Column, TableSchema
+from engine.data.source import Imported, Source, read_source
 from engine.data.tables import make_tables, write_tables
-from engine.errors import DataError
+from engine.data.validate import refuse_first
 
-_TRANSACTIONS = "transactions_sample"
-_LINE_COLUMNS = ("household_id", "basket_id", "product_id", "quantity", "sales_value", "transaction_timestamp")
-_PRODUCT_COLUMNS = (
-    "product_id", "manufacturer_id", "department", "brand", "product_category", "product_type", "package_size",
-)  # fmt: skip
+_TRANSACTIONS = TableSchema(
+    "transactions_sample",
+    (
+        Column("household_id", pl.String, required=True),
+        Column("basket_id", pl.String),
+        Column("product_id", pl.String, required=True),
+        Column("quantity", pl.Int64, required=True),
+        Column("sales_value", pl.Float64, required=True),
+        Column("transaction_timestamp", pl.String, required=True),
+    ),
+)
+_PRODUCTS = TableSchema(
+    "products",
+    (
+        Column("product_id", pl.String, required=True, unique=True),
+        Column("manufacturer_id", pl.String),
+        Column("department", pl.String),
+        Column("brand", pl.String),
+        Column("product_category", pl.String),
+        Column("product_type", pl.String),
+        Column("package_size", pl.String),
+    ),
+)
+_DEMOGRAPHICS = TableSchema(
+    "demographics",
+    (Column("household_id", pl.String, required=True, unique=True), Column("age", pl.String)),
+    may_be_absent=True,
+)
 _TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 
 
@@ -27,16 +51,19 @@ def import_completejourney(source_dir: Path, out_dir: Path) -> Imported:
     Raises:
         DataError: a file or column is missing, or a value cannot be used; names file, column and row.
     """
-    lines = _parse_lines(read_source(source_dir, _TRANSACTIONS, _LINE_COLUMNS), _TRANSACTIONS)
-    products = read_source(source_dir, "products", _PRODUCT_COLUMNS)
-    users = None
-    if find_source(source_dir, "demographics"):
-        demographics = read_source(source_dir, "demographics", ("household_id", "age"))
-        users = demographics.select(user_id="household_id", age_group="age")
+    transactions = read_source(source_dir, _TRANSACTIONS)
+    products = read_source(source_dir, _PRODUCTS)
+    demographics = read_source(source_dir, _DEMOGRAPHICS)
+    lines = _with_times(transactions)
     sold = lines.filter(pl.col("quantity") > 0)
-    items = _items(products, sold)
+    items = _items(products.frame, sold)
     listed = sold.join(items.select("item_id"), left_on="product_id", right_on="item_id", how="semi")
-    tables = make_tables(_interactions(listed), items, users)
+    tables = make_tables(
+        _interactions(listed),
+        items,
+        demographics.frame.select(user_id="household_id", age_group="age"),
+        sources={"interactions": transactions.path, "items": products.path, "users": demographics.path},
+    )
     write_tables(tables, out_dir)
     notes = [
         f"{lines.height - sold.height:,} lines without a positive quantity dropped",
@@ -47,17 +74,11 @@ def import_completejourney(source_dir: Path, out_dir: Path) -> Imported:
     return Imported(tables, tuple(notes))
 
 
-def _parse_lines(lines: pl.DataFrame, name: str) -> pl.DataFrame:
-    parsed = lines.with_columns(
-        pl.col("quantity").cast(pl.Int64, strict=False),
-        pl.col("sales_value").cast(pl.Float64, strict=False),
-        pl.col("transaction_timestamp").str.to_datetime(_TIME_FORMAT, strict=False),
-    )
-    for column in ("quantity", "sales_value", "transaction_timestamp"):
-        row = parsed[column].is_null().arg_max()
-        if row is not None and parsed[column][row] is None:
-            raise DataError(f"{name}: column {column!r}, row {row + 1}: cannot be used, found {lines[column][row]!r}")
-    return parsed
+def _with_times(transactions: Source) -> pl.DataFrame:
+    written = transactions.frame["transaction_timestamp"]
+    times = written.str.to_datetime(_TIME_FORMAT, time_unit="ms", strict=False)
+    refuse_first(times.is_null(), written, transactions.path, f"not a time like {_TIME_FORMAT}")
+    return transactions.frame.with_columns(times)
 
 
 def _interactions(lines: pl.DataFrame) -> pl.DataFrame:

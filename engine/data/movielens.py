@@ -4,9 +4,29 @@ from pathlib import Path
 
 import polars as pl
 
-from engine.data.source import Imported, find_source, read_source
+from engine.data.schema import Column, TableSchema
+from engine.data.source import Imported, read_source
 from engine.data.tables import make_tables, write_tables
 
+_S_2100 = 4_102_444_800
+_RATINGS = TableSchema(
+    "ratings",
+    (
+        Column("userId", pl.String, required=True),
+        Column("movieId", pl.String, required=True),
+        Column("rating", pl.Float64, required=True),
+        Column("timestamp", pl.Int64, required=True, minimum=0, maximum=_S_2100, hint="seconds since 1970 are wanted"),
+    ),
+)
+_MOVIES = TableSchema(
+    "movies",
+    (
+        Column("movieId", pl.String, required=True, unique=True),
+        Column("title", pl.String, required=True),
+        Column("genres", pl.String),
+    ),
+)
+_TAGS = TableSchema("tags", (Column("movieId", pl.String, required=True), Column("tag", pl.String)), may_be_absent=True)
 _TAGS_PER_MOVIE = 10
 _NO_GENRES = "(no genres listed)"
 _YEAR = r"\((\d{4})\)\s*$"
@@ -20,12 +40,16 @@ def import_movielens(source_dir: Path, out_dir: Path) -> Imported:
     There is no users table: MovieLens knows nothing of its users.
 
     Raises:
-        DataError: a file or column is missing, or a value cannot be used.
+        DataError: a file or column is missing, or a value cannot be used; names file, column and row.
     """
-    ratings = read_source(source_dir, "ratings", ("userId", "movieId", "rating", "timestamp"))
-    movies = read_source(source_dir, "movies", ("movieId", "title", "genres"))
-    tags = read_source(source_dir, "tags", ("movieId", "tag")) if find_source(source_dir, "tags") else None
-    tables = make_tables(_interactions(ratings), _items(movies, tags))
+    ratings = read_source(source_dir, _RATINGS)
+    movies = read_source(source_dir, _MOVIES)
+    tags = read_source(source_dir, _TAGS)
+    tables = make_tables(
+        _interactions(ratings.frame),
+        _items(movies.frame, tags.frame),
+        sources={"interactions": ratings.path, "items": movies.path},
+    )
     write_tables(tables, out_dir)
     return Imported(tables)
 
@@ -35,20 +59,16 @@ def _interactions(ratings: pl.DataFrame) -> pl.DataFrame:
         user_id="userId",
         item_id="movieId",
         event_type=pl.lit("click"),
-        # Appending digits keeps the text as it is: a malformed timestamp is then reported with its row.
-        timestamp_ms=pl.col("timestamp") + "000",
+        timestamp_ms=pl.col("timestamp") * 1000,
         value="rating",
     )
 
 
-def _items(movies: pl.DataFrame, tags: pl.DataFrame | None) -> pl.DataFrame:
+def _items(movies: pl.DataFrame, tags: pl.DataFrame) -> pl.DataFrame:
     year = pl.col("title").str.extract(_YEAR).cast(pl.Int32)
     genres = pl.when(pl.col("genres") != _NO_GENRES).then(pl.col("genres"))
     decade = pl.format("decade:{}s", year // 10 * 10)
-    joined = movies.with_columns(tags=pl.lit(None, pl.String))
-    if tags is not None:
-        joined = movies.join(_frequent_tags(tags), on="movieId", how="left", maintain_order="left")
-    return joined.select(
+    return movies.join(_frequent_tags(tags), on="movieId", how="left", maintain_order="left").select(
         item_id="movieId",
         title=pl.col("title").str.replace(_YEAR, "").str.strip_chars(),
         category=genres.str.split("|").list.first(),
@@ -62,7 +82,7 @@ def _frequent_tags(tags: pl.DataFrame) -> pl.DataFrame:
     normalised = pl.col("tag").str.to_lowercase().str.replace_all("|", " ", literal=True).str.strip_chars()
     return (
         tags.select("movieId", tag=normalised)
-        .filter(pl.col("tag").str.len_bytes() > 0)
+        .filter(pl.col("tag") != "")
         .group_by("movieId", "tag")
         .len()
         .sort("movieId", "len", "tag", descending=[False, True, False])

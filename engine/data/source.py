@@ -5,7 +5,9 @@ from pathlib import Path
 
 import polars as pl
 
+from engine.data.schema import TableSchema
 from engine.data.tables import Tables
+from engine.data.validate import conform
 from engine.errors import DataError
 
 
@@ -17,27 +19,33 @@ class Imported:
     notes: tuple[str, ...] = ()
 
 
-def read_source(directory: Path, name: str, columns: tuple[str, ...]) -> pl.DataFrame:
-    """The named columns of `name`.csv or `name`.csv.gz, all as text, empty cells as null.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A foreign table, checked: `path` is the file (or the name, when an optional one is absent)."""
+
+    path: str
+    frame: pl.DataFrame
+
+
+def read_source(directory: Path, schema: TableSchema) -> Source:
+    """The schema's columns of `{schema.name}.csv` or `.csv.gz`, parsed and checked; other columns are left out.
 
     Raises:
-        DataError: no such directory or file, an unreadable one, or a column that is not in it.
+        DataError: no such directory or file, an unreadable one, or a column or value that is not as the schema says.
     """
     if not directory.is_dir():
         raise DataError(f"{directory}: no such directory")
-    path = find_source(directory, name)
+    names = (f"{schema.name}.csv", f"{schema.name}.csv.gz")
+    path = next((directory / name for name in names if (directory / name).exists()), None)
+    if path is None and schema.may_be_absent:
+        return Source(schema.name, pl.DataFrame(schema=schema.polars))
     if path is None:
-        raise DataError(f"{directory}: neither {name}.csv nor {name}.csv.gz is there")
+        raise DataError(f"{directory}: neither {' nor '.join(names)} is there")
     try:
         frame = pl.read_csv(path, infer_schema=False)
+    except pl.exceptions.NoDataError:
+        raise DataError(f"{path}: the file is empty") from None
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
-    for column in columns:
-        if column not in frame.columns:
-            raise DataError(f"{path}: column {column!r} is missing; found: {', '.join(frame.columns)}")
-    return frame.select(columns)
-
-
-def find_source(directory: Path, name: str) -> Path | None:
-    """The file of that name in the directory, plain before compressed; None when there is none."""
-    return next((path for suffix in (".csv", ".csv.gz") if (path := directory / f"{name}{suffix}").exists()), None)
+    known = [name for name in frame.columns if name in schema.polars]
+    return Source(str(path), conform(frame.select(known), schema, str(path)))

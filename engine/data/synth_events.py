@@ -80,7 +80,7 @@ class _Sessions:
     subs: Int64Array
     surfaces: Int64Array
     steps: Int64Array
-    seen: Int64Array
+    opened: Int64Array
     log: list[EventColumns] = field(default_factory=list)
 
     def record(
@@ -160,7 +160,7 @@ def _start(world: World, first_number: int, rng: np.random.Generator) -> _Sessio
         subs=subs,
         surfaces=rng.choice(len(SURFACES), n, p=_ENTRY_SHARES),
         steps=np.minimum(rng.geometric(1 - _STEP_CONTINUES, n), _MAX_STEPS),
-        seen=np.full((n, 2 * _MAX_STEPS), -1),
+        opened=np.full((n, 2 * _MAX_STEPS), -1),
     )
 
 
@@ -189,7 +189,7 @@ def _step(
             world.items.prices[items[bought]],
         )  # fmt: skip
         carted[at] |= in_cart
-        sessions.seen[at, 2 * step + slot] = items
+        sessions.opened[at, 2 * step + slot] = items
         sessions.intents[at] = world.drift(sessions.intents[at], items, rng)
         sessions.subs[at] = world.items.subs[items]
     browsing = np.where(rng.random(len(active)) < 0.5, SURFACES.index("home"), SURFACES.index("category"))
@@ -216,7 +216,8 @@ def _show_slate(
     sessions.record(active[session], items[shown], EventType.IMPRESSION, times[session], surfaces[session])
 
     intents = sessions.intents[active]
-    clicked = shown & (rng.random(items.shape) < world.click_probability(users, items, intents, times, positions))
+    clicked = shown & ~_opened(sessions, active, items)
+    clicked &= rng.random(items.shape) < world.click_probability(users, items, intents, times, positions)
     clicking = np.flatnonzero(clicked.any(axis=1))
     chosen = items[clicking, clicked[clicking].argmax(axis=1)]
     utility = world.utility(users[clicking], chosen[:, None], intents[clicking], times[clicking])[:, 0]
@@ -231,13 +232,18 @@ def _search(
     users, times = sessions.users[searching], sessions.times_ms[searching]
     sources = _draw_sources(np.broadcast_to(_SEARCH, (len(searching), SOURCE_COUNT)), _SEARCH_WIDTH, rng)
     items = sampler.draw(sources, sessions.subs[searching], times, rng)
-    known = (items[:, :, None] == sessions.seen[searching][:, None, :]).any(axis=2)
-    possible = sampler.published(items, times) & ~known
+    possible = sampler.published(items, times) & ~_opened(sessions, searching, items)
     utility = world.utility(users, items, sessions.intents[searching], times)
     wanted = np.where(possible, utility + rng.gumbel(0, 1, items.shape), -np.inf)
     rows = np.flatnonzero(possible.any(axis=1))
     best = wanted[rows].argmax(axis=1)
     return searching[rows], items[rows, best], utility[rows, best], EventType.VIEW
+
+
+def _opened(sessions: _Sessions, at: Int64Array, items: Int64Array) -> npt.NDArray[np.bool_]:
+    """bool (n, k): whether the sessions `at` (n,) have opened the items (n, k) before; nobody opens one twice."""
+    opened: npt.NDArray[np.bool_] = (items[:, :, None] == sessions.opened[at][:, None, :]).any(axis=2)
+    return opened
 
 
 def _draw_sources(shares: npt.NDArray[np.float64], width: int, rng: np.random.Generator) -> Int64Array:

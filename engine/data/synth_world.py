@@ -223,6 +223,7 @@ def _make_items(rng: np.random.Generator, size: WorldSize, topic_vectors: Float3
     before = rng.exponential(200.0, count) * MS_PER_DAY
     during = rng.random(count) * size.days * MS_PER_DAY
     is_new = rng.random(count) < 0.2
+    is_new[0] = False  # so that there is something to see from the first moment, however small the world
     published = np.where(is_new, size.start_ms + during, size.start_ms - before)
     return ItemTruth(
         latents=latents,

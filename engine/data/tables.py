@@ -3,6 +3,7 @@
 A data directory holds `interactions`, `items` and, optionally, `users`, each as .parquet, .csv or .csv.gz.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +25,18 @@ class Tables:
     users: pl.DataFrame
 
 
-def make_tables(interactions: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame | None = None) -> Tables:
-    """Tables from frames in memory, by the rules of read_tables; errors name the table in place of a file."""
-    return _conform_all(
-        {INTERACTIONS.name: interactions, ITEMS.name: items, USERS.name: users},
-        {schema.name: f"table {schema.name}" for schema in (INTERACTIONS, ITEMS, USERS)},
-    )
+def make_tables(
+    interactions: pl.DataFrame,
+    items: pl.DataFrame,
+    users: pl.DataFrame | None = None,
+    sources: Mapping[str, str] | None = None,
+) -> Tables:
+    """Tables from frames in memory, by the rules of read_tables.
+
+    `sources` says what an error calls each table, e.g. the file that it was converted from.
+    """
+    frames = {INTERACTIONS.name: interactions, ITEMS.name: items, USERS.name: users}
+    return _conform_all(frames, {name: f"table {name}" for name in frames} | dict(sources or {}))
 
 
 def read_tables(directory: Path) -> Tables:

@@ -46,7 +46,16 @@ def conform(frame: pl.DataFrame, schema: TableSchema, source: str) -> pl.DataFra
 def check_references(interactions: pl.DataFrame, items: pl.DataFrame, source: str, items_source: str) -> None:
     """Raise DataError at the first interaction with an item that the item table does not have."""
     unknown = ~interactions["item_id"].is_in(items["item_id"].implode())
-    _refuse_first(unknown, interactions["item_id"], source, f"no such item in {items_source}")
+    refuse_first(unknown, interactions["item_id"], source, f"no such item in {items_source}")
+
+
+def refuse_first(bad: pl.Series, values: pl.Series, source: str, reason: str) -> None:
+    """Raise DataError at the first true of `bad` (bool (n,), null is false), showing that row's value."""
+    row = bad.fill_null(False).arg_max()
+    if row is None or not bad[row]:
+        return
+    shown = "nothing" if values[row] is None else _shorten(repr(values[row]))
+    raise DataError(f"{source}: column {values.name!r}, row {row + 1}: {reason}, found {shown}")
 
 
 def _check_names(frame: pl.DataFrame, schema: TableSchema, source: str) -> None:
@@ -80,11 +89,11 @@ def _convert(raw: pl.Series, column: Column, source: str) -> pl.Series:
     lost = raw.is_not_null() & converted.is_null()
     if raw.dtype.is_float() and column.dtype == pl.Int64:
         lost |= raw.is_not_null() & (converted.cast(raw.dtype) != raw)
-    _refuse_first(lost, raw, source, f"not {_NOUNS[column.dtype]}")
+    refuse_first(lost, raw, source, f"not {_NOUNS[column.dtype]}")
     return converted
 
 
-_NOUNS = {pl.Int64: "a whole number", pl.Float64: "a number", pl.Boolean: "true or false"}
+_NOUNS = {pl.String: "text", pl.Int64: "a whole number", pl.Float64: "a number", pl.Boolean: "true or false"}
 
 
 def _convertible(found: pl.DataType, wanted: type[pl.DataType]) -> bool:
@@ -97,32 +106,21 @@ def _convertible(found: pl.DataType, wanted: type[pl.DataType]) -> bool:
 
 def _check_values(values: pl.Series, column: Column, source: str) -> None:
     if column.required:
-        _refuse_first(values.is_null(), values, source, "a value is required")
+        refuse_first(values.is_null(), values, source, "a value is required")
     if column.dtype == pl.Float64:
-        _refuse_first(~values.is_finite(), values, source, "not a finite number")
+        refuse_first(~values.is_finite(), values, source, "not a finite number")
     if column.minimum is not None:
         hint = f" ({column.hint})" if column.hint else ""
-        _refuse_first(values < column.minimum, values, source, f"below {column.minimum}{hint}")
+        refuse_first(values < column.minimum, values, source, f"below {column.minimum}{hint}")
     if column.maximum is not None:
         hint = f" ({column.hint})" if column.hint else ""
-        _refuse_first(values > column.maximum, values, source, f"above {column.maximum}{hint}")
+        refuse_first(values > column.maximum, values, source, f"above {column.maximum}{hint}")
     if column.max_bytes is not None:
-        _refuse_first(
-            values.str.len_bytes() > column.max_bytes, values, source, f"longer than {column.max_bytes} bytes"
-        )
+        refuse_first(values.str.len_bytes() > column.max_bytes, values, source, f"longer than {column.max_bytes} bytes")
     if column.choices:
-        _refuse_first(~values.is_in(column.choices), values, source, f"not one of {', '.join(column.choices)}")
+        refuse_first(~values.is_in(column.choices), values, source, f"not one of {', '.join(column.choices)}")
     if column.unique:
-        _refuse_first(values.is_not_null() & ~values.is_first_distinct(), values, source, "appears before already")
-
-
-def _refuse_first(bad: pl.Series, values: pl.Series, source: str, reason: str) -> None:
-    """Raise DataError at the first true of `bad` (bool, null is false)."""
-    row = bad.fill_null(False).arg_max()
-    if row is None or not bad[row]:
-        return
-    shown = "nothing" if values[row] is None else _shorten(repr(values[row]))
-    raise DataError(f"{source}: column {values.name!r}, row {row + 1}: {reason}, found {shown}")
+        refuse_first(values.is_not_null() & ~values.is_first_distinct(), values, source, "appears before already")
 
 
 def _shorten(text: str) -> str:
