@@ -3,6 +3,7 @@
     with RecommendationClient("localhost:50051") as client:
         response = client.recommend("u42", "home", item_count=10)
 
+The channel connects at the first call, within that call's deadline; `wait_until_serving` connects beforehand.
 Both hold one channel, which is safe to share and meant to be kept: make one client a process. Every call has a
 deadline; UNAVAILABLE is retried with exponential back-off inside it; failures are engine.errors, with the
 grpc.RpcError as their cause.

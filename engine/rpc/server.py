@@ -138,6 +138,9 @@ def create_server(
 ) -> Server:
     """Build the server and bind its port, without answering yet.
 
+    Binding comes first so that a port in use is known before a bundle is loaded; callers that connect before `start`
+    wait for it.
+
     Args:
         recommender: the engine.
         settings: see there.
@@ -215,7 +218,8 @@ def _check_bindable(settings: ServerSettings) -> None:
         try:
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(settings.reuse_port))
+                if settings.reuse_port:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 probe.bind(address)
         except OSError as error:
             # One half of "localhost" on a machine without IPv6.

@@ -179,6 +179,21 @@ class TestConcurrencyLimit:
         await until(lambda: server.in_flight == 0)
         await stub.Recommend(REQUEST, timeout=30)
 
+    async def test_the_backstop_counts_every_call(
+        self, start_server: StartServer, open_channel: OpenChannel, recommender: SteeredRecommender
+    ) -> None:
+        server = await start_server(concurrency_limit=1, max_calls=2, request_timeout_ms=30_000)
+        channel = open_channel(server)
+        watches = [
+            health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(2)
+        ]
+        for watch in watches:
+            await watch.read()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await pb_grpc.RecommendationServiceStub(channel).Recommend(REQUEST, timeout=30)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert recommender.queries == []
+
     async def test_every_way_to_end_gives_the_place_back(
         self, start_server: StartServer, open_channel: OpenChannel, recommender: SteeredRecommender
     ) -> None:

@@ -215,6 +215,15 @@ class TestChannel:
                 await client.recommend("u", "home")
         await servers[1].stop(5)
 
+    async def test_it_outlives_a_restart_of_the_server(self, start_server: StartServer) -> None:
+        first = await start_server(request_timeout_ms=10_000)
+        async with AsyncRecommendationClient(target_of(first), timeout_s=10, retries=4) as client:
+            await client.recommend("u", "home")
+            await first.stop(1)
+            await start_server(port=first.port, request_timeout_ms=10_000)
+            await client.wait_until_serving(10)
+            assert len((await client.recommend("u", "home")).items) == 50
+
     async def test_credentials_are_used_on_both_ends(self, recommender: SteeredRecommender) -> None:
         server = create_server(recommender, ServerSettings(surfaces=("home",), port=0), grpc.local_server_credentials())
         await server.start()
