@@ -172,9 +172,8 @@ def _step(
         sessions.users[switching], sessions.times_ms[switching], rng
     )
     carted = np.zeros(len(sessions.users), bool)
-    for slot, (at, items, utility, kind) in enumerate(
-        (_show_slate(world, sampler, sessions, active, rng), _search(world, sampler, sessions, active, rng))
-    ):
+    for slot, find in enumerate((_show_slate, _search)):  # one after the other: a click changes what is searched for
+        at, items, utility, kind = find(world, sampler, sessions, active, rng)
         surfaces = sessions.surfaces[at] if kind == EventType.CLICK else np.full(len(at), NO_SURFACE)
         # The clicked position is not needed for the order of events: a click precedes a search of the same step.
         times = sessions.times_ms[at] + (10_000 if kind == EventType.CLICK else 30_000)
