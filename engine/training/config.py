@@ -32,10 +32,11 @@ class TwoTowerConfig(_Section):
     dropout: float = Field(0.2, ge=0, lt=1)
     id_dropout: float = Field(0.1, ge=0, le=1)
     negatives: int = Field(2000, ge=1)
-    batch_size: int = Field(16, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    # Sequence positions a step, padding included: 16 full windows by default, more of shorter ones.
+    batch_positions: int = Field(1600, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
-    epochs: int = Field(120, ge=1)
+    epochs: int = Field(20, ge=1)
     # Training stops at this many sequence positions, however many epochs were asked for: bounds the wall time.
     max_positions: int = Field(1_000_000_000, ge=1)
 

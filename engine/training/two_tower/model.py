@@ -1,0 +1,98 @@
+"""A trained pair of towers as an embedding model."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.features.content import ContentFeatures, ContentSchema
+from engine.features.history import Histories, HistoryStates, window_of
+from engine.training.two_tower.item_tower import ItemTower
+from engine.training.two_tower.user_tower import UserTower
+from engine.types import Float32Array, Int64Array
+
+# States and items a pass: bounds memory, and keeps a pass in cache.
+_STATES_PER_PASS = 128
+_ITEMS_PER_PASS = 8192
+
+
+class TwoTowerNetwork(nn.Module):
+    """Both towers, trained together."""
+
+    def __init__(self, items: ItemTower, users: UserTower) -> None:
+        super().__init__()
+        self.items = items
+        self.users = users
+
+
+@dataclass(frozen=True, slots=True)
+class TwoTowerModel:
+    """Towers in evaluation mode with the vectors of the catalogue that they were trained on.
+
+    network: both towers. content_schema: how items become the item tower's input.
+    item_vectors: float32 (items, dim), content and id together.
+    """
+
+    network: TwoTowerNetwork
+    content_schema: ContentSchema
+    item_vectors: Float32Array
+
+    @staticmethod
+    def of(network: TwoTowerNetwork, content_schema: ContentSchema) -> "TwoTowerModel":
+        """Freeze a trained network and embed its catalogue."""
+        network.eval()
+        count = len(network.items.ids)
+        with torch.inference_mode():
+            passes = [
+                network.items(torch.arange(start, min(start + _ITEMS_PER_PASS, count)))
+                for start in range(0, count, _ITEMS_PER_PASS)
+            ]
+        return TwoTowerModel(network, content_schema, _numpy(torch.cat(passes)))
+
+    @property
+    def dim(self) -> int:
+        return int(self.item_vectors.shape[1])
+
+    def content_vectors(self, features: ContentFeatures) -> Float32Array:
+        """float32 (n, dim): where n items belong by content alone; what a new item is served with."""
+        with torch.inference_mode():
+            passes = [
+                self.network.items.content(
+                    torch.from_numpy(features.token_ids[start : start + _ITEMS_PER_PASS]),
+                    torch.from_numpy(features.dense[start : start + _ITEMS_PER_PASS]),
+                )
+                for start in range(0, len(features), _ITEMS_PER_PASS)
+            ]
+        return _numpy(torch.cat(passes)) if passes else np.zeros((0, self.dim), np.float32)
+
+    def user_vectors(self, histories: Histories, states: HistoryStates, demographic_codes: Int64Array) -> Float32Array:
+        """The user tower's output after each state's last event; see EmbeddingModel.
+
+        A state without events gets the vector of its demographics alone.
+
+        Cost: about 1 ms a state of 100 events, single-threaded, at dim 64 with 2 layers.
+        """
+        users = self.network.users
+        vectors = torch.from_numpy(self.item_vectors)
+        out = np.zeros((len(states), self.dim), np.float32)
+        # By length, so that a pass is as short as its longest history.
+        by_length = np.argsort(states.lengths, kind="stable")
+        with torch.inference_mode():
+            for start in range(0, len(states), _STATES_PER_PASS):
+                chosen = by_length[start : start + _STATES_PER_PASS]
+                part = HistoryStates(states.users[chosen], states.lengths[chosen])
+                window = window_of(histories, part, min(users.window, max(1, int(part.lengths[-1]))))
+                queries = users(
+                    vectors[torch.from_numpy(np.maximum(window.rows, 0))],
+                    torch.from_numpy(window.event_types),
+                    torch.from_numpy(window.ages_s),
+                    torch.from_numpy(window.rows >= 0),
+                    torch.from_numpy(demographic_codes[part.users]),
+                )
+                out[chosen] = _numpy(queries[:, -1])
+        return out
+
+
+def _numpy(tensor: Tensor) -> Float32Array:
+    return np.ascontiguousarray(tensor.numpy(), np.float32)
