@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from engine.data.schema import TableSchema
-from engine.data.tables import Tables
+from engine.data.tables import Tables, read_frame
 from engine.data.validate import conform
 from engine.errors import DataError
 
@@ -41,11 +41,6 @@ def read_source(directory: Path, schema: TableSchema) -> Source:
         return Source(schema.name, pl.DataFrame(schema=schema.polars))
     if path is None:
         raise DataError(f"{directory}: neither {' nor '.join(names)} is there")
-    try:
-        frame = pl.read_csv(path, infer_schema=False)
-    except pl.exceptions.NoDataError:
-        raise DataError(f"{path}: the file is empty") from None
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    frame = read_frame(path)
     known = [name for name in frame.columns if name in schema.polars]
     return Source(str(path), conform(frame.select(known), schema, str(path)))

@@ -55,7 +55,7 @@ def read_tables(directory: Path) -> Tables:
     sources: dict[str, str] = {}
     for schema in (ITEMS, INTERACTIONS, USERS):
         path = _find(directory, schema)
-        frames[schema.name] = None if path is None else _read(path)
+        frames[schema.name] = None if path is None else read_frame(path)
         sources[schema.name] = schema.name if path is None else str(path)
     return _conform_all(frames, sources)
 
@@ -110,13 +110,18 @@ def _find(directory: Path, schema: TableSchema) -> Path | None:
     raise DataError(f"{directory}: no {schema.name} table; wanted is one of {schema.name}{{{','.join(_SUFFIXES)}}}")
 
 
-def _read(path: Path) -> pl.DataFrame:
-    """The raw columns; CSV as text throughout, so that conversion can name the row that fails."""
+def read_frame(path: Path) -> pl.DataFrame:
+    """The raw columns of one file; CSV as text throughout, so that conversion can name the row that fails.
+
+    Empty lines at the end of a CSV file are no rows. Raises DataError when the file cannot be read.
+    """
     try:
         if path.suffix == ".parquet":
-            return pl.read_parquet(path)
-        return pl.read_csv(path, infer_schema=False)
+            return pl.read_parquet(path, glob=False)
+        frame = pl.read_csv(path, infer_schema=False, glob=False)
     except pl.exceptions.NoDataError:
         raise DataError(f"{path}: the file is empty") from None
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    filled = frame.select(~pl.all_horizontal(pl.all().is_null())).to_series().arg_true()
+    return frame.head(filled[-1] + 1 if len(filled) else 0)

@@ -197,6 +197,21 @@ def test_unreadable_file_is_named(tmp_path: Path, name: str, content: bytes) -> 
     assert error_of(lambda: read_tables(tmp_path)).startswith(f"{tmp_path / name}: cannot be read: ")
 
 
+def test_empty_lines_at_the_end_are_no_rows_but_one_in_the_middle_is(tmp_path: Path) -> None:
+    write_raw(tmp_path)
+    lines = (tmp_path / "interactions.csv").read_text()
+    (tmp_path / "interactions.csv").write_text(lines + "\n\n")
+    assert_same(read_tables(tmp_path), small_tables())
+    (tmp_path / "interactions.csv").write_text(lines + "\nann,b,view,1700000000000,,,,,,\n")
+    assert "column 'user_id', row 5: a value is required" in error_of(lambda: read_tables(tmp_path))
+
+
+def test_places_with_wildcards_in_their_names(tmp_path: Path) -> None:
+    odd = tmp_path / "a[1]*"
+    write_tables(small_tables(), odd)
+    assert_same(read_tables(odd), small_tables())
+
+
 def test_missing_directory_and_table_are_named(tmp_path: Path) -> None:
     assert error_of(lambda: read_tables(tmp_path / "none")) == f"{tmp_path / 'none'}: no such directory"
     assert error_of(lambda: read_tables(tmp_path)).startswith(f"{tmp_path}: no items table")
