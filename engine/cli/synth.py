@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from engine.cli.progress import progress_bar
 from engine.cli.summary import print_summary
 from engine.data.synth import EVENTS_PER_USER, synthesize
 from engine.data.synth_world import WorldSize
@@ -29,9 +29,7 @@ def synth(
     """Make a synthetic world with tastes, drifting sessions, prices, stock and new items; no truth is written."""
     end_ms = int(until.replace(tzinfo=UTC).timestamp()) * 1000
     size = WorldSize(items=items, users=users, days=days, end_ms=end_ms)
-    console = Console()
-    columns = (TextColumn("simulating events"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=events or EVENTS_PER_USER * users)
-        tables = synthesize(out, size, events, seed, lambda done: progress.update(task, completed=done))
-    print_summary(console, tables, out)
+    total = events or EVENTS_PER_USER * users
+    with progress_bar() as report:
+        tables = synthesize(out, size, total, seed, lambda done: report(min(done, total), total, "simulating events"))
+    print_summary(Console(), tables, out)

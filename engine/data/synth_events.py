@@ -101,7 +101,7 @@ def simulate_events(
     """About `event_count` events (whole sessions: at least that many), in time order.
 
     `on_progress` is called with the number of events so far. Deterministic from the world's seed and event_count.
-    Cost: about 20 µs an event on one core, whatever the number of items; memory about 72 bytes an event, twice.
+    Cost: about 10 µs an event on one core, whatever the number of items; memory about 72 bytes an event, twice.
     """
     parts: list[EventColumns] = []
     done = 0

@@ -120,7 +120,7 @@ def _check_values(values: pl.Series, column: Column, source: str) -> None:
     if column.choices:
         refuse_first(~values.is_in(column.choices), values, source, f"not one of {', '.join(column.choices)}")
     if column.unique:
-        refuse_first(values.is_not_null() & ~values.is_first_distinct(), values, source, "appears before already")
+        refuse_first(values.is_not_null() & ~values.is_first_distinct(), values, source, "appears a second time")
 
 
 def _shorten(text: str) -> str:

@@ -76,13 +76,13 @@ def test_demographics_become_users_and_are_optional(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("products", None, "neither products.csv nor products.csv.gz is there"),
-        ("products", PRODUCTS + "11,1,A,B,C,D,E\n", "products.csv: column 'product_id', row 5: appears before"),
+        ("products", PRODUCTS + "11,1,A,B,C,D,E\n", "products.csv: column 'product_id', row 5: appears a second time"),
         ("transactions_sample", TRANSACTIONS + "1,9,1,11,two,1,2017-03-01 18:30:00\n",
          "transactions_sample.csv: column 'quantity', row 7: not a whole number, found 'two'"),
         ("transactions_sample", TRANSACTIONS + "1,9,1,11,1,1,2017-02-30 18:30:00\n",
          "transactions_sample.csv: column 'transaction_timestamp', row 7: not a time like"),
         ("transactions_sample", TRANSACTIONS.replace("sales_value", "sales"), "column 'sales_value' is missing"),
-        ("demographics", DEMOGRAPHICS + "1,19-24,\n", "demographics.csv: column 'household_id', row 3: appears before"),
+        ("demographics", DEMOGRAPHICS + "1,19-24,\n", "demographics.csv: column 'household_id', row 3: appears a second time"),
     ],
 )  # fmt: skip
 def test_bad_file_is_named(tmp_path: Path, name: str, text: str | None, message: str) -> None:

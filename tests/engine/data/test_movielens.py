@@ -88,7 +88,7 @@ def test_tags_are_optional(tmp_path: Path) -> None:
             "ratings.csv: column 'timestamp', row 4: not a whole number, found 'now'",
         ),
         ("ratings", RATINGS + "3,77,1,1000000000\n", "ratings.csv: column 'item_id', row 4: no such item in "),
-        ("movies", MOVIES + "10,Twice,Drama\n", "movies.csv: column 'movieId', row 4: appears before already"),
+        ("movies", MOVIES + "10,Twice,Drama\n", "movies.csv: column 'movieId', row 4: appears a second time"),
         ("movies", MOVIES + "11,,Drama\n", "movies.csv: column 'title', row 4: a value is required"),
     ],
 )
