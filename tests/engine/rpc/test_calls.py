@@ -144,7 +144,7 @@ class TestDeadline:
         server: Server,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        caplog.set_level(logging.INFO)
+        caplog.set_level(logging.DEBUG, "engine")
         recommender.gate = asyncio.Event()
         call = stub.Recommend(REQUEST, timeout=10)
         await asyncio.wait_for(recommender.started.wait(), 10)
@@ -152,7 +152,8 @@ class TestDeadline:
         await until(lambda: server.in_flight == 0)
 
         assert (recommender.cancelled, recommender.finished) == (1, 0)
-        assert [record for record in caplog.records if record.name.startswith("engine")] == []
+        (record,) = [record for record in caplog.records if record.name.startswith("engine")]
+        assert (record.levelno, record.args["code"]) == (logging.DEBUG, "CANCELLED")
 
 
 class TestConcurrencyLimit:

@@ -235,6 +235,12 @@ class TestPorts:
         with pytest.raises(ConfigError, match=rf"^cannot listen on 127.0.0.1:{server.port}: the port is in use$"):
             create_server(recommender, ServerSettings(surfaces=("home",), port=server.port))
 
+    async def test_nobody_joins_a_port_that_is_not_shared(
+        self, server: Server, recommender: SteeredRecommender
+    ) -> None:
+        with pytest.raises(ConfigError, match="in use"):
+            create_server(recommender, ServerSettings(surfaces=("home",), port=server.port, reuse_port=True))
+
     async def test_a_name_is_in_use_when_one_of_its_addresses_is(
         self, server: Server, recommender: SteeredRecommender
     ) -> None:

@@ -74,6 +74,7 @@ BAD = [
     ("exclude_item_ids", excluding([f"item-{n:030}" for n in range(10_000)]), "got 10000"),
     ("exclude_item_ids[3]", excluding(["a", "b", "c", "", "e"]), "empty"),
     ("exclude_item_ids[2]", excluding(["a", "b", "x" * 257]), "256 bytes"),
+    ("exclude_item_ids[0]", excluding(["é" * 129]), "got 258"),
     ("exclude_item_ids[1]", excluding(["a", "b\x7f"]), "control"),
     ("diversity_weight", setting("diversity_weight", -0.01), "got -0.01"),
     ("diversity_weight", setting("diversity_weight", 1.01), "got 1.01"),
