@@ -82,7 +82,8 @@ def test_demographics_become_users_and_are_optional(tmp_path: Path) -> None:
         ("transactions_sample", TRANSACTIONS + "1,9,1,11,1,1,2017-02-30 18:30:00\n",
          "transactions_sample.csv: column 'transaction_timestamp', row 7: not a time like"),
         ("transactions_sample", TRANSACTIONS.replace("sales_value", "sales"), "column 'sales_value' is missing"),
-        ("demographics", DEMOGRAPHICS + "1,19-24,\n", "demographics.csv: column 'household_id', row 3: appears a second time"),
+        ("demographics", DEMOGRAPHICS + "1,19-24,\n",
+         "demographics.csv: column 'household_id', row 3: appears a second time"),
     ],
 )  # fmt: skip
 def test_bad_file_is_named(tmp_path: Path, name: str, text: str | None, message: str) -> None:
