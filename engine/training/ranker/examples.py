@@ -1,0 +1,205 @@
+"""Ranker examples: at each moment of the tail, the item that was chosen against items that could have been shown."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.data.dataset import Dataset
+from engine.features.context import MS_PER_DAY
+from engine.features.history import Histories
+from engine.features.popularity import PopularityTimeline
+from engine.features.profile import ItemStats, profile_features
+from engine.features.schema import CODE_FEATURES
+from engine.training.config import RankerConfig
+from engine.training.embeddings import EmbeddingModel
+from engine.training.ranker.split import RankerSplit
+from engine.types import Float32Array, Int64Array
+
+# Scores computed at once while retrieving: bounds memory to about 64 MB.
+_CHUNK_FLOATS = 16_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class RequestInputs:
+    """The request's half of the ranker's input, for n moments; see engine.types.RankingContext.
+
+    query: float32 (n, dim). collaborative: float32 (n, c). dense: float32 (n, d). codes: int64 (n, codes).
+    """
+
+    query: Float32Array
+    collaborative: Float32Array
+    dense: Float32Array
+    codes: Int64Array
+
+    def take(self, positions: npt.NDArray[np.integer]) -> "RequestInputs":
+        return RequestInputs(
+            self.query[positions], self.collaborative[positions], self.dense[positions], self.codes[positions]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """n moments with k candidates each, the chosen item first.
+
+    users: int64 (n,). inputs: the requests. rows: int64 (n, k), candidate items, column 0 the chosen one.
+    dynamic: float32 (n, k, len(ITEM_DYNAMIC)), popularity strictly before each moment.
+    stands_for: float32 (n, k), how many retrieved candidates this one was sampled from: 1 for the chosen item, 0 for
+        padding and for random negatives, which no retrieval would have brought.
+    valid: bool (n, k), false where padded.
+    retrieved: bool (n,), whether retrieval itself had brought the chosen item.
+    """
+
+    users: Int64Array
+    inputs: RequestInputs
+    rows: Int64Array
+    dynamic: Float32Array
+    stands_for: Float32Array
+    valid: npt.NDArray[np.bool_]
+    retrieved: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, positions: npt.NDArray[np.integer]) -> "Examples":
+        """The examples at these positions, in this order."""
+        return Examples(
+            self.users[positions], self.inputs.take(positions), self.rows[positions], self.dynamic[positions],
+            self.stands_for[positions], self.valid[positions], self.retrieved[positions],
+        )  # fmt: skip
+
+
+def build_examples(
+    dataset: Dataset,
+    split: RankerSplit,
+    retrieval: EmbeddingModel,
+    collaborative: EmbeddingModel,
+    item_stats: ItemStats,
+    popularity: PopularityTimeline,
+    config: RankerConfig,
+    seed: int,
+) -> Examples:
+    """Put candidates beside each moment of the split, with features as of that moment.
+
+    Negatives are `retrieved_negatives` of the `candidate_count` items that retrieval brings first, and
+    `random_negatives` of the catalogue; none of them is an item that the user ever has an event on.
+
+    Args:
+        retrieval, collaborative: models trained on `split.head` alone.
+        item_stats: for profiles. popularity: timeline of all events; it is read as of each moment.
+
+    Cost: one exact search of the catalogue an example, O(examples * items * dim).
+    """
+    rng = np.random.default_rng(seed)
+    inputs = request_inputs(dataset, split, retrieval, collaborative, item_stats)
+    ever = _EverUsed.of(split.histories, dataset.item_count)
+    item_vectors = retrieval.item_vectors
+    pool_size = min(config.candidate_count, dataset.item_count)
+    retrieved_rows, retrieved_valid, pools, found = [], [], [], []
+    chunk = max(1, _CHUNK_FLOATS // max(1, dataset.item_count))
+    for begin in range(0, len(split), chunk):
+        part = slice(begin, begin + chunk)
+        scores = inputs.query[part] @ item_vectors.T
+        positives = split.positives[part]
+        positive_scores = scores[np.arange(len(positives)), positives]
+        ever.mask(scores, split.states.users[part], -np.inf)
+        found.append((scores > positive_scores[:, None]).sum(axis=1) < pool_size)
+        pool = np.argpartition(-scores, pool_size - 1, axis=1)[:, :pool_size]
+        in_pool = np.isfinite(np.take_along_axis(scores, pool, axis=1))
+        chosen, chosen_valid = _sample(pool, in_pool, config.retrieved_negatives, rng)
+        retrieved_rows.append(chosen)
+        retrieved_valid.append(chosen_valid)
+        pools.append(in_pool.sum(axis=1))
+    random_rows = rng.integers(0, dataset.item_count, (len(split), config.random_negatives))
+    random_valid = ~ever.contains(split.states.users[:, None], random_rows)
+
+    valid = np.concatenate([np.ones((len(split), 1), np.bool_), *[np.concatenate(retrieved_valid)], random_valid], 1)
+    rows = np.concatenate([split.positives[:, None], np.concatenate(retrieved_rows), random_rows], axis=1)
+    sampled = np.concatenate(retrieved_valid)
+    share = np.concatenate(pools) / np.maximum(sampled.sum(axis=1), 1)
+    stands_for = np.zeros(rows.shape, np.float32)
+    stands_for[:, 0] = 1.0
+    stands_for[:, 1 : 1 + sampled.shape[1]] = sampled * share[:, None]
+    return Examples(
+        users=split.states.users,
+        inputs=inputs,
+        rows=rows,
+        dynamic=popularity.at(rows, split.moments_ms[:, None]),
+        stands_for=stands_for,
+        valid=valid,
+        retrieved=np.concatenate(found),
+    )
+
+
+def request_inputs(
+    dataset: Dataset,
+    split: RankerSplit,
+    retrieval: EmbeddingModel,
+    collaborative: EmbeddingModel,
+    item_stats: ItemStats,
+) -> RequestInputs:
+    """What serving would have assembled at each moment of the split, from the events before it."""
+    demographic_codes = dataset.demographic_codes()
+    profile = profile_features(split.histories, split.states, item_stats)
+    now_days = ((split.moments_ms - item_stats.epoch_ms) / MS_PER_DAY).astype(np.float32)
+    return RequestInputs(
+        query=retrieval.user_vectors(split.histories, split.states, demographic_codes),
+        collaborative=collaborative.user_vectors(split.histories, split.states, demographic_codes),
+        dense=np.concatenate([profile, now_days[:, None]], axis=1),
+        codes=_codes(split, demographic_codes[split.states.users]),
+    )
+
+
+def _codes(split: RankerSplit, demographics: Int64Array) -> Int64Array:
+    """int64 (n, len(CODE_FEATURES)); the vectorised twin of ContextEncoder.codes."""
+    days = split.moments_ms // 86_400_000
+    by_name = {
+        "age_group": demographics[:, 0],
+        "location": demographics[:, 1],
+        "signup_source": demographics[:, 2],
+        "device": split.devices,
+        "country": split.countries,
+        "surface": split.surfaces,
+        "hour": split.moments_ms // 3_600_000 % 24 + 1,
+        "weekday": (days + 3) % 7 + 1,  # 1 January 1970 was a Thursday
+    }
+    return np.stack([by_name[name] for name in CODE_FEATURES], axis=1).astype(np.int64)
+
+
+def _sample(
+    pool: Int64Array, in_pool: npt.NDArray[np.bool_], count: int, rng: np.random.Generator
+) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
+    """`count` (or all) members of each row's pool without replacement; the second array is false where padded."""
+    count = min(count, pool.shape[1])
+    if count == 0:
+        return np.empty((len(pool), 0), np.int64), np.empty((len(pool), 0), np.bool_)
+    lottery = np.where(in_pool, rng.random(pool.shape), np.inf)
+    drawn = np.argpartition(lottery, count - 1, axis=1)[:, :count]
+    return np.take_along_axis(pool, drawn, axis=1), np.take_along_axis(in_pool, drawn, axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _EverUsed:
+    """Which user ever had an event on which item, as sorted (user, item) keys."""
+
+    keys: Int64Array
+    offsets: Int64Array
+    item_count: int
+
+    @staticmethod
+    def of(histories: Histories, item_count: int) -> "_EverUsed":
+        users = np.repeat(np.arange(histories.user_count), histories.lengths())
+        keys = np.unique(users * item_count + histories.rows)
+        offsets = np.searchsorted(keys, np.arange(histories.user_count + 1) * item_count)
+        return _EverUsed(keys, offsets, item_count)
+
+    def contains(self, users: Int64Array, rows: Int64Array) -> npt.NDArray[np.bool_]:
+        wanted = users * self.item_count + rows
+        positions = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return np.asarray(self.keys[positions] == wanted)
+
+    def mask(self, scores: Float32Array, users: Int64Array, value: float) -> None:
+        """Overwrite the scores (n, items) of each user's own items."""
+        for position, user in enumerate(users):
+            own = self.keys[self.offsets[user] : self.offsets[user + 1]] - user * self.item_count
+            scores[position, own] = value

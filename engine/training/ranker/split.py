@@ -1,0 +1,96 @@
+"""Which events train the embeddings (the head) and which ones become ranker examples (the tail)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.data.dataset import POSITIVE_EVENTS, Dataset, Interactions
+from engine.features.history import Histories, HistoryStates
+from engine.training.config import RankerConfig
+from engine.types import Int64Array
+
+
+@dataclass(frozen=True, slots=True)
+class RankerSplit:
+    """The head, and the moments at which the tail asks the ranker for the next item.
+
+    head: events of every kind, in time order; what the head's embedding models are trained on.
+    histories: all positive events, head and tail. states: n moments in them, each just before a tail event.
+    positives: int64 (n,), the item of that event, new to its user. moments_ms: int64 (n,), its time.
+    surfaces, devices, countries: int64 (n,), its circumstances (codes, see Dataset.vocabularies).
+    """
+
+    head: Interactions
+    histories: Histories
+    states: HistoryStates
+    positives: Int64Array
+    moments_ms: Int64Array
+    surfaces: Int64Array
+    devices: Int64Array
+    countries: Int64Array
+
+    def __len__(self) -> int:
+        return len(self.positives)
+
+
+def split_for_ranker(dataset: Dataset, config: RankerConfig, seed: int) -> RankerSplit:
+    """Cut the data set in two for the ranker.
+
+    With `per-user-tail`, the last `tail_fraction` of each user's events, `tail_events` at most, are the tail. The
+    users and the mix of history lengths are those that will be served, but the embeddings have seen what others did
+    after an example's moment. With `global-time`, the tail is everything from one moment on: nothing later than an
+    example's moment is behind any of its inputs, but users who came after the cut are known by folding in alone.
+
+    Examples are the tail events on an item that is new to the user (what was seen is never recommended) and that have
+    something before them; above `max_examples` a seeded sample of them.
+
+    Cost: O(n log n) for n events.
+    """
+    events = dataset.interactions
+    histories = dataset.histories()
+    positive = np.isin(events.event_types, POSITIVE_EVENTS)
+    # Position in the histories of each positive event: the same stable order as Histories.build.
+    positions = np.flatnonzero(positive)[np.lexsort((events.timestamps_ms[positive], events.users[positive]))]
+    if config.split == "per-user-tail":
+        is_tail = _per_user_tail(histories, config)
+        # An event that is no interest of its own (an impression) belongs to the tail from its user's first tail event.
+        first_tail_ms = np.full(dataset.user_count, np.iinfo(np.int64).max)
+        np.minimum.at(first_tail_ms, events.users[positions[is_tail]], events.timestamps_ms[positions[is_tail]])
+        in_head = events.timestamps_ms < first_tail_ms[events.users]
+        in_head[positions] = ~is_tail
+    else:
+        cut_ms = np.quantile(histories.timestamps_ms, 1.0 - config.tail_fraction, method="lower")
+        in_head = events.timestamps_ms < cut_ms
+        is_tail = histories.timestamps_ms >= cut_ms
+
+    users = np.repeat(np.arange(histories.user_count), histories.lengths())
+    lengths = np.arange(len(users)) - histories.offsets[users]
+    chosen = np.flatnonzero(is_tail & (lengths > 0) & _is_first_event(users, histories.rows))
+    if len(chosen) > config.max_examples:
+        chosen = np.sort(np.random.default_rng(seed).choice(chosen, config.max_examples, replace=False))
+    return RankerSplit(
+        head=events.select(in_head),
+        histories=histories,
+        states=HistoryStates(users[chosen], lengths[chosen]),
+        positives=histories.rows[chosen],
+        moments_ms=histories.timestamps_ms[chosen],
+        surfaces=events.surfaces[positions[chosen]].astype(np.int64),
+        devices=events.devices[positions[chosen]].astype(np.int64),
+        countries=events.countries[positions[chosen]].astype(np.int64),
+    )
+
+
+def _per_user_tail(histories: Histories, config: RankerConfig) -> npt.NDArray[np.bool_]:
+    counts = histories.lengths()
+    tail = np.minimum(np.ceil(counts * config.tail_fraction), config.tail_events).astype(np.int64)
+    return np.arange(len(histories.rows)) >= np.repeat(histories.offsets[1:] - tail, counts)
+
+
+def _is_first_event(users: Int64Array, rows: Int64Array) -> npt.NDArray[np.bool_]:
+    """bool (events,): whether the event is its user's first on its item."""
+    order = np.lexsort((np.arange(len(users)), rows, users))
+    repeated = (users[order[1:]] == users[order[:-1]]) & (rows[order[1:]] == rows[order[:-1]])
+    first = np.ones(len(users), np.bool_)
+    first[order[1:]] = ~repeated
+    return first

@@ -1,0 +1,162 @@
+"""Train the ranker beside embedding models of the head, and write it for serving beside their successors."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engine.data.dataset import Dataset
+from engine.features.context import MS_PER_DAY
+from engine.features.profile import PROFILE, ItemStats
+from engine.features.schema import FeatureSchema
+from engine.training.config import RankerConfig
+from engine.training.embeddings import EmbeddingModel, Progress
+from engine.training.ranker.calibrate import CalibrationReport, calibration_report, fit_calibration
+from engine.training.ranker.examples import Examples, RequestInputs, build_examples
+from engine.training.ranker.export import export_network
+from engine.training.ranker.fit import ExampleBatches, fit_network
+from engine.training.ranker.item_table import build_item_table, item_popularity
+from engine.training.ranker.network import RankerNetwork
+from engine.training.ranker.split import RankerSplit
+from engine.types import Float32Array, Int64Array
+
+_SAMPLED_REQUESTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class RankerReport:
+    """How training went. losses: held-out listwise loss before and after each epoch; empty when nothing was trained.
+
+    retrieved_share: of the examples, how many chosen items retrieval itself had brought.
+    """
+
+    examples: int
+    retrieved_share: float
+    losses: tuple[float, ...]
+    calibration: CalibrationReport | None
+
+
+@dataclass(frozen=True, slots=True)
+class RankerModel:
+    """A trained ranker, the schema of its inputs, and some real requests that its exported form is checked on."""
+
+    network: RankerNetwork
+    schema: FeatureSchema
+    report: RankerReport
+    sample: RequestInputs
+
+
+def train_ranker(
+    dataset: Dataset,
+    split: RankerSplit,
+    retrieval: EmbeddingModel,
+    collaborative: EmbeddingModel,
+    config: RankerConfig,
+    seed: int,
+    progress: Progress | None = None,
+) -> RankerModel:
+    """Train on the tail of a split.
+
+    Args:
+        dataset: everything that is known; `split` is of it.
+        retrieval, collaborative: models trained on `split.head` alone.
+        progress: called after each epoch.
+
+    Returns:
+        The model. When the tail has examples of fewer than four users it is left untrained, which keeps retrieval's
+        order.
+
+    Cost: one exact search of the catalogue an example, then epochs * examples * candidates through the network.
+    """
+    epoch_ms = _epoch_ms(dataset)
+    table, columns = build_item_table(dataset, retrieval.item_vectors, collaborative.item_vectors, epoch_ms)
+    schema = FeatureSchema(
+        embedding_dim=retrieval.item_vectors.shape[1],
+        collaborative_dim=collaborative.item_vectors.shape[1],
+        profile=PROFILE,
+        vocabularies=dataset.vocabularies,
+        item_columns=columns,
+        epoch_ms=epoch_ms,
+    )
+    torch.manual_seed(seed)
+    network = RankerNetwork(schema, config)
+    network.features.use_spaces(retrieval.item_vectors, collaborative.item_vectors)
+    network.eval()
+
+    # Profiles and stale counts come from the head: they must not know the answers.
+    stale = item_popularity(dataset.with_interactions(split.head)).table(epoch_ms)
+    stats = ItemStats.from_tables(schema, table, stale)
+    examples = build_examples(dataset, split, retrieval, collaborative, stats, item_popularity(dataset), config, seed)
+    sample = examples.inputs.take(np.arange(min(len(examples), _SAMPLED_REQUESTS)))
+    fitting, stopping, calibrating, testing = _by_user(examples.users, config.held_out_users, seed)
+    if len(testing) == 0:
+        return RankerModel(network, schema, RankerReport(len(examples), _share(examples), (), None), sample)
+    batches = ExampleBatches(examples, table, stale)
+    losses = fit_network(network, batches, fitting, stopping, config, seed, progress)
+    calibration = fit_calibration(*_weighted_clicks(network, batches, calibrating))
+    network.calibration.copy_(torch.tensor([calibration.slope, calibration.intercept]))
+    quality = calibration_report(calibration, *_weighted_clicks(network, batches, testing))
+    report = RankerReport(len(examples), _share(examples), tuple(losses), quality)
+    return RankerModel(network, schema, report, sample)
+
+
+def export_ranker(model: RankerModel, item_table: Float32Array, item_dynamic: Float32Array, path: Path) -> float:
+    """Write ranker.onnx for serving with these tables, whose vectors may be of later models than it learned from.
+
+    Returns the largest difference of probability between the file and the network; raises EngineError above 1e-4.
+    """
+    columns = model.schema.item_columns
+    network = copy.deepcopy(model.network)
+    network.features.use_spaces(
+        item_table[:, slice(*columns["embedding"])], item_table[:, slice(*columns["collaborative"])]
+    )
+    return export_network(network, model.sample, item_table, item_dynamic, path)
+
+
+def _epoch_ms(dataset: Dataset) -> int:
+    """Midnight (UTC) after the last event: days near serving time are small numbers, which float16 records keep."""
+    last_ms = int(dataset.interactions.timestamps_ms.max(initial=0))
+    return int((last_ms // MS_PER_DAY + 1) * MS_PER_DAY)
+
+
+def _share(examples: Examples) -> float:
+    return float(examples.retrieved.mean()) if len(examples) else 0.0
+
+
+def _by_user(users: Int64Array, held_out: float, seed: int) -> tuple[Int64Array, Int64Array, Int64Array, Int64Array]:
+    """Positions of the examples for fitting, for stopping, for calibrating and for reporting; no user is in two.
+
+    The last three share the held-out users: half of them stop, a quarter calibrates, a quarter reports. All but the
+    first are empty below four users.
+    """
+    distinct = np.random.default_rng(seed).permutation(np.unique(users))
+    count = max(3, round(len(distinct) * held_out))
+    if len(distinct) <= count:
+        nothing = np.empty(0, np.int64)
+        return np.arange(len(users)), nothing, nothing, nothing
+    quarter = max(1, count // 4)
+    parts = np.split(distinct, [quarter, 2 * quarter, count])
+    testing, calibrating, stopping, fitting = (np.flatnonzero(np.isin(users, part)) for part in parts)
+    return fitting, stopping, calibrating, testing
+
+
+@torch.no_grad()
+def _weighted_clicks(
+    network: RankerNetwork, batches: ExampleBatches, positions: Int64Array
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Logits, clicks and weights of the retrieved candidates of these examples, each (n,).
+
+    Random negatives are left out, and so are chosen items that retrieval would not have brought: a probability is
+    about items that are served.
+    """
+    examples = batches.examples.take(positions)
+    weights = examples.stands_for.astype(np.float64)
+    weights[~examples.retrieved, 0] = 0.0
+    counted = weights > 0
+    logits = batches.logits(network, positions, np.zeros(len(positions), np.bool_)).double().numpy()
+    clicked = np.zeros_like(weights)
+    clicked[:, 0] = 1.0
+    return logits[counted], clicked[counted], weights[counted]
