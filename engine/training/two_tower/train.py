@@ -1,9 +1,10 @@
-"""Training of the two towers: every event predicts the next one against shared random negatives."""
+"""Training of the two towers: every event predicts the next one, by sampled softmax."""
 
 import copy
 import math
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,6 +21,8 @@ from engine.training.two_tower.model import TwoTowerModel, TwoTowerNetwork
 from engine.training.two_tower.user_tower import UserTower
 from engine.training.two_tower.windows import TrainingBatch, epoch_batches
 from engine.types import Int64Array
+
+Float64Array = npt.NDArray[np.float64]
 
 # The scale at which id vectors start, as the item tower's random ones do.
 _INITIAL_STD = 0.1
@@ -58,7 +61,7 @@ def train_two_tower(
         DataError: no user has two positive events, or the warm start is of a catalogue of another size.
 
     Cost: about 30,000 events a second and epoch on one core at dim 64; memory O(items * dim) beside the data.
-    Source: Kang & McAuley, ICDM 2018; loss of Klenitskiy & Vasilev, RecSys 2023; id dropout of Volkovs et al., 2017.
+    Source: Kang & McAuley, ICDM 2018; Volkovs, Yu & Poutanen, NeurIPS 2017 (id dropout).
     """
     histories = dataset.histories()
     if not (histories.lengths() >= 2).any():
@@ -116,6 +119,7 @@ def _fit(
     per_epoch = int(np.maximum(histories.lengths() - 1, 0).sum())
     total = max(1, min(config.max_positions, round(config.epochs * epochs_scale * per_epoch)))
     optimizers = _optimizers(network, config)
+    popularity = np.bincount(histories.rows, minlength=len(network.items.ids)) / len(histories.rows)
     done = step = 0
     while done < total:
         for batch in epoch_batches(histories, config.window, config.batch_positions, rng):
@@ -124,7 +128,7 @@ def _fit(
                 optimizer.zero_grad(set_to_none=True)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-            loss = _loss(network, batch, demographic_codes, config.negatives, rng)
+            loss = _loss(network, batch, demographic_codes, popularity, config.negatives, rng)
             loss.backward()
             for optimizer in optimizers:
                 optimizer.step()
@@ -158,23 +162,30 @@ def _loss(
     network: TwoTowerNetwork,
     batch: TrainingBatch,
     demographic_codes: Int64Array,
+    popularity: Float64Array,
     negative_count: int,
     rng: np.random.Generator,
 ) -> Tensor:
-    """Mean cross entropy of the next item among shared random ones, over all positions of the batch."""
+    """Mean cross entropy of the next item, over all positions of the batch, among the batch's candidates.
+
+    Candidates are the items of the batch itself, which are hard because popular, and uniformly random ones. Each
+    logit is corrected by the logarithm of the probability that its item is a candidate (logQ), without which popular
+    items would be punished for being in most batches.
+
+    Source: Bengio & Senécal, 2008; mixed sampling of Yang et al., WWW 2020.
+    """
     inputs = batch.inputs
     valid = inputs.rows >= 0
-    item_count = len(network.items.ids)
-    negatives = (
-        np.unique(rng.integers(0, item_count, negative_count)) if negative_count < item_count else np.arange(item_count)
-    )
+    item_count = len(popularity)
+    negative_count = min(negative_count, item_count)
+    negatives = rng.choice(item_count, negative_count, replace=negative_count < item_count)
     targets = batch.targets[valid]
     rows, position = np.unique(np.concatenate([inputs.rows[valid], targets, negatives]), return_inverse=True)
-    input_at, target_at, negative_at = np.split(position, [len(targets), 2 * len(targets)])
+    sequence_at = np.zeros(valid.shape, np.int64)
+    sequence_at[valid] = position[: len(targets)]
+    target_at = torch.from_numpy(position[len(targets) : 2 * len(targets)])
 
     vectors = network.items(torch.from_numpy(rows))
-    sequence_at = np.zeros(valid.shape, np.int64)
-    sequence_at[valid] = input_at
     queries = network.users(
         F.embedding(torch.from_numpy(sequence_at), vectors),
         torch.from_numpy(inputs.event_types),
@@ -182,10 +193,6 @@ def _loss(
         torch.from_numpy(valid),
         torch.from_numpy(demographic_codes[batch.users]),
     )[torch.from_numpy(valid)]
-    positive = (queries * F.embedding(torch.from_numpy(target_at), vectors)).sum(dim=1)
-    negative = queries @ F.embedding(torch.from_numpy(negative_at), vectors).T
-    # A target that was drawn as a negative counts once, as the target.
-    found = np.minimum(np.searchsorted(negatives, targets), len(negatives) - 1)
-    hits = np.flatnonzero(negatives[found] == targets)
-    negative[torch.from_numpy(hits), torch.from_numpy(found[hits])] = -torch.inf
-    return (torch.logaddexp(torch.logsumexp(negative, dim=1), positive) - positive).mean()
+    absent = np.exp(-(negative_count / item_count + len(targets) * popularity[rows]))
+    log_q = torch.from_numpy(np.log1p(-absent).astype(np.float32))
+    return F.cross_entropy(queries @ vectors.T - log_q, target_at)

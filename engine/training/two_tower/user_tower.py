@@ -1,24 +1,27 @@
 """The user tower: a query vector from the last events in order, by causal self-attention."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.types import EventType
 
-# Gaps between events in powers of two of a second: bucket 0 for none, the last one from 2^30 s (34 years) up.
-_GAP_BUCKETS = 32
+# Time between events in powers of two of a second: bucket 0 for none, the last one from 2^30 s (34 years) up.
+_TIME_BUCKETS = 32
 _EMBEDDING_STD = 0.02
 _MASKED = -1e9
 
 
 class UserTower(nn.Module):
-    """Item vectors, event types, time gaps, recency positions and demographics, through pre-norm transformer blocks.
+    """Item vectors, event types, time gaps and demographics, through pre-norm transformer blocks.
 
     The output at an event depends on it and on earlier events only, so that one pass over a sequence trains every
-    prefix of it.
+    prefix of it. Order and time enter attention as learned biases on how many events and how many seconds lie between
+    two events, so that nothing depends on where a sequence was cut.
 
-    Source: Kang & McAuley, ICDM 2018 (SASRec), with GELU and pre-normalisation.
+    Source: Kang & McAuley, ICDM 2018 (SASRec); biases of Zhai et al., ICML 2024 (HSTU), section 3.1.
     """
 
     def __init__(
@@ -27,8 +30,9 @@ class UserTower(nn.Module):
         super().__init__()
         self.window = window
         self.event_types = _small_embedding(len(EventType), dim)
-        self.gaps = _small_embedding(_GAP_BUCKETS, dim)
-        self.positions = _small_embedding(window, dim)
+        self.gaps = _small_embedding(_TIME_BUCKETS, dim)
+        self.distance_bias = nn.Parameter(torch.zeros(heads, window))
+        self.time_bias = nn.Parameter(torch.zeros(heads, _TIME_BUCKETS))
         # Code 0, unknown, adds nothing; the others start there and learn only from people who have them.
         self.demographics = nn.ModuleList(nn.Embedding(size, dim, padding_idx=0) for size in demographic_sizes)
         for embedding in self.demographics:
@@ -51,18 +55,23 @@ class UserTower(nn.Module):
         Returns:
             float32 (n, length, dim); entry [:, -1] answers for the whole sequence.
         """
-        length = item_vectors.shape[1]
         person = torch.stack([table(demographics[:, i]) for i, table in enumerate(self.demographics)]).sum(dim=0)
         hidden = item_vectors + self.event_types(event_types) + self.gaps(gap_buckets(ages_s, valid))
-        hidden = hidden + self.positions.weight[self.window - length :] + person.unsqueeze(1)
-        hidden = self.dropout(hidden) * valid.unsqueeze(-1)
-        steps = torch.arange(length)
-        # An event sees itself even where padded: a row with nothing to attend to would be NaN.
-        visible = (steps[:, None] >= steps[None, :]) & valid[:, None, :] | (steps[:, None] == steps[None, :])
-        bias = torch.where(visible, 0.0, _MASKED).unsqueeze(1)
+        hidden = self.dropout(hidden + person.unsqueeze(1)) * valid.unsqueeze(-1)
+        bias = self._attention_bias(ages_s, valid)
         for block in self.blocks:
             hidden = block(hidden, bias)
         return self.norm(hidden)
+
+    def _attention_bias(self, ages_s: Tensor, valid: Tensor) -> Tensor:
+        """float32 (n, heads, length, length): what is added to the attention of each event to each other."""
+        steps = torch.arange(valid.shape[1])
+        distance = steps[:, None] - steps[None, :]
+        elapsed = time_buckets(ages_s[:, None, :] - ages_s[:, :, None])
+        learned = self.distance_bias[:, distance.clamp(min=0)] + self.time_bias[:, elapsed].transpose(0, 1)
+        # An event sees itself even where padded: a row with nothing to attend to would be NaN.
+        visible = (distance >= 0) & valid[:, None, :] | (distance == 0)
+        return learned.masked_fill(~visible.unsqueeze(1), _MASKED)
 
 
 class _Block(nn.Module):
@@ -81,9 +90,9 @@ class _Block(nn.Module):
         batch, length, dim = hidden.shape
         split = self.query_key_value(self.attention_norm(hidden)).view(batch, length, 3, self.heads, dim // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=bias, dropout_p=self.dropout.p if self.training else 0.0
-        )
+        # Written out: with a bias per head PyTorch's fused attention on CPU is this very code, and does not export.
+        scores = query @ key.transpose(-2, -1) / math.sqrt(dim // self.heads) + bias
+        mixed = self.dropout(torch.softmax(scores, dim=-1)) @ value
         mixed = mixed.transpose(1, 2).reshape(batch, length, dim)
         hidden = hidden + self.dropout(self.attention_out(mixed))
         return hidden + self.dropout(self.feed_out(self.dropout(F.gelu(self.feed_in(self.feed_norm(hidden))))))
@@ -93,9 +102,12 @@ def gap_buckets(ages_s: Tensor, valid: Tensor) -> Tensor:
     """int64 (n, length): log2 bucket of the seconds since the event before, 0 for the first and where padded."""
     before = F.pad(ages_s[:, :-1], (1, 0))
     has_before = F.pad(valid[:, :-1], (1, 0)) & valid
-    gap_s = (before - ages_s).clamp(min=0.0)
-    bucket = (torch.log2(gap_s + 1.0) + 1.0).to(torch.int64).clamp(max=_GAP_BUCKETS - 1)
-    return torch.where(has_before, bucket, torch.zeros_like(bucket))
+    return torch.where(has_before, time_buckets(before - ages_s), torch.zeros_like(ages_s, dtype=torch.int64))
+
+
+def time_buckets(elapsed_s: Tensor) -> Tensor:
+    """int64, of the same shape: 1 + floor(log2(1 + seconds)), negative seconds counting as none."""
+    return (torch.log2(elapsed_s.clamp(min=0.0) + 1.0) + 1.0).to(torch.int64).clamp(max=_TIME_BUCKETS - 1)
 
 
 def _small_embedding(count: int, dim: int) -> nn.Embedding:
