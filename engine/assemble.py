@@ -13,19 +13,26 @@ import numpy as np
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.faiss_index import FaissIndex
 from engine.adapters.onnx_ranker import OnnxRanker
+from engine.adapters.onnx_towers import OnnxUserTower
 from engine.adapters.redis_store import RedisFeatureStore
-from engine.bundle.bundle import INDEX_FILE, RANKER_FILE, Bundle, open_bundle
+from engine.bundle.bundle import INDEX_FILE, RANKER_FILE, USER_TOWER_FILE, Bundle, open_bundle
 from engine.bundle.store import BundleStore
 from engine.config import EngineConfig
+from engine.data.dataset import Dataset
 from engine.errors import BundleError, EngineError
 from engine.features.context import ContextEncoder
+from engine.features.fold_in import fold_in
+from engine.features.history import Histories, HistoryStates
 from engine.features.schema import CODE_FEATURES
 from engine.pipeline import Pipeline, ServingModel
+from engine.publish import UserEmbedder
 from engine.rpc.server import Server, ServerSettings, create_server
 from engine.stages.eligibility import Eligibility
 from engine.stages.features import FetchFeatures
 from engine.swap import follow_current
-from engine.types import RankingContext
+from engine.training.config import AlsConfig, TrainingConfig
+from engine.training.embeddings import Progress
+from engine.types import Float32Array, Int64Array, RankingContext
 from kernels.warmup import warm_up
 
 
@@ -124,3 +131,34 @@ def _dry_run(model: ServingModel, bundle: Bundle, config: EngineConfig) -> None:
         raise BundleError(f"{bundle.path}: the dry run failed: {error}") from error
     if not len(rows) or not np.isfinite(scores).all():
         raise BundleError(f"{bundle.path}: the dry run found {len(rows)} candidates with scores that are not finite")
+
+
+def train_bundle(
+    dataset: Dataset, config: TrainingConfig, store: BundleStore, progress: Progress | None = None
+) -> Path:
+    """Train on a data set and publish the result as the current bundle; returns its directory."""
+    # Here, and not above: serving must not need what training needs.
+    from engine.adapters.faiss_build import build_index
+    from engine.training.train import train_models, write_bundle
+
+    models = train_models(dataset, config, progress)
+    return store.publish(lambda directory: write_bundle(directory, dataset, models, config, build_index, progress))
+
+
+def load_embedders(bundle: Bundle) -> tuple[UserEmbedder, UserEmbedder]:
+    """What turns histories (in the bundle's rows) into vectors: of the retrieval space, and of matrix factorization."""
+    als = AlsConfig.model_validate(bundle.manifest.training["als"])
+    collaborative = np.ascontiguousarray(bundle.column("collaborative"))
+
+    def folded(histories: Histories, states: HistoryStates, demographic_codes: Int64Array) -> Float32Array:
+        return fold_in(collaborative, histories, states, als.alpha, als.regularization)
+
+    if bundle.manifest.embeddings == "als":
+        return folded, folded
+    tower = OnnxUserTower(bundle.path / USER_TOWER_FILE, os.cpu_count() or 1)
+    item_vectors = np.ascontiguousarray(bundle.item_vectors)
+
+    def embedded(histories: Histories, states: HistoryStates, demographic_codes: Int64Array) -> Float32Array:
+        return tower.embed(histories, states, item_vectors, demographic_codes)
+
+    return embedded, folded

@@ -52,6 +52,11 @@ class Pipeline:
         self._executor = executor
         self._estimates = StageEstimates()
 
+    @property
+    def version(self) -> str:
+        """The bundle that serves at this moment."""
+        return self.model.bundle.version
+
     async def recommend(self, query: RecommendQuery, deadline: float) -> Recommendation:
         """The slate for one request.
 

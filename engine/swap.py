@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.bundle.store import BundleStore
-from engine.errors import EngineError
+from engine.errors import BundleError, EngineError
 from engine.pipeline import Pipeline, ServingModel
 
 log = logging.getLogger(__name__)
@@ -25,11 +25,15 @@ async def follow_current(
         await asyncio.sleep(poll_s)
         try:
             path = store.current()
-            if path.name in (pipeline.model.bundle.version, refused):
-                continue
+        except BundleError as error:
+            log.warning("the bundle pointer cannot be read, bundle %s keeps serving: %s", pipeline.version, error)
+            continue
+        if path.name in (pipeline.version, refused):
+            continue
+        try:
             # In a thread of its own: requests keep their compute threads while hashes and the dry run take theirs.
             pipeline.model = await asyncio.to_thread(load, path)
             log.info("serving bundle %s", path.name)
         except EngineError as error:
             refused = path.name
-            log.error("bundle %s refused, %s keeps serving: %s", path.name, pipeline.model.bundle.version, error)
+            log.error("bundle %s refused, %s keeps serving: %s", path.name, pipeline.version, error)

@@ -1,9 +1,17 @@
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from engine.adapters.embedded_redis import EmbeddedRedis
+from engine.assemble import train_bundle
+from engine.bundle.store import BundleStore
+from engine.data.build import load_dataset
+from engine.data.dataset import Dataset
+from engine.data.synth import synthesize
+from engine.data.synth_world import WorldSize
+from engine.training.config import AlsConfig, RankerConfig, TrainingConfig, TwoTowerConfig
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +28,31 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("the real data sets are not beside this checkout")
     return path
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A small synthetic world with the bundle that was trained on it."""
+
+    directory: Path
+    data: Path
+    dataset: Dataset
+    bundles: BundleStore
+
+
+SMALL_TRAINING = TrainingConfig(
+    als=AlsConfig(dim=16, iterations=5),
+    two_tower=TwoTowerConfig(dim=16, window=20, layers=1, epochs=3, negatives=100, batch_size=64),
+    ranker=RankerConfig(epochs=2, hidden=(32, 16), cross_rank=8, max_examples=500),
+)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Trained once a run, by the same steps as a user would."""
+    home = tmp_path_factory.mktemp("trained")
+    synthesize(home / "data", WorldSize(items=600, users=150), seed=3)
+    dataset = load_dataset(home / "data")
+    store = BundleStore(home / "bundles")
+    train_bundle(dataset, SMALL_TRAINING, store)
+    return Trained(home, home / "data", dataset, store)

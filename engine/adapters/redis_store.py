@@ -35,9 +35,10 @@ class RedisFeatureStore:
         """
         keys = (record_key(user_id, generation), session_key(user_id), seen_key(user_id))
         try:
-            record_blob, session_blob, seen_blob = await self._client.mget(keys)
+            blobs: list[bytes | None] = await self._client.mget(keys)  # type: ignore[assignment]  # bytes: nothing decodes
         except (redis.RedisError, OSError) as error:
             raise DependencyUnavailable(f"the feature store did not answer: {error}") from error
+        record_blob, session_blob, seen_blob = blobs
         record = unpack_record(record_blob) if record_blob else None
         if record is not None and record.generation != generation:
             record = None

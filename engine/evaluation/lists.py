@@ -73,7 +73,8 @@ def pipeline_lists(bundle: Bundle, split: LeaveOneOut, scratch: Path, diversity_
         publish_users(bundle, split.train, embed, fold_in, publisher)
         publisher.close()
         weights = {"pipeline": 0.0, f"pipeline, MMR {diversity_weight:g}": None}
-        return uvloop.run(_ask(config, split, weights))
+        lists: dict[str, Int64Array] = uvloop.run(_ask(config, split, weights))
+        return lists
 
 
 async def _ask(config: EngineConfig, split: LeaveOneOut, weights: dict[str, float | None]) -> dict[str, Int64Array]:

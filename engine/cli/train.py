@@ -1,0 +1,41 @@
+"""`engine train`: from a data directory to a bundle."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Embeddings(StrEnum):
+    ALS = "als"
+    TWO_TOWER = "two-tower"
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="Data directory: interactions, items, users.")],
+    out: Annotated[Path, typer.Option(help="Directory of bundles; the new one becomes current.")] = Path("var/bundles"),
+    embeddings: Annotated[Embeddings | None, typer.Option(help="Retrieval space; overrides the file.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file with the training settings.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Overrides the file.")] = None,
+) -> None:
+    """Train embeddings and the ranker, build the index, and publish everything as one verified bundle."""
+    from rich.console import Console
+
+    from engine.assemble import train_bundle
+    from engine.bundle.store import BundleStore
+    from engine.cli.progress import progress_bar
+    from engine.data.build import load_dataset
+    from engine.training.config import TrainingConfig
+
+    settings = TrainingConfig.load(config)
+    if embeddings is not None:
+        settings = settings.model_copy(update={"embeddings": embeddings.value})
+    if seed is not None:
+        settings = settings.model_copy(update={"seed": seed})
+    dataset = load_dataset(data)
+    with progress_bar() as progress:
+        path = train_bundle(dataset, settings, BundleStore(out), progress)
+    console = Console()
+    console.print(f"bundle {path.name} is current in {out}", highlight=False)
+    console.print((path / "metrics.json").read_text(), highlight=False)

@@ -1,0 +1,217 @@
+"""The pipeline over a real bundle, index and ranker: what holds for any user, any request, any stock."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.assemble import load_model
+from engine.clock import RequestClock, StageEstimates
+from engine.config import EngineConfig
+from engine.errors import DeadlineExceeded, EngineError
+from engine.pipeline import Pipeline, ServingModel
+from engine.stages.features import FetchFeatures
+from engine.types import (
+    DegradedReason,
+    Demographics,
+    EventType,
+    ItemSource,
+    Recommendation,
+    RecommendQuery,
+    Session,
+    Strategy,
+    UserRecord,
+    UserState,
+    item_keys,
+)
+from kernels.membership import test_rows as rows_in
+from tests.conftest import Trained
+
+NOW_MS = 1_767_000_000_000
+SURFACES = ["home", "category", "cart", "email"]
+
+
+class UnknownUsers:
+    """A feature store in which nobody is known; the pipeline's own work is under test here."""
+
+    async def fetch(self, user_id: str, generation: int) -> UserState:
+        return UserState.unknown()
+
+
+@pytest.fixture(scope="module")
+def model(trained: Trained) -> ServingModel:
+    return load_model(trained.bundles.current(), EngineConfig.load())
+
+
+@pytest.fixture(scope="module")
+def pipeline(model: ServingModel) -> Iterator[Pipeline]:
+    with ThreadPoolExecutor(2) as executor:
+        yield Pipeline(model, FetchFeatures(UnknownUsers(), 1.0, 10), EngineConfig.load(), executor)
+
+
+def clock(seconds: float = 60.0) -> RequestClock:
+    return RequestClock(time.monotonic() + seconds, StageEstimates())
+
+
+def record(model: ServingModel, seed: int = 0, interaction_count: int = 50) -> UserRecord:
+    rng = np.random.default_rng(seed)
+    schema = model.bundle.schema
+    return UserRecord(
+        generation=model.bundle.manifest.generation,
+        embedding=rng.normal(size=schema.embedding_dim).astype(np.float32),
+        collaborative=rng.normal(size=schema.collaborative_dim).astype(np.float32),
+        profile=rng.normal(size=len(schema.profile)).astype(np.float32),
+        interaction_count=interaction_count,
+        purchase_count=1,
+        demographics=Demographics(),
+    )
+
+
+def ask(pipeline: Pipeline, model: ServingModel, query: RecommendQuery, state: UserState) -> Recommendation:
+    return pipeline.answer(model, query, state, clock())
+
+
+def query(**changes: Any) -> RecommendQuery:
+    return replace(RecommendQuery("u", "home", 50, NOW_MS), **changes)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_never_short_never_twice_never_what_must_not_be_shown(
+    data: st.DataObject, pipeline: Pipeline, model: ServingModel
+) -> None:
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    item_count = len(model.bundle.items)
+    seen = rng.permutation(item_count)[: data.draw(st.integers(0, item_count))]
+    excluded = rng.permutation(item_count)[: data.draw(st.integers(0, 300))]
+    asked = data.draw(st.integers(1, 200))
+    surface = data.draw(st.sampled_from(SURFACES))
+    known = data.draw(st.sampled_from(["unknown", "thin", "known"]))
+    clicked = item_keys([*model.bundle.items.ids(rng.integers(0, item_count, 5)), "an item of another catalogue"])
+    state = UserState(
+        None if known == "unknown" else record(model, seed, 2 if known == "thin" else 50),
+        Session(clicked, np.full(6, EventType.CLICK, np.uint8), np.full(6, NOW_MS - 1000)),
+        item_keys([*model.bundle.items.ids(seen), "gone from the catalogue"]),
+    )
+    request = query(
+        surface=surface,
+        item_count=asked,
+        diversity_weight=data.draw(st.sampled_from([None, 0.0, 0.3, 1.0])),
+        exclude_item_ids=(*model.bundle.items.ids(excluded), "never heard of"),
+        demographics=Demographics(age_group=data.draw(st.sampled_from(["", "18-24", "nonsense"]))),
+    )
+    answer = ask(pipeline, model, request, state)
+
+    eligible = rows_in(model.eligibility.of_surface(surface), np.arange(item_count))
+    eligible[seen] = False
+    eligible[excluded] = False
+    rows = answer.slate.rows
+    assert len(np.unique(rows)) == len(rows)
+    assert eligible[rows].all()
+    assert len(rows) == min(asked, int(eligible.sum()))
+    assert answer.item_ids == model.bundle.items.ids(rows)
+    assert answer.degraded_reasons == ()
+    assert (answer.strategy is Strategy.PERSONALIZED) == (known == "known")
+
+
+def test_the_same_request_gives_the_same_answer(pipeline: Pipeline, model: ServingModel) -> None:
+    state = UserState(record(model), Session.empty(), np.empty(0, np.int64))
+    first, second = (ask(pipeline, model, query(), state) for _ in range(2))
+    assert first.item_ids == second.item_ids
+    np.testing.assert_array_equal(first.slate.scores, second.slate.scores)
+
+
+def test_without_diversity_scores_fall_and_are_probabilities(pipeline: Pipeline, model: ServingModel) -> None:
+    state = UserState(record(model), Session.empty(), np.empty(0, np.int64))
+    scores = ask(pipeline, model, query(diversity_weight=0.0), state).slate.scores
+    assert (np.diff(scores) <= 0).all()
+    assert ((scores > 0) & (scores < 1)).all()
+
+
+def test_diversity_makes_slates_less_alike(pipeline: Pipeline, model: ServingModel) -> None:
+    def similarity(weight: float) -> float:
+        values = []
+        for seed in range(10):
+            state = UserState(record(model, seed), Session.empty(), np.empty(0, np.int64))
+            rows = ask(pipeline, model, query(diversity_weight=weight, item_count=20), state).slate.rows
+            vectors = np.array(model.bundle.item_vectors[rows])
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            values.append((vectors @ vectors.T).mean())
+        return float(np.mean(values))
+
+    assert similarity(0.0) > similarity(0.5) > similarity(1.0)
+
+
+def test_a_session_moves_the_slate_towards_what_was_clicked(pipeline: Pipeline, model: ServingModel) -> None:
+    user = record(model, 1)
+    cosine = model.bundle.item_vectors @ user.embedding / np.linalg.norm(model.bundle.item_vectors, axis=1)
+    far = int(np.argmin(cosine))
+    clicked = Session(
+        np.repeat(item_keys(model.bundle.items.ids(np.array([far]))), 5),
+        np.full(5, EventType.CLICK, np.uint8),
+        np.full(5, NOW_MS - 5000),
+    )
+    target = np.array(model.bundle.item_vectors[far])
+    target /= np.linalg.norm(target)
+
+    def closeness(session: Session) -> float:
+        answer = ask(pipeline, model, query(), UserState(user, session, np.empty(0, np.int64)))
+        vectors = np.array(model.bundle.item_vectors[answer.slate.rows])
+        return float((vectors @ target / np.linalg.norm(vectors, axis=1)).mean())
+
+    assert closeness(clicked) > closeness(Session.empty())
+
+
+def test_demographics_of_the_request_choose_the_segment(pipeline: Pipeline, model: ServingModel) -> None:
+    keys = [key for key in model.bundle.popularity.lists if "age_group" in key]
+    assert keys, "the synthetic world has age groups"
+    ages = {age for age in ("18-24", "25-34", "35-44", "45-54", "55-64", "65+") if any(age in key for key in keys)}
+    age = sorted(ages)[0]
+    answer = ask(pipeline, model, query(demographics=Demographics(age_group=age)), UserState.unknown())
+    assert answer.strategy is Strategy.DEMOGRAPHIC
+    assert ItemSource.SEGMENT_POPULARITY in answer.slate.sources
+    assert ask(pipeline, model, query(), UserState.unknown()).strategy is Strategy.POPULARITY
+
+
+class Broken:
+    """An index and a ranker that fail: the ladder below them is under test."""
+
+    dim, item_count = 16, 600
+
+    def search(self, *args: object) -> None:
+        raise EngineError("broken")
+
+    def score(self, *args: object) -> None:
+        raise EngineError("broken")
+
+
+def test_every_rung_of_the_ladder_holds(pipeline: Pipeline, model: ServingModel) -> None:
+    state = UserState(record(model), Session.empty(), np.empty(0, np.int64))
+    no_ranker = ask(pipeline, replace(model, ranker=Broken()), query(diversity_weight=0.0), state)
+    assert no_ranker.degraded_reasons == (DegradedReason.RANKING_FAILED,)
+    expected, _ = model.index.search(state.record.embedding, 50, model.eligibility.of_surface("home"))  # type: ignore[union-attr]
+    np.testing.assert_array_equal(no_ranker.slate.rows, expected)
+
+    no_index = ask(pipeline, replace(model, index=Broken()), query(), state)
+    assert no_index.degraded_reasons == (DegradedReason.RETRIEVAL_FAILED,)
+    assert no_index.strategy is Strategy.POPULARITY
+    assert len(no_index.slate) == 50
+
+
+async def test_a_passed_deadline_starts_nothing(pipeline: Pipeline) -> None:
+    with pytest.raises(DeadlineExceeded):
+        await pipeline.recommend(query(), time.monotonic() - 0.001)
+
+
+async def test_stage_times_account_for_the_request(pipeline: Pipeline) -> None:
+    answer = await pipeline.recommend(query(), time.monotonic() + 60)
+    times = {timing.stage: timing.duration_ms for timing in answer.timings}
+    assert sum(value for stage, value in times.items() if stage != "total") <= times["total"]
+    assert {"features", "queue", "eligibility", "cold_start", "filter", "diversify", "backfill", "respond"} < set(times)
