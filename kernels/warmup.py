@@ -5,7 +5,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from kernels import membership, mmr, session, topk
+from kernels import membership, mmr, scan, session, topk
 
 
 def warm_up() -> float:
@@ -42,5 +42,6 @@ def _call_all(frozen: bool) -> None:
     membership.count_rows(bitmap, 2)
     membership.clear_rows(bitmap.copy(), rows)
     topk.top_k(floats, 1)
+    scan.scan_eligible(mmr.gather_unit_rows(table, rows, 2), floats, bitmap)
     topk.first_eligible(order, bitmap, 1, rows)
     topk.first_eligible(rows, bitmap, 1)

@@ -111,3 +111,9 @@ def first_eligible(order: Array, bitmap: Array, limit: int, skip_rows: Array) ->
         if 0 <= row < len(mask) and mask[row] and row not in skipped
     ]
     return kept[: max(limit, 0)]
+
+
+def scan_eligible(table: Array, query: Array, bitmap: Array) -> dict[int, float]:
+    """Row to score of every row whose bit is set."""
+    vectors = np.asarray(table, dtype=np.float64)
+    return {row: float(vectors[row] @ query) for row, member in enumerate(mask_of(bitmap)[: len(vectors)]) if member}

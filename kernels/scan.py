@@ -1,0 +1,68 @@
+"""Exact inner products with the few items that are eligible, straight from the bitmap."""
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from kernels.signatures import BYTES, FLOATS, MATRIX, REORDERED
+
+Float32Array = npt.NDArray[np.float32]
+Int64Array = npt.NDArray[np.int64]
+UInt8Array = npt.NDArray[np.uint8]
+
+
+def scan_eligible(table: Float32Array, query: Float32Array, bitmap: UInt8Array) -> tuple[Int64Array, Float32Array]:
+    """The inner product of the query with every row whose bit is set.
+
+    Args:
+        table: float32 (item_count, dim), C-contiguous, may be memory-mapped. query: float32 (dim,).
+        bitmap: uint8 (at least ceil(item_count / 8),); bits past item_count are ignored.
+
+    Returns:
+        rows int64 (m,), ascending, and scores float32 (m,).
+
+    Raises:
+        ValueError: shapes that do not match.
+
+    Cost: O(item_count / 8 + m * dim); on a large table a cache miss or more for each eligible row.
+    """
+    if table.ndim != 2 or query.shape != table.shape[1:] or len(bitmap) * 8 < len(table):
+        raise ValueError(
+            f"a table of {table.shape}, a query of {query.shape} and a bitmap of {len(bitmap)} bytes do not match"
+        )
+    rows: Int64Array
+    scores: Float32Array
+    rows, scores = _scan_eligible(table, query, bitmap)
+    return rows, scores
+
+
+@numba.njit(types.Tuple((types.int64[::1], types.float32[::1]))(MATRIX, FLOATS, BYTES), **REORDERED)
+def _scan_eligible(table, query, bitmap):  # type: ignore[no-untyped-def]
+    byte_count = (len(table) + 7) >> 3
+    count = 0
+    for byte in range(byte_count):
+        bits = bitmap[byte]
+        while bits:
+            bits &= bits - np.uint8(1)
+            count += 1
+    # Bits past the last row were counted; they only make the arrays a little too long.
+    rows = np.empty(count, np.int64)
+    found = 0
+    for byte in range(byte_count):
+        bits = bitmap[byte]
+        if bits == 0:
+            continue
+        for bit in range(8):
+            row = byte * 8 + bit
+            if (bits >> bit) & 1 and row < len(table):
+                rows[found] = row
+                found += 1
+    scores = np.empty(found, np.float32)
+    for position in range(found):
+        row = rows[position]
+        score = np.float32(0.0)
+        for d in range(len(query)):
+            score += table[row, d] * query[d]
+        scores[position] = score
+    return rows[:found], scores

@@ -1,0 +1,187 @@
+"""What every ItemIndex owes its callers, run on each backend."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.adapters import faiss_build
+from engine.adapters.faiss_index import FaissIndex
+from engine.errors import EngineError
+from engine.stages.retrieve import ItemIndex
+from kernels.membership import pack_mask
+from tests.contracts.clustered import clustered
+
+ITEM_COUNT, DIM = 60_001, 32  # not a multiple of 8, so that the last byte of a bitmap is partly padding
+TARGET = 0.97
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One backend over the shared items. An approximate one scores by quantized vectors, hence the tolerance."""
+
+    index: ItemIndex
+    vectors: np.ndarray
+    queries: np.ndarray
+    score_tolerance: float
+
+
+BACKENDS = ("flat", "ivf-sq8", "ivf-sqfp16", "ivf-sq8-with-vectors")
+SCORE_TOLERANCES = {"flat": 1e-5, "ivf-sq8": 2e-2, "ivf-sqfp16": 2e-3, "ivf-sq8-with-vectors": 2e-2}
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    backend: str = request.param
+    vectors, queries = clustered(ITEM_COUNT, DIM, query_count=80, seed=3)
+    path: Path = tmp_path_factory.mktemp(backend) / "index.faiss"
+    with pytest.MonkeyPatch.context() as patch:
+        if backend == "ivf-sqfp16":
+            patch.setattr(faiss_build, "_CODECS", {"SQfp16": faiss.ScalarQuantizer.QT_fp16})
+        parameters = faiss_build.build_index(
+            vectors,
+            path,
+            queries=queries[:40],
+            target_recall=TARGET,
+            k=500,
+            exact_below=ITEM_COUNT + 1 if backend == "flat" else 0,
+        )
+    assert parameters.factory.lower().endswith(backend.split("-")[1] if "ivf" in backend else "flat")
+    index = FaissIndex.open(path, parameters, vectors if backend.endswith("vectors") else None)
+    return Subject(index, vectors, queries[40:], SCORE_TOLERANCES[backend])
+
+
+def everything() -> np.ndarray:
+    return np.full((ITEM_COUNT + 7) // 8, 255, np.uint8)
+
+
+def random_mask(share: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random(ITEM_COUNT) < share
+
+
+def assert_sound(subject: Subject, query: np.ndarray, k: int, mask: np.ndarray) -> np.ndarray:
+    """What holds for every answer, whatever the recall; returns the rows."""
+    rows, scores = subject.index.search(query, k, pack_mask(mask))
+    assert (rows.dtype, scores.dtype) == (np.int64, np.float32)
+    assert len(rows) == len(scores) == min(k, int(mask.sum()))
+    assert len(np.unique(rows)) == len(rows)
+    assert mask[rows].all()
+    assert (np.diff(scores) <= 0).all()
+    np.testing.assert_allclose(scores, subject.vectors[rows] @ query, atol=subject.score_tolerance)
+    return rows
+
+
+def test_it_says_what_it_holds(subject: Subject) -> None:
+    assert (subject.index.item_count, subject.index.dim) == (ITEM_COUNT, DIM)
+
+
+def test_recall_reaches_the_target_on_queries_that_calibration_never_saw(subject: Subject) -> None:
+    recalls = []
+    for query in subject.queries:
+        rows, _ = subject.index.search(query, 500, everything())
+        exact = np.argpartition(-(subject.vectors @ query), 500)[:500]
+        recalls.append(len(np.intersect1d(rows, exact)) / 500)
+    # Calibration was on other queries: allow for three standard errors of this mean.
+    assert np.mean(recalls) >= TARGET - 3 * np.std(recalls) / np.sqrt(len(recalls))
+
+
+@pytest.mark.parametrize("share", [0.99, 0.5, 0.1, 0.02, 0.001])
+def test_recall_holds_when_few_items_are_eligible(subject: Subject, share: float) -> None:
+    mask = random_mask(share)
+    eligible = np.flatnonzero(mask)
+    k = min(500, len(eligible))
+    recalls = []
+    for query in subject.queries[:10]:
+        rows = assert_sound(subject, query, k, mask)
+        exact = eligible[np.argsort(-(subject.vectors[eligible] @ query))[:k]]
+        recalls.append(len(np.intersect1d(rows, exact)) / k)
+    assert np.mean(recalls) >= TARGET - 0.02
+
+
+def test_more_than_there_are_gives_all_there_are(subject: Subject) -> None:
+    mask = random_mask(0.003)
+    rows = assert_sound(subject, subject.queries[0], 10_000, mask)
+    assert np.sort(rows).tolist() == np.flatnonzero(mask).tolist()
+    assert_sound(subject, subject.queries[0], ITEM_COUNT + 5, np.ones(ITEM_COUNT, np.bool_))
+
+
+def test_an_answer_is_full_though_everything_eligible_lies_far_away(subject: Subject) -> None:
+    """The worst case for cells: what may be shown is what the query likes least."""
+    query = subject.queries[0]
+    scores = subject.vectors @ query
+    mask = scores < np.quantile(scores, 0.04)
+    assert_sound(subject, query, 1000, mask)
+
+
+def test_one_wanted_one_eligible_none_wanted_none_eligible(subject: Subject) -> None:
+    query = subject.queries[0]
+    assert_sound(subject, query, 1, np.ones(ITEM_COUNT, np.bool_))
+    for row in (0, ITEM_COUNT - 1):
+        only = np.zeros(ITEM_COUNT, np.bool_)
+        only[row] = True
+        assert assert_sound(subject, query, 10, only).tolist() == [row]
+    assert_sound(subject, query, 0, np.ones(ITEM_COUNT, np.bool_))
+    assert_sound(subject, query, 10, np.zeros(ITEM_COUNT, np.bool_))
+
+
+def test_padding_bits_past_the_last_item_are_not_items(subject: Subject) -> None:
+    bitmap = np.zeros((ITEM_COUNT + 7) // 8, np.uint8)
+    bitmap[-1] = 255
+    rows, _ = subject.index.search(subject.queries[0], 10, bitmap)
+    assert rows.tolist() == [ITEM_COUNT - 1]
+
+
+@given(seed=st.integers(0, 2**32 - 1), log_share=st.floats(-5, 0), k=st.integers(0, 2000), which=st.integers(0, 39))
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bitmap_gives_a_sound_answer(subject: Subject, seed: int, log_share: float, k: int, which: int) -> None:
+    assert_sound(subject, subject.queries[which], k, random_mask(10**log_share, seed))
+
+
+def test_concurrent_searches_answer_as_serial_ones(subject: Subject) -> None:
+    bitmaps = [pack_mask(random_mask(share, seed)) for seed, share in enumerate((1.0, 0.6, 0.2, 0.01))]
+    jobs = [(query, bitmap) for query in subject.queries[:12] for bitmap in bitmaps]
+    serial = [subject.index.search(query, 200, bitmap) for query, bitmap in jobs]
+    with ThreadPoolExecutor(8) as pool:
+        concurrent = list(pool.map(lambda job: subject.index.search(job[0], 200, job[1]), jobs))
+    for (rows, scores), (other_rows, other_scores) in zip(serial, concurrent, strict=True):
+        np.testing.assert_array_equal(rows, other_rows)
+        np.testing.assert_array_equal(scores, other_scores)
+
+
+def test_inputs_may_be_read_only_and_are_left_as_they_were(subject: Subject) -> None:
+    query, bitmap = subject.queries[1].copy(), pack_mask(random_mask(0.5))
+    query_before, bitmap_before = query.tobytes(), bitmap.tobytes()
+    query.flags.writeable = bitmap.flags.writeable = False
+    rows, scores = subject.index.search(query, 100, bitmap)
+    assert (query.tobytes(), bitmap.tobytes()) == (query_before, bitmap_before)
+    rows[0], scores[0] = -1, 0.0  # an answer is the caller's own
+    assert subject.index.search(query, 100, bitmap)[0][0] != -1
+
+
+def test_a_zero_query_still_gets_a_full_answer(subject: Subject) -> None:
+    assert_sound(subject, np.zeros(DIM, np.float32), 100, np.ones(ITEM_COUNT, np.bool_))
+
+
+def test_wrong_shapes_and_dtypes_are_refused(subject: Subject) -> None:
+    query = subject.queries[0]
+    for bad_query in (query[:-1], query.astype(np.float64), query[None]):
+        with pytest.raises(ValueError, match="queries of 32"):
+            subject.index.search(bad_query, 10, everything())
+    for bad_bitmap in (everything()[:-1], everything().astype(np.int64), np.ones(ITEM_COUNT, np.bool_)):
+        with pytest.raises(ValueError, match="bitmap of 7501 bytes"):
+            subject.index.search(query, 10, bad_bitmap)
+    with pytest.raises(ValueError, match="k must not"):
+        subject.index.search(query, -1, everything())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_non_finite_query_is_refused(subject: Subject, value: float) -> None:
+    query = subject.queries[0].copy()
+    query[5] = value
+    with pytest.raises(EngineError, match="NaN or infinite"):
+        subject.index.search(query, 10, everything())
