@@ -42,7 +42,7 @@ class Trained:
 
 SMALL_TRAINING = TrainingConfig(
     als=AlsConfig(dim=16, iterations=5),
-    two_tower=TwoTowerConfig(dim=16, window=20, layers=1, epochs=3, negatives=100, batch_size=64),
+    two_tower=TwoTowerConfig(dim=16, window=20, layers=1, epochs=3, negatives=100),
     ranker=RankerConfig(epochs=2, hidden=(32, 16), cross_rank=8, max_examples=500),
 )
 

@@ -112,10 +112,11 @@ def write_bundle(
     item_vectors, collaborative = models.retrieval.item_vectors, models.als.item_vectors
     table, _ = build_item_table(dataset, item_vectors, collaborative, schema.epoch_ms)
     np.save(directory / ITEM_TABLE_FILE, table)
-    np.save(directory / ITEM_DYNAMIC_FILE, item_popularity(dataset).table(schema.epoch_ms))
+    dynamic = item_popularity(dataset).table(schema.epoch_ms)
+    np.save(directory / ITEM_DYNAMIC_FILE, dynamic)
     write_items(directory, dataset.items)
     build_popularity(dataset).write(directory)
-    difference = export_ranker(models.ranker, item_vectors, collaborative, directory / RANKER_FILE)
+    difference = export_ranker(models.ranker, table, dynamic, directory / RANKER_FILE)
     if models.towers is not None:
         export_item_tower(models.towers, directory / ITEM_TOWER_FILE)
         export_user_tower(models.towers, directory / USER_TOWER_FILE)

@@ -82,7 +82,7 @@ def query(**changes: Any) -> RecommendQuery:
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
+@given(data=st.data())
 def test_never_short_never_twice_never_what_must_not_be_shown(
     data: st.DataObject, pipeline: Pipeline, model: ServingModel
 ) -> None:
