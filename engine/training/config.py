@@ -31,12 +31,12 @@ class TwoTowerConfig(_Section):
     heads: int = Field(2, ge=1, le=16)
     dropout: float = Field(0.2, ge=0, lt=1)
     id_dropout: float = Field(0.1, ge=0, le=1)
-    negatives: int = Field(2000, ge=1)
+    negatives: int = Field(500, ge=1)
     # Sequence positions a step, padding included: 16 full windows by default, more of shorter ones.
     batch_positions: int = Field(1600, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(12, ge=1)
     # Training stops at this many sequence positions, however many epochs were asked for: bounds the wall time.
     max_positions: int = Field(1_000_000_000, ge=1)
 
@@ -51,8 +51,9 @@ class RankerConfig(_Section):
     batch_size: int = Field(64, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
-    retrieved_negatives: int = Field(100, ge=0)
-    random_negatives: int = Field(30, ge=0)
+    top_negatives: int = Field(40, ge=0, description="the first ones that retrieval brings")
+    retrieved_negatives: int = Field(50, ge=0, description="sampled from the rest of what it brings")
+    random_negatives: int = Field(10, ge=0, description="sampled from the catalogue")
     max_examples: int = Field(50_000, ge=100)
     split: Literal["per-user-tail", "global-time"] = "per-user-tail"
     tail_fraction: float = Field(0.2, gt=0, lt=1)

@@ -195,4 +195,4 @@ def _loss(
     )[torch.from_numpy(valid)]
     absent = np.exp(-(negative_count / item_count + len(targets) * popularity[rows]))
     log_q = torch.from_numpy(np.log1p(-absent).astype(np.float32))
-    return F.cross_entropy(queries @ vectors.T - log_q, target_at)
+    return F.cross_entropy(F.linear(queries, vectors, -log_q), target_at)
