@@ -20,6 +20,9 @@ from kernels.topk import top_k
 # spread over, and exact. Measured at 1M x 64 on one core: 1.0 ms against 2.7 ms at 2%, 3.8 against 1.8 ms at 5%.
 _SCAN_SHARE: Final = 0.025
 
+# By the four bytes that a file starts with: the least that a component and an item take (codes, and ids in cells).
+_BYTES_PER_ITEM: Final = {b"IxFI": (4, 0), b"IwSq": (1, 8)}
+
 
 class IndexParameters(BaseModel):
     """How an index was built, how it is to be searched, and what was measured: recorded beside the file.
@@ -193,8 +196,7 @@ def read_index(path: Path, dim: int, item_count: int) -> Any:
     Raises BundleError, naming the file, where it is missing, truncated, no FAISS index, or of another dim, item count
     or metric.
     """
-    if not path.is_file():
-        raise BundleError(f"{path}: there is no such index file")
+    _check_size(path, dim, item_count)
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
@@ -208,6 +210,22 @@ def read_index(path: Path, dim: int, item_count: int) -> Any:
     if index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise BundleError(f"{path}: an index of another metric than inner product")
     return index
+
+
+def _check_size(path: Path, dim: int, item_count: int) -> None:
+    """Refuse what cannot be the file before FAISS sees it: its reader crashes on some files cut short in the header."""
+    if not path.is_file():
+        raise BundleError(f"{path}: there is no such index file")
+    with path.open("rb") as stream:
+        kind = stream.read(4)
+    if kind not in _BYTES_PER_ITEM:
+        raise BundleError(f"{path}: not an item index: it starts with {kind!r}")
+    per_component, per_item = _BYTES_PER_ITEM[kind]
+    size = path.stat().st_size
+    if size < item_count * (dim * per_component + per_item):
+        raise BundleError(
+            f"{path}: {size} bytes are too few for {item_count} vectors of {dim}: truncated, or another's"
+        )
 
 
 def verify_index(path: Path, dim: int, item_count: int) -> None:
