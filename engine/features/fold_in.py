@@ -1,7 +1,6 @@
 """User vectors of a matrix factorization, solved from histories: numpy only, so that publishing needs no trainer."""
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.features.history import Histories, HistoryStates
 from engine.types import Float32Array, Int64Array
@@ -36,7 +35,7 @@ def fold_in(
     gram = item_vectors.T @ item_vectors + regularization * np.eye(dim, dtype=np.float32)
     # C - I is alpha * count - 1 per distinct item: every event brings alpha, an item's first event also brings -1.
     # First events of a prefix are first events of the whole history, so that this is worked out once.
-    excess = (alpha - _is_first_event(histories)).astype(np.float32)
+    excess = (alpha - histories.first_events()).astype(np.float32)
 
     by_length = np.argsort(states.lengths, kind="stable")
     by_length = by_length[np.searchsorted(states.lengths[by_length], 1) :]
@@ -66,14 +65,3 @@ def _solve(
     right = alpha * vectors.sum(axis=1)
     # In float64: float32 loses digits where one item was used many times.
     return np.linalg.solve(left.astype(np.float64), right.astype(np.float64)[:, :, None])[:, :, 0].astype(np.float32)
-
-
-def _is_first_event(histories: Histories) -> npt.NDArray[np.bool_]:
-    """bool (events,): whether the event is the user's first on its item."""
-    users = np.repeat(np.arange(histories.user_count), histories.lengths())
-    order = np.lexsort((np.arange(len(users)), histories.rows, users))
-    same_user = users[order[1:]] == users[order[:-1]]
-    same_item = histories.rows[order[1:]] == histories.rows[order[:-1]]
-    first = np.ones(len(users), np.bool_)
-    first[order[1:]] = ~(same_user & same_item)
-    return first

@@ -45,6 +45,15 @@ class Histories:
             offsets, rows[order].astype(np.int64), event_types[order].astype(np.uint8), timestamps_ms[order]
         )
 
+    def first_events(self) -> npt.NDArray[np.bool_]:
+        """bool (n,): whether an event is its user's first on its item. Cost: O(n log n)."""
+        users = np.repeat(np.arange(self.user_count), self.lengths())
+        order = np.lexsort((np.arange(len(users)), self.rows, users))
+        repeats = (users[order[1:]] == users[order[:-1]]) & (self.rows[order[1:]] == self.rows[order[:-1]])
+        first = np.ones(len(users), np.bool_)
+        first[order[1:]] = ~repeats
+        return first
+
     def latest(self) -> "HistoryStates":
         """Every user's whole history, user by user."""
         return HistoryStates(np.arange(self.user_count), self.lengths())

@@ -19,7 +19,7 @@ from engine.training.embeddings import Progress
 from engine.training.two_tower.item_tower import ItemTower
 from engine.training.two_tower.model import TwoTowerModel, TwoTowerNetwork
 from engine.training.two_tower.user_tower import UserTower
-from engine.training.two_tower.windows import TrainingBatch, epoch_batches
+from engine.training.two_tower.windows import TrainingBatch, epoch_batches, next_new_items
 from engine.types import Int64Array
 
 Float64Array = npt.NDArray[np.float64]
@@ -58,14 +58,14 @@ def train_two_tower(
         The model, with item_vectors float32 (items, dim).
 
     Raises:
-        DataError: no user has two positive events, or the warm start is of a catalogue of another size.
+        DataError: no user has positive events on two items, or the warm start is of a catalogue of another size.
 
     Cost: about 30,000 events a second and epoch on one core at dim 64; memory O(items * dim) beside the data.
     Source: Kang & McAuley, ICDM 2018; Volkovs, Yu & Poutanen, NeurIPS 2017 (id dropout).
     """
     histories = dataset.histories()
-    if not (histories.lengths() >= 2).any():
-        raise DataError("training needs a user with two events in a row; the data has none")
+    if not (next_new_items(histories) >= 0).any():
+        raise DataError("training needs a user with events on two items; the data has none")
     if warm_start is not None and len(warm_start.item_vectors) != dataset.item_count:
         raise DataError(
             f"the model to go on from has {len(warm_start.item_vectors)} items, the data {dataset.item_count}"
@@ -120,9 +120,14 @@ def _fit(
     total = max(1, min(config.max_positions, round(config.epochs * epochs_scale * per_epoch)))
     optimizers = _optimizers(network, config)
     popularity = np.bincount(histories.rows, minlength=len(network.items.ids)) / len(histories.rows)
+    next_items = next_new_items(histories)
     done = step = 0
     while done < total:
-        for batch in epoch_batches(histories, config.window, config.batch_positions, rng):
+        for batch in epoch_batches(histories, next_items, config.window, config.batch_positions, rng):
+            done += int((batch.inputs.rows >= 0).sum())
+            step += 1
+            if not (batch.targets >= 0).any():
+                continue
             rate = config.learning_rate * _schedule(done / total)
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
@@ -132,8 +137,6 @@ def _fit(
             loss.backward()
             for optimizer in optimizers:
                 optimizer.step()
-            done += int((batch.targets >= 0).sum())
-            step += 1
             if progress is not None and (step % _REPORT_EVERY == 0 or done >= total):
                 progress(min(done, total), total, f"two towers, loss {loss.item():.2f}")
             if done >= total:
@@ -166,7 +169,7 @@ def _loss(
     negative_count: int,
     rng: np.random.Generator,
 ) -> Tensor:
-    """Mean cross entropy of the next item, over all positions of the batch, among the batch's candidates.
+    """Mean cross entropy of the next new item, over all positions of the batch, among the batch's candidates.
 
     Candidates are the items of the batch itself, which are hard because popular, and uniformly random ones. Each
     logit is corrected by the logarithm of the probability that its item is a candidate (logQ), without which popular
@@ -176,14 +179,15 @@ def _loss(
     """
     inputs = batch.inputs
     valid = inputs.rows >= 0
+    asked = batch.targets >= 0
     item_count = len(popularity)
     negative_count = min(negative_count, item_count)
     negatives = rng.choice(item_count, negative_count, replace=negative_count < item_count)
-    targets = batch.targets[valid]
-    rows, position = np.unique(np.concatenate([inputs.rows[valid], targets, negatives]), return_inverse=True)
+    in_batch = np.concatenate([inputs.rows[valid], batch.targets[asked]])
+    rows, position = np.unique(np.concatenate([in_batch, negatives]), return_inverse=True)
     sequence_at = np.zeros(valid.shape, np.int64)
-    sequence_at[valid] = position[: len(targets)]
-    target_at = torch.from_numpy(position[len(targets) : 2 * len(targets)])
+    sequence_at[valid] = position[: valid.sum()]
+    target_at = torch.from_numpy(position[valid.sum() : len(in_batch)])
 
     vectors = network.items(torch.from_numpy(rows))
     queries = network.users(
@@ -192,7 +196,7 @@ def _loss(
         torch.from_numpy(inputs.ages_s),
         torch.from_numpy(valid),
         torch.from_numpy(demographic_codes[batch.users]),
-    )[torch.from_numpy(valid)]
-    absent = np.exp(-(negative_count / item_count + len(targets) * popularity[rows]))
+    )[torch.from_numpy(asked)]
+    absent = np.exp(-(negative_count / item_count + np.count_nonzero(valid) * popularity[rows]))
     log_q = torch.from_numpy(np.log1p(-absent).astype(np.float32))
     return F.cross_entropy(F.linear(queries, vectors, -log_q), target_at)

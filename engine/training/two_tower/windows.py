@@ -14,9 +14,9 @@ _LENGTH_JITTER = 8.0
 
 @dataclass(frozen=True, slots=True)
 class TrainingBatch:
-    """Right-aligned sequences and, for each of their events, the one that came next.
+    """Right-aligned sequences and, for each of their events, the item that its user turned to next.
 
-    users: int64 (n,). inputs: windows of n sequences. targets: int64 (n, length), item rows, -1 where padded.
+    users: int64 (n,). inputs: windows of n sequences. targets: int64 (n, length), item rows, -1 where there is none.
     """
 
     users: Int64Array
@@ -25,9 +25,11 @@ class TrainingBatch:
 
 
 def epoch_batches(
-    histories: Histories, window: int, batch_positions: int, rng: np.random.Generator
+    histories: Histories, next_items: Int64Array, window: int, batch_positions: int, rng: np.random.Generator
 ) -> Iterator[TrainingBatch]:
-    """Every event but each user's first as a target, in batches of at most batch_positions padded positions.
+    """Every event but each user's last as an input, in batches of at most batch_positions padded positions.
+
+    next_items: int64 (events,), see next_new_items.
 
     A history longer than the window is cut anew each epoch at a random phase, with the most recent full window
     added, since that is what serving will ask about. Batches come in random order.
@@ -39,10 +41,26 @@ def epoch_batches(
     for start, stop in (batches[position] for position in rng.permutation(len(batches))):
         chosen = order[start:stop]
         longest = int(lengths[chosen].max())
-        users, ends = states.users[chosen], states.lengths[chosen]
-        inputs = window_of(histories, HistoryStates(users, ends - 1), longest)
-        following = window_of(histories, HistoryStates(users, ends), longest)
-        yield TrainingBatch(users, inputs, np.where(inputs.rows >= 0, following.rows, -1))
+        last_inputs = HistoryStates(states.users[chosen], states.lengths[chosen] - 1)
+        inputs = window_of(histories, last_inputs, longest)
+        stops = histories.offsets[last_inputs.users] + last_inputs.lengths
+        valid = inputs.rows >= 0
+        positions = np.where(valid, stops[:, None] + np.arange(-longest, 0), 0)
+        yield TrainingBatch(last_inputs.users, inputs, np.where(valid, next_items[positions], -1))
+
+
+def next_new_items(histories: Histories) -> Int64Array:
+    """int64 (events,): after each event, the next item that its user had not met before; -1 where none came.
+
+    A viewed item is often clicked, carted and bought next. Recommending it again is not what retrieval is for: what
+    was seen is filtered out, so that the first item after it is what every one of these moments asks for.
+    """
+    count = len(histories.rows)
+    new_at = np.where(histories.first_events(), np.arange(count), count)
+    following = np.append(np.minimum.accumulate(new_at[::-1])[::-1][1:], count) if count else new_at
+    user_end = np.repeat(histories.offsets[1:], histories.lengths())
+    found = following < user_end
+    return np.where(found, histories.rows[np.where(found, following, 0)], -1) if count else new_at
 
 
 def cut_windows(histories: Histories, window: int, rng: np.random.Generator) -> HistoryStates:

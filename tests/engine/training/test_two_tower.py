@@ -12,7 +12,7 @@ from engine.training.two_tower.item_tower import ItemTower
 from engine.training.two_tower.model import TwoTowerModel
 from engine.training.two_tower.train import train_two_tower
 from engine.training.two_tower.user_tower import UserTower, gap_buckets
-from engine.training.two_tower.windows import cut_windows, epoch_batches
+from engine.training.two_tower.windows import cut_windows, epoch_batches, next_new_items
 from tests.engine.training.worlds import chain_world, dataset_of, hit_rate, items_frame, taste_world, without_last
 
 CONFIG = TwoTowerConfig(
@@ -88,7 +88,7 @@ def test_warm_start_of_another_catalogue_is_refused(chain_model: TwoTowerModel) 
 
 def test_data_without_sequences_is_refused() -> None:
     single = dataset_of(np.arange(5), np.arange(5), np.arange(5), 5, items_frame(8, 4))
-    with pytest.raises(DataError, match="two events in a row"):
+    with pytest.raises(DataError, match="events on two items"):
         train_two_tower(single, SHORT, seed=1)
 
 
@@ -206,13 +206,37 @@ def test_batches_pair_each_event_with_the_next_within_the_budget() -> None:
     histories = Histories.build(
         np.repeat(np.arange(200), counts), rows, np.ones(len(rows), np.uint8), np.arange(len(rows)), 200
     )
-    for batch in epoch_batches(histories, 16, 100, rng):
+    for batch in epoch_batches(histories, next_new_items(histories), 16, 100, rng):
         valid = batch.inputs.rows >= 0
         assert valid.size <= 100
         assert valid[:, -1].all()
         np.testing.assert_array_equal(batch.targets[valid], batch.inputs.rows[valid] + 1)
         assert (batch.targets[~valid] == -1).all()
         np.testing.assert_array_equal(batch.inputs.rows[:, -1] // 1000, batch.users)
+
+
+def test_what_comes_next_is_the_next_item_not_met_before() -> None:
+    rows = [[3, 3, 5, 3, 5, 8], [1, 1], [], [2, 4, 2]]
+    want = [[5, 5, 8, 8, 8, -1], [-1, -1], [], [4, -1, -1]]
+    histories = Histories.build(
+        np.repeat(np.arange(4), [len(of_user) for of_user in rows]), np.concatenate(rows).astype(np.int64),
+        np.ones(11, np.uint8), np.arange(11), 4,
+    )  # fmt: skip
+    assert next_new_items(histories).tolist() == [row for of_user in want for row in of_user]
+
+
+def test_batches_without_a_new_item_are_skipped_and_repeats_are_no_sequence(chain: Dataset) -> None:
+    """Users who only ever repeat one item teach nothing, and break nothing."""
+    repeats = dataset_of(np.repeat(np.arange(40), 30), np.repeat(np.arange(40), 30), np.arange(1200), 40, chain.items)
+    with pytest.raises(DataError, match="events on two items"):
+        train_two_tower(repeats, SHORT, seed=1)
+    events, one = repeats.interactions, chain.interactions
+    mixed = dataset_of(
+        np.append(events.users, one.users[one.users == 0]), np.append(events.rows, one.rows[one.users == 0]),
+        np.arange(1220), 40, chain.items,
+    )  # fmt: skip
+    model = train_two_tower(mixed, SHORT.model_copy(update={"batch_positions": 12}), seed=1, threads=1)
+    assert np.isfinite(model.item_vectors).all()
 
 
 def test_items_without_events_and_tokens_of_one_item_teach_nothing() -> None:
