@@ -16,7 +16,8 @@ def scan_eligible(table: Float32Array, query: Float32Array, bitmap: UInt8Array) 
     """The inner product of the query with every row whose bit is set.
 
     Args:
-        table: float32 (item_count, dim), C-contiguous, may be memory-mapped. query: float32 (dim,).
+        table: float32 (item_count, at least dim), C-contiguous, may be memory-mapped; its first `dim` columns are used.
+        query: float32 (dim,).
         bitmap: uint8 (at least ceil(item_count / 8),); bits past item_count are ignored.
 
     Returns:
@@ -27,7 +28,7 @@ def scan_eligible(table: Float32Array, query: Float32Array, bitmap: UInt8Array) 
 
     Cost: O(item_count / 8 + m * dim); on a large table a cache miss or more for each eligible row.
     """
-    if table.ndim != 2 or query.shape != table.shape[1:] or len(bitmap) * 8 < len(table):
+    if table.ndim != 2 or len(query) > table.shape[1] or len(bitmap) * 8 < len(table):
         raise ValueError(
             f"a table of {table.shape}, a query of {query.shape} and a bitmap of {len(bitmap)} bytes do not match"
         )

@@ -85,7 +85,7 @@ def build_index(
         target_recall: the share of the exact top k that a search is to find, in (0, 1].
         k: depth of that recall.
         seed: of sampling and k-means; the same input, seed and thread count give the same index.
-        threads: OpenMP threads.
+        threads: OpenMP threads, 0 for one a core.
         progress: called with (done, total, message) after each step.
         exact_below: the item count from which the index is partitioned.
 
@@ -103,7 +103,7 @@ def build_index(
     report = progress or (lambda _done, _total, _message: None)
     rng = np.random.default_rng(seed)
     threads_before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads)
+    faiss.omp_set_num_threads(threads or threads_before)
     try:
         vectors = np.ascontiguousarray(item_vectors)
         chosen = _sample_queries(vectors, rng) if queries is None else _at_most(queries, _MAX_QUERIES, rng)

@@ -61,8 +61,9 @@ class FaissIndex:
 
         Args:
             index: the FAISS index, metric inner product, that `parameters` describe.
-            item_vectors: float32 (item_count, dim), C-contiguous, what the index was built from, may be memory-mapped.
-                With them, a search among few eligible items is exact and a few times faster.
+            item_vectors: float32 (item_count, at least dim), C-contiguous, may be memory-mapped; its first `dim`
+                columns are what the index was built from. With them, a search among few eligible items is exact and
+                a few times faster.
         """
         self._index = index
         self._item_vectors = item_vectors
@@ -91,9 +92,16 @@ class FaissIndex:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "parameters"
             raise BundleError(f"{path}: recorded index parameters: {place}: {first['msg']}") from None
-        expected = (checked.item_count, checked.dim)
-        if item_vectors is not None and item_vectors.shape != expected:
-            raise BundleError(f"{path}: an index of {expected} does not go with item vectors of {item_vectors.shape}")
+        if item_vectors is not None and not (
+            len(item_vectors) == checked.item_count
+            and item_vectors.shape[1] >= checked.dim
+            and item_vectors.dtype == np.float32
+            and item_vectors.flags.c_contiguous
+        ):
+            raise BundleError(
+                f"{path}: an index of {checked.item_count} x {checked.dim} does not go with item vectors of "
+                f"{item_vectors.dtype} {item_vectors.shape}, or they are not contiguous"
+            )
         return cls(read_index(path, checked.dim, checked.item_count), checked, item_vectors)
 
     @property

@@ -115,5 +115,5 @@ def first_eligible(order: Array, bitmap: Array, limit: int, skip_rows: Array) ->
 
 def scan_eligible(table: Array, query: Array, bitmap: Array) -> dict[int, float]:
     """Row to score of every row whose bit is set."""
-    vectors = np.asarray(table, dtype=np.float64)
+    vectors = np.asarray(table, dtype=np.float64)[:, : len(query)]
     return {row: float(vectors[row] @ query) for row, member in enumerate(mask_of(bitmap)[: len(vectors)]) if member}

@@ -11,7 +11,7 @@ from tests.kernels import naive
 @settings(deadline=None)
 def test_scan_matches_the_oracle(seed: int, item_count: int, dim: int) -> None:
     rng = np.random.default_rng(seed)
-    table = rng.standard_normal((item_count, dim)).astype(np.float32)
+    table = rng.standard_normal((item_count, dim + 2)).astype(np.float32)
     query = rng.standard_normal(dim).astype(np.float32)
     # One byte more than needed, and bits past the last item.
     bitmap = rng.integers(0, 256, item_count // 8 + 1).astype(np.uint8)

@@ -94,9 +94,31 @@ def test_parameters_that_do_not_parse_are_refused(built: tuple[Path, IndexParame
         FaissIndex.open(built[0], {**recorded, "surprise": 1})
 
 
-def test_item_vectors_of_another_shape_are_refused(built: tuple[Path, IndexParameters]) -> None:
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        np.ones((ITEM_COUNT, DIM - 1), np.float32),
+        np.ones((ITEM_COUNT + 1, DIM), np.float32),
+        np.ones((ITEM_COUNT, DIM), np.float64),
+        np.ones((ITEM_COUNT, 2 * DIM), np.float32)[:, :DIM],
+    ],
+    ids=["narrow", "long", "float64", "strided"],
+)
+def test_item_vectors_that_do_not_fit_are_refused(built: tuple[Path, IndexParameters], vectors: np.ndarray) -> None:
     with pytest.raises(BundleError, match="does not go with item vectors"):
-        FaissIndex.open(built[0], built[1], np.ones((ITEM_COUNT, DIM + 1), np.float32))
+        FaissIndex.open(*built, vectors)
+
+
+def test_item_vectors_may_be_the_first_columns_of_a_wider_table(built: tuple[Path, IndexParameters]) -> None:
+    vectors, queries = clustered(ITEM_COUNT, DIM, query_count=20, seed=0)
+    table = np.hstack([vectors, np.full((ITEM_COUNT, 3), np.nan, np.float32)])
+    few = np.zeros(ITEM_COUNT // 8, np.uint8)
+    few[::40] = 0b100001
+    rows, scores = FaissIndex.open(*built, table).search(queries[0], 5, few)
+    eligible = np.flatnonzero(np.unpackbits(few, bitorder="little"))
+    expected = eligible[np.argsort(-(vectors[eligible] @ queries[0]))[:5]]
+    assert rows.tolist() == expected.tolist()
+    np.testing.assert_allclose(scores, vectors[expected] @ queries[0], atol=1e-5)
 
 
 @pytest.mark.parametrize(("rows", "complaint"), [([0, 1, 1], "exactly once"), ([0, 1, 7], "rows that do not exist")])
