@@ -85,7 +85,7 @@ def build_index(
         target_recall: the share of the exact top k that a search is to find, in (0, 1].
         k: depth of that recall.
         seed: of sampling and k-means; the same input, seed and thread count give the same index.
-        threads: OpenMP threads, 0 for one a core.
+        threads: OpenMP threads; 0 leaves OpenMP's setting, by default one a core.
         progress: called with (done, total, message) after each step.
         exact_below: the item count from which the index is partitioned.
 
