@@ -105,7 +105,7 @@ def load_model(path: Path, config: EngineConfig) -> ServingModel:
     warm_up()
     model = ServingModel(
         bundle=bundle,
-        index=FaissIndex.open(path / INDEX_FILE, bundle.manifest.index),
+        index=FaissIndex.open(path / INDEX_FILE, bundle.manifest.index, bundle.item_table),
         ranker=OnnxRanker(path / RANKER_FILE, schema, bundle.item_table, bundle.item_dynamic),
         encoder=ContextEncoder(schema),
         eligibility=Eligibility(bundle.items, list(config.surfaces)),

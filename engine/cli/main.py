@@ -26,6 +26,7 @@ app.command()(demo)
 
 def run() -> None:
     """Entry point of the console script."""
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         app()
