@@ -30,7 +30,7 @@ class TwoTowerConfig(_Section):
     layers: int = Field(2, ge=1, le=8)
     heads: int = Field(2, ge=1, le=16)
     dropout: float = Field(0.2, ge=0, lt=1)
-    id_dropout: float = Field(0.1, ge=0, le=1)
+    id_dropout: float = Field(0.2, ge=0, le=1)
     negatives: int = Field(500, ge=1)
     # Sequence positions a step, padding included: 16 full windows by default, more of shorter ones.
     batch_positions: int = Field(1600, ge=1)
@@ -48,9 +48,9 @@ class RankerConfig(_Section):
     cross_rank: int = Field(32, ge=1)
     hidden: tuple[int, ...] = (128, 64)
     epochs: int = Field(10, ge=1)
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
     top_negatives: int = Field(40, ge=0, description="the first ones that retrieval brings")
     retrieved_negatives: int = Field(50, ge=0, description="sampled from the rest of what it brings")
     random_negatives: int = Field(10, ge=0, description="sampled from the catalogue")
@@ -61,7 +61,7 @@ class RankerConfig(_Section):
     candidate_count: int = Field(1000, ge=10, description="retrieved per example, the pool of hard negatives")
     # Stops when this many epochs in a row bring nothing on held-out users.
     patience: int = Field(3, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
     stale_share: float = Field(0.5, ge=0, le=1, description="examples trained on counts that stand still")
     held_out_users: float = Field(0.1, gt=0, lt=1)
 

@@ -81,8 +81,9 @@ def build_examples(
 ) -> Examples:
     """Put candidates beside each moment of the split, with features as of that moment.
 
-    Negatives are `retrieved_negatives` of the `candidate_count` items that retrieval brings first, and
-    `random_negatives` of the catalogue; none of them is an item that the user ever has an event on.
+    Negatives come from the `candidate_count` items that retrieval brings: the first `top_negatives`, where the order
+    matters most, and `retrieved_negatives` sampled from the rest; then `random_negatives` from the whole catalogue.
+    None of them is an item that the user ever has an event on.
 
     Args:
         retrieval, collaborative: models trained on `split.head` alone.
@@ -95,7 +96,7 @@ def build_examples(
     ever = _EverUsed.of(split.histories, dataset.item_count)
     item_vectors = retrieval.item_vectors
     pool_size = min(config.candidate_count, dataset.item_count)
-    retrieved_rows, retrieved_valid, pools, found = [], [], [], []
+    retrieved_rows, retrieved_weights, found = [], [], []
     chunk = max(1, _CHUNK_FLOATS // max(1, dataset.item_count))
     for begin in range(0, len(split), chunk):
         part = slice(begin, begin + chunk)
@@ -104,22 +105,19 @@ def build_examples(
         positive_scores = scores[np.arange(len(positives)), positives]
         ever.mask(scores, split.states.users[part], -np.inf)
         found.append((scores > positive_scores[:, None]).sum(axis=1) < pool_size)
-        pool = np.argpartition(-scores, pool_size - 1, axis=1)[:, :pool_size]
-        in_pool = np.isfinite(np.take_along_axis(scores, pool, axis=1))
-        chosen, chosen_valid = _sample(pool, in_pool, config.retrieved_negatives, rng)
+        chosen, weights = _sample_pool(scores, pool_size, config.top_negatives, config.retrieved_negatives, rng)
         retrieved_rows.append(chosen)
-        retrieved_valid.append(chosen_valid)
-        pools.append(in_pool.sum(axis=1))
+        retrieved_weights.append(weights)
     random_rows = rng.integers(0, dataset.item_count, (len(split), config.random_negatives))
     random_valid = ~ever.contains(split.states.users[:, None], random_rows)
 
-    valid = np.concatenate([np.ones((len(split), 1), np.bool_), *[np.concatenate(retrieved_valid)], random_valid], 1)
     rows = np.concatenate([split.positives[:, None], np.concatenate(retrieved_rows), random_rows], axis=1)
-    sampled = np.concatenate(retrieved_valid)
-    share = np.concatenate(pools) / np.maximum(sampled.sum(axis=1), 1)
+    weights = np.concatenate(retrieved_weights)
     stands_for = np.zeros(rows.shape, np.float32)
     stands_for[:, 0] = 1.0
-    stands_for[:, 1 : 1 + sampled.shape[1]] = sampled * share[:, None]
+    stands_for[:, 1 : 1 + weights.shape[1]] = weights
+    valid = stands_for > 0
+    valid[:, 1 + weights.shape[1] :] = random_valid
     return Examples(
         users=split.states.users,
         inputs=inputs,
@@ -166,16 +164,32 @@ def _codes(split: RankerSplit, demographics: Int64Array) -> Int64Array:
     return np.stack([by_name[name] for name in CODE_FEATURES], axis=1).astype(np.int64)
 
 
-def _sample(
-    pool: Int64Array, in_pool: npt.NDArray[np.bool_], count: int, rng: np.random.Generator
-) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
-    """`count` (or all) members of each row's pool without replacement; the second array is false where padded."""
-    count = min(count, pool.shape[1])
-    if count == 0:
-        return np.empty((len(pool), 0), np.int64), np.empty((len(pool), 0), np.bool_)
-    lottery = np.where(in_pool, rng.random(pool.shape), np.inf)
-    drawn = np.argpartition(lottery, count - 1, axis=1)[:, :count]
-    return np.take_along_axis(pool, drawn, axis=1), np.take_along_axis(in_pool, drawn, axis=1)
+def _sample_pool(
+    scores: Float32Array, pool_size: int, top: int, others: int, rng: np.random.Generator
+) -> tuple[Int64Array, Float32Array]:
+    """The `top` best of each row's pool, then `others` of the rest of it without replacement.
+
+    Args:
+        scores: float32 (n, items), -inf where an item is out of the question; a row's pool is its pool_size best.
+
+    Returns:
+        rows int64 (n, top + others), fewer when the pool has fewer, and how many of the pool each stands for,
+        float32, 0 where padded.
+    """
+    pool = np.argpartition(-scores, pool_size - 1, axis=1)[:, :pool_size]
+    pool_scores = np.take_along_axis(scores, pool, axis=1)
+    order = np.argsort(-pool_scores, axis=1, kind="stable")
+    pool = np.take_along_axis(pool, order, axis=1)
+    usable = np.isfinite(np.take_along_axis(pool_scores, order, axis=1))
+    top = min(top, pool_size)
+    others = min(others, pool_size - top)
+    lottery = np.where(usable, rng.random(pool.shape), 2.0)
+    lottery[:, :top] = -1.0
+    drawn = np.argsort(lottery, axis=1, kind="stable")[:, : top + others]
+    weights = np.take_along_axis(usable, drawn, axis=1).astype(np.float32)
+    rest = usable[:, top:].sum(axis=1, keepdims=True)
+    weights[:, top:] *= rest / np.maximum(weights[:, top:].sum(axis=1, keepdims=True), 1.0)
+    return np.take_along_axis(pool, drawn, axis=1), weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,9 +86,9 @@ def export_network(
             dynamo=False,
         )
     served = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(["click"], inputs)[0]
-    request = [torch.from_numpy(inputs[name]) for name in ("query", "collaborative", "dense", "codes")]
+    gathered = (sample.query, sample.collaborative, sample.dense, sample.codes, item_table[rows], item_dynamic[rows])
     with torch.no_grad():
-        logits = network.tiled(*request, torch.from_numpy(item_table[rows]), torch.from_numpy(item_dynamic[rows]))
+        logits = network.tiled(*map(torch.from_numpy, gathered))
         wanted = network.click_probability(logits).numpy()
     difference = float(np.abs(served - wanted).max())
     if not difference <= _TOLERANCE:

@@ -101,12 +101,14 @@ class RankerFeatures(nn.Module):
     def item(
         self, query: Tensor, collaborative: Tensor, dense: Tensor, items: Tensor, dynamic: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The item block (B, N, item_dim) and, unclipped, the retrieval score (B, N, 1).
+        """The item block (B, N, item_dim) and, unclipped, the logarithm of the retrieval score (B, N, 1).
 
-        From the request and the candidates' table rows (B, N, K) and live counts (B, N, D).
+        From the request and the candidates' table rows (B, N, K) and live counts (B, N, D). The logarithm (odd, so
+        that it keeps the order) tames the long tail of a matrix factorization's scores, tens of deviations above the
+        mean, which no bounded correction could put right.
         """
         raw = self.raw_item(query, collaborative, dense, items, dynamic)
-        return self.item_scale(raw), raw[:, :, :1]
+        return self.item_scale(raw), _symmetric_log(raw[:, :, :1])
 
     def raw_item(self, query: Tensor, collaborative: Tensor, dense: Tensor, items: Tensor, dynamic: Tensor) -> Tensor:
         """The candidates' features before standardizing, in the order of _ITEM_FEATURES."""
@@ -169,6 +171,10 @@ class Standardizer(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         return torch.clamp((values - self.mean) * self.scale, -_CLIP, _CLIP)
+
+
+def _symmetric_log(values: Tensor) -> Tensor:
+    return torch.sign(values) * _log1p(torch.abs(values))
 
 
 def _log1p(values: Tensor) -> Tensor:

@@ -29,13 +29,21 @@ class ExampleBatches:
         self._stale = torch.from_numpy(stale_dynamic)
 
     def logits(self, network: RankerNetwork, positions: np.ndarray, stale: np.ndarray) -> Tensor:
-        """Ranking logits (n, k) of the examples at these positions, padding at -inf; stale: bool (n,)."""
+        """Ranking logits (n, k) of the examples at these positions; stale: bool (n,)."""
         part = self.examples.take(positions)
         rows = torch.from_numpy(part.rows)
         dynamic = torch.from_numpy(part.dynamic)
         dynamic = torch.where(torch.from_numpy(stale)[:, None, None], self._stale[rows], dynamic)
-        logits = network(*self.request(part), self._table[rows], dynamic)
-        return logits.masked_fill(~torch.from_numpy(part.valid), -torch.inf)
+        return network(*self.request(part), self._table[rows], dynamic)
+
+    def losses(self, network: RankerNetwork, positions: np.ndarray, stale: np.ndarray) -> Tensor:
+        """-log softmax of the chosen item over its whole pool (n,), each sampled negative counted as often as it
+        stands for others (Bengio & Senecal, 2008).
+        """
+        part = self.examples.take(positions)
+        counts = torch.from_numpy(np.where(part.valid, np.maximum(part.stands_for, 1.0), 0.0))
+        logits = self.logits(network, positions, stale)
+        return torch.logsumexp(logits + torch.log(counts), dim=1) - logits[:, 0]
 
     @staticmethod
     def request(part: Examples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -85,7 +93,7 @@ def fit_network(
         stale[train] = rng.random(len(train)) < config.stale_share
         for begin in range(0, len(order), config.batch_size):
             positions = order[begin : begin + config.batch_size]
-            loss = _listwise(batches.logits(network, positions, stale[positions])).mean()
+            loss = batches.losses(network, positions, stale[positions]).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -101,11 +109,6 @@ def fit_network(
     return losses
 
 
-def _listwise(logits: Tensor) -> Tensor:
-    """-log softmax of each row's first entry."""
-    return torch.logsumexp(logits, dim=1) - logits[:, 0]
-
-
 @torch.no_grad()
 def _loss_of(
     network: RankerNetwork, batches: ExampleBatches, positions: np.ndarray, stale: np.ndarray, config: RankerConfig
@@ -114,5 +117,5 @@ def _loss_of(
     total = 0.0
     for begin in range(0, len(positions), config.batch_size):
         part = positions[begin : begin + config.batch_size]
-        total += float(_listwise(batches.logits(network, part, stale[part])).sum())
+        total += float(batches.losses(network, part, stale[part]).sum())
     return total / len(positions)

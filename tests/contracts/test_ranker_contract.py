@@ -1,0 +1,78 @@
+"""What every ranker promises. ONNX Runtime is the one there is; a new one joins the fixture."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from engine.adapters.onnx_ranker import OnnxRanker
+from engine.stages.rank import Ranker
+from engine.training.ranker.train import export_ranker
+from engine.types import RankingContext
+from tests.engine.training.ranker import small
+
+
+@pytest.fixture(scope="module", params=["onnx"])
+def ranker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ranker:
+    assert request.param == "onnx"
+    path = tmp_path_factory.mktemp("ranker") / "ranker.onnx"
+    table, dynamic = small.tables()
+    export_ranker(small.ranker(), table, dynamic, path)
+    return OnnxRanker(path, small.ranker().schema, table, dynamic)
+
+
+def context(position: int) -> RankingContext:
+    sample = small.ranker().sample
+    return RankingContext(
+        sample.query[position], sample.collaborative[position], sample.dense[position], sample.codes[position]
+    )
+
+
+def some_rows(seed: int, count: int = 100) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(small.world().item_count)[:count]
+
+
+def test_scores_are_probabilities(ranker: Ranker) -> None:
+    scores = ranker.score(context(0), some_rows(0))
+    assert scores.dtype == np.float32
+    assert scores.shape == (100,)
+    assert (scores > 0).all()
+    assert (scores < 1).all()
+    assert np.ptp(scores) > 0
+
+
+def test_no_candidates_no_scores(ranker: Ranker) -> None:
+    scores = ranker.score(context(0), np.empty(0, np.int64))
+    assert scores.dtype == np.float32
+    assert scores.shape == (0,)
+
+
+def test_a_candidate_scores_the_same_alone_and_in_any_company(ranker: Ranker) -> None:
+    rows = some_rows(1)
+    together = ranker.score(context(1), rows)
+    alone = [ranker.score(context(1), rows[i : i + 1])[0] for i in range(len(rows))]
+    np.testing.assert_allclose(together, alone, rtol=1e-4)
+    shuffled = np.random.default_rng(2).permutation(len(rows))
+    np.testing.assert_allclose(ranker.score(context(1), rows[shuffled]), together[shuffled], rtol=1e-4)
+
+
+def test_the_same_request_twice_gives_the_same_scores(ranker: Ranker) -> None:
+    first = ranker.score(context(2), some_rows(3))
+    kept = first.copy()
+    ranker.score(context(3), some_rows(4))
+    np.testing.assert_array_equal(ranker.score(context(2), some_rows(3)), kept)
+    np.testing.assert_array_equal(first, kept)  # no call writes into an earlier one's answer
+
+
+def test_read_only_rows_are_fine(ranker: Ranker) -> None:
+    rows = some_rows(5)
+    rows.flags.writeable = False
+    assert len(ranker.score(context(0), rows)) == len(rows)
+
+
+def test_concurrent_scores_equal_serial_ones(ranker: Ranker) -> None:
+    requests = [(context(i % 16), some_rows(i, 20 + i)) for i in range(64)]
+    serial = [ranker.score(*request) for request in requests]
+    with ThreadPoolExecutor(8) as pool:
+        for found, expected in zip(pool.map(lambda request: ranker.score(*request), requests), serial, strict=True):
+            np.testing.assert_array_equal(found, expected)

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from engine.features.context import ContextEncoder
+from engine.features.profile import ItemStats
+from engine.features.schema import ITEM_DYNAMIC
+from engine.training.ranker.examples import Examples, build_examples
+from engine.training.ranker.item_table import item_popularity
+from engine.types import Demographics
+from tests.engine.training.ranker.small import CONFIG, head_model, ranker, split, tables, world
+
+
+@pytest.fixture(scope="module")
+def examples() -> Examples:
+    stats = ItemStats.from_tables(ranker().schema, *tables())
+    popularity = item_popularity(world())
+    return build_examples(world(), split(), head_model(), head_model(), stats, popularity, CONFIG, seed=0)
+
+
+def test_the_chosen_item_comes_first_and_no_negative_is_an_item_of_its_user(examples: Examples) -> None:
+    histories = world().histories()
+    np.testing.assert_array_equal(examples.rows[:, 0], split().positives)
+    assert examples.valid[:, 0].all()
+    for user, rows, valid in zip(examples.users, examples.rows, examples.valid, strict=True):
+        own = histories.rows[histories.offsets[user] : histories.offsets[user + 1]]
+        assert not np.isin(rows[1:][valid[1:]], own).any()
+
+
+def test_sampled_negatives_stand_for_the_whole_pool(examples: Examples) -> None:
+    retrieved = slice(1, 1 + CONFIG.top_negatives + CONFIG.retrieved_negatives)
+    np.testing.assert_allclose(examples.stands_for[:, retrieved].sum(axis=1), CONFIG.candidate_count, rtol=1e-5)
+    np.testing.assert_array_equal(examples.stands_for[:, retrieved.stop :], 0)
+    for rows in examples.rows[:, retrieved]:
+        assert len(np.unique(rows)) == len(rows)
+
+
+def test_the_first_negatives_are_what_retrieval_puts_first(examples: Examples) -> None:
+    scores = examples.inputs.query @ head_model().item_vectors.T
+    histories = world().histories()
+    for row, user in enumerate(examples.users):
+        scores[row, histories.rows[histories.offsets[user] : histories.offsets[user + 1]]] = -np.inf
+    best = np.argsort(-scores, axis=1)[:, : CONFIG.top_negatives]
+    for found, expected in zip(examples.rows[:, 1 : 1 + CONFIG.top_negatives], best, strict=True):
+        assert set(found) == set(expected)
+
+
+def test_popularity_is_as_of_the_moment(examples: Examples) -> None:
+    events = world().interactions
+    assert examples.dynamic.shape == (*examples.rows.shape, len(ITEM_DYNAMIC))
+    for i in range(0, len(examples), 17):
+        before = events.timestamps_ms < split().moments_ms[i]
+        counts = np.bincount(events.rows[before], minlength=world().item_count)[examples.rows[i]]
+        np.testing.assert_allclose(examples.dynamic[i, :, -1], np.log1p(counts), rtol=1e-5)
+
+
+def test_codes_are_those_that_serving_computes(examples: Examples) -> None:
+    encoder = ContextEncoder(ranker().schema)
+    for codes, moment_ms in zip(examples.inputs.codes, split().moments_ms, strict=True):
+        np.testing.assert_array_equal(codes, encoder.codes(Demographics(), "", "", "", int(moment_ms)))
+
+
+def test_dense_is_what_serving_computes(examples: Examples) -> None:
+    encoder = ContextEncoder(ranker().schema)
+    for dense, moment_ms in zip(examples.inputs.dense, split().moments_ms, strict=True):
+        np.testing.assert_allclose(dense, encoder.dense(dense[:-1], int(moment_ms)), rtol=1e-6)

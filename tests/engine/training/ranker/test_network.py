@@ -1,0 +1,74 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from engine.training.ranker.network import RankerNetwork
+from tests.engine.training.ranker.small import CONFIG, arguments, head_model, ranker, scrambled, tables, world
+
+ROWS = np.random.default_rng(0).integers(0, 120, (16, 40))
+
+
+def test_forward_is_the_tiled_network() -> None:
+    network = scrambled(ranker().schema)
+    inputs = arguments(ranker().sample, ROWS)
+    with torch.no_grad():
+        torch.testing.assert_close(network(*inputs), network.tiled(*inputs), rtol=1e-4, atol=1e-4)
+
+
+def test_an_untrained_network_keeps_the_order_of_retrieval() -> None:
+    network = RankerNetwork(ranker().schema, CONFIG).eval()
+    network.features.use_spaces(head_model().item_vectors, head_model().item_vectors)
+    rows = np.tile(np.arange(world().item_count), (16, 1))
+    with torch.no_grad():
+        logits = network(*arguments(ranker().sample, rows)).numpy()
+    scores = ranker().sample.query @ head_model().item_vectors.T
+    assert np.ptp(scores, axis=1).min() > 0
+    for found, expected in zip(logits, scores, strict=True):
+        assert (np.diff(found[np.argsort(expected)]) >= 0).all()
+
+
+def test_the_order_of_candidates_does_not_matter() -> None:
+    network = scrambled(ranker().schema)
+    shuffled = np.random.default_rng(1).permutation(ROWS.shape[1])
+    with torch.no_grad():
+        straight = network(*arguments(ranker().sample, ROWS))
+        torch.testing.assert_close(network(*arguments(ranker().sample, ROWS[:, shuffled])), straight[:, shuffled])
+
+
+def test_another_basis_and_scale_of_the_spaces_changes_nothing() -> None:
+    network = scrambled(ranker().schema)
+    inputs = arguments(ranker().sample, ROWS)
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))[0]
+    query, collaborative, dense, codes, items, dynamic = inputs
+    turned_items = torch.cat([3.0 * items[:, :, :8] @ turn, 0.5 * items[:, :, 8:16] @ turn, items[:, :, 16:]], dim=2)
+    vectors = torch.from_numpy(tables()[0][:, :8]) @ turn
+    successor = copy.deepcopy(network)
+    successor.features.use_spaces((3.0 * vectors).numpy(), (0.5 * vectors).numpy())
+    with torch.no_grad():
+        torch.testing.assert_close(
+            successor(0.1 * query @ turn, 7.0 * collaborative @ turn, dense, codes, turned_items, dynamic),
+            network(*inputs),
+            rtol=1e-3,
+            atol=1e-3,
+        )
+
+
+def test_a_user_without_vectors_gets_finite_scores() -> None:
+    query, collaborative, *rest = arguments(ranker().sample, ROWS)
+    with torch.no_grad():
+        assert torch.isfinite(scrambled(ranker().schema)(query * 0, collaborative * 0, *rest)).all()
+
+
+@pytest.mark.parametrize("position", range(6))
+def test_every_input_reaches_the_score(position: int) -> None:
+    network = scrambled(ranker().schema)
+    changed = arguments(ranker().sample, ROWS)
+    with torch.no_grad():
+        straight = network(*changed)
+        if position == 3:  # of the codes, all but the hour and the weekday are unknown in this world
+            changed[3][:, -2:] = torch.tensor([24, 7]) + 1 - changed[3][:, -2:]
+        else:
+            changed[position] = changed[position].flip(0)
+        assert not torch.allclose(network(*changed), straight)
