@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from engine.training.als import train_als
 from engine.training.config import AlsConfig
+from engine.training.ranker.examples import RequestInputs
 from engine.training.ranker.split import split_for_ranker
 from engine.training.ranker.train import export_ranker, train_ranker
 from tests.engine.training.ranker.small import CONFIG, arguments, head_model, ranker, split, tables, world
@@ -38,6 +40,14 @@ def test_too_few_users_leave_the_ranker_at_the_order_of_retrieval(tmp_path: Path
     assert not model.network.tower.out.weight.any()
 
 
+def serving_inputs(sample: RequestInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
+    table, dynamic = tables()
+    return {
+        "query": sample.query, "collaborative": sample.collaborative, "dense": sample.dense, "codes": sample.codes,
+        "rows": rows, "item_table": table, "item_dynamic": dynamic,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("batch", "candidates"), [(1, 1), (1, 120), (5, 33)])
 def test_the_exported_graph_is_the_network_at_every_size(tmp_path: Path, batch: int, candidates: int) -> None:
     table, dynamic = tables()
@@ -45,18 +55,27 @@ def test_the_exported_graph_is_the_network_at_every_size(tmp_path: Path, batch: 
     assert export_ranker(ranker(), table, dynamic, path) <= 1e-4
     sample = ranker().sample.take(np.arange(batch))
     rows = np.random.default_rng(0).integers(0, len(table), (batch, candidates))
-    served = ort.InferenceSession(str(path)).run(
-        ["click"],
-        {
-            "query": sample.query, "collaborative": sample.collaborative, "dense": sample.dense,
-            "codes": sample.codes, "rows": rows, "item_table": table, "item_dynamic": dynamic,
-        },
-    )[0]  # fmt: skip
+    served = ort.InferenceSession(str(path)).run(["click"], serving_inputs(sample, rows))[0]
     network = ranker().network
     with torch.no_grad():
         wanted = network.click_probability(network.tiled(*arguments(sample, rows))).numpy()
     assert served.shape == (batch, candidates)
     np.testing.assert_allclose(served, wanted, atol=1e-4, rtol=1e-3)
+
+
+def test_rare_clicks_keep_their_order(tmp_path: Path) -> None:
+    rare = copy.deepcopy(ranker())
+    rare.network.calibration.copy_(torch.tensor([1.0, -16.0]))
+    table, dynamic = tables()
+    path = tmp_path / "ranker.onnx"
+    export_ranker(rare, table, dynamic, path)
+    sample = rare.sample.take(np.arange(1))
+    rows = np.arange(len(table))[None]
+    served = ort.InferenceSession(str(path)).run(["click"], serving_inputs(sample, rows))[0]
+    with torch.no_grad():
+        logits = rare.network(*arguments(sample, rows)).numpy()[0]
+    assert served.max() < 1e-4
+    np.testing.assert_allclose(np.log(served[0]), logits - 16.0, atol=1e-3)
 
 
 def test_the_graph_never_repeats_the_user_beside_the_candidates(tmp_path: Path) -> None:
