@@ -31,8 +31,8 @@ class UserTower(nn.Module):
         self.window = window
         self.event_types = _small_embedding(len(EventType), dim)
         self.gaps = _small_embedding(_TIME_BUCKETS, dim)
-        self.distance_bias = nn.Parameter(torch.zeros(heads, window))
-        self.time_bias = nn.Parameter(torch.zeros(heads, _TIME_BUCKETS))
+        self.distance_bias = nn.Parameter(torch.zeros(window, heads))
+        self.time_bias = nn.Parameter(torch.zeros(_TIME_BUCKETS, heads))
         # Code 0, unknown, adds nothing; the others start there and learn only from people who have them.
         self.demographics = nn.ModuleList(nn.Embedding(size, dim, padding_idx=0) for size in demographic_sizes)
         for embedding in self.demographics:
@@ -68,10 +68,11 @@ class UserTower(nn.Module):
         steps = torch.arange(valid.shape[1])
         distance = steps[:, None] - steps[None, :]
         elapsed = time_buckets(ages_s[:, None, :] - ages_s[:, :, None])
-        learned = self.distance_bias[:, distance.clamp(min=0)] + self.time_bias[:, elapsed].transpose(0, 1)
+        # F.embedding and not an index: the gradient of an index adds up in whatever order the threads come.
+        learned = F.embedding(distance.clamp(min=0), self.distance_bias) + F.embedding(elapsed, self.time_bias)
         # An event sees itself even where padded: a row with nothing to attend to would be NaN.
         visible = (distance >= 0) & valid[:, None, :] | (distance == 0)
-        return learned.masked_fill(~visible.unsqueeze(1), _MASKED)
+        return learned.permute(0, 3, 1, 2).masked_fill(~visible.unsqueeze(1), _MASKED)
 
 
 class _Block(nn.Module):
