@@ -1,15 +1,19 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.sparse
 from implicit.cpu.als import AlternatingLeastSquares
 
+from engine.data.build import load_dataset
 from engine.data.dataset import Dataset
+from engine.data.movielens import import_movielens
 from engine.errors import DataError
 from engine.features.fold_in import fold_in
 from engine.features.history import Histories, HistoryStates
 from engine.training.als import train_als
 from engine.training.config import AlsConfig
-from tests.engine.training.worlds import hit_rate, taste_world, without_last
+from tests.engine.training.worlds import hit_rate, taste_world, unseen_hit_rate, without_last
 
 CONFIG = AlsConfig(dim=8, iterations=10, alpha=4.0)
 
@@ -101,3 +105,15 @@ def test_fold_in_ignores_the_future_and_handles_no_past(world: Dataset) -> None:
     np.testing.assert_allclose(fold_in(vectors, past, past.latest(), 2.0, 0.1), whole, atol=1e-5)
     none = HistoryStates(np.arange(3), np.zeros(3, np.int64))
     np.testing.assert_array_equal(fold_in(vectors, histories, none, 2.0, 0.1), np.zeros((3, 8)))
+
+
+@pytest.mark.shared_data
+def test_reaches_the_reference_on_real_ratings(shared_data: Path, tmp_path: Path) -> None:
+    """Leave-one-out HR@50 on ml-latest-small: the library itself has 0.254, with a standard error of 0.018."""
+    import_movielens(shared_data / "ml-latest-small", tmp_path)
+    dataset = load_dataset(tmp_path)
+    training, targets = without_last(dataset)
+    model = train_als(training, AlsConfig(), seed=1, threads=1)
+    histories = training.histories()
+    queries = model.user_vectors(histories, histories.latest(), training.demographic_codes())
+    assert unseen_hit_rate(queries, model.item_vectors, training, targets, 50) > 0.254 - 0.018

@@ -88,3 +88,14 @@ def hit_rate(scores: np.ndarray, targets: np.ndarray, k: int) -> float:
     """Share of rows of scores (n, items) whose target is among the k highest."""
     better = (scores > np.take_along_axis(scores, targets[:, None], axis=1)).sum(axis=1)
     return float((better < k).mean())
+
+
+def unseen_hit_rate(
+    queries: np.ndarray, item_vectors: np.ndarray, training: Dataset, targets: np.ndarray, k: int
+) -> float:
+    """hit_rate of latest-state queries (users, dim) over the items that are not in the user's training history."""
+    scores = queries @ item_vectors.T
+    histories = training.histories()
+    users = np.repeat(np.arange(training.user_count), histories.lengths())
+    scores[users, histories.rows] = -np.inf
+    return hit_rate(scores, targets, k)
