@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from engine.data.dataset import Dataset
+from engine.errors import DataError
 from engine.features.context import MS_PER_DAY
 from engine.features.profile import PROFILE, ItemStats
 from engine.features.schema import FeatureSchema
@@ -66,11 +67,16 @@ def train_ranker(
         progress: called after each epoch.
 
     Returns:
-        The model. When the tail has examples of fewer than four users it is left untrained, which keeps retrieval's
-        order.
+        The model. When the tail has examples of fewer than four users, or retrieval brought none of their items, it
+        is left untrained, which keeps retrieval's order.
+
+    Raises:
+        DataError: no user has two events on different items, so that there is no example at all.
 
     Cost: one exact search of the catalogue an example, then epochs * examples * candidates through the network.
     """
+    if len(split) == 0:
+        raise DataError("the ranker needs users with events on two items or more; the data has none")
     epoch_ms = _epoch_ms(dataset)
     table, columns = build_item_table(dataset, retrieval.item_vectors, collaborative.item_vectors, epoch_ms)
     schema = FeatureSchema(
@@ -92,7 +98,9 @@ def train_ranker(
     examples = build_examples(dataset, split, retrieval, collaborative, stats, item_popularity(dataset), config, seed)
     sample = examples.inputs.take(np.arange(min(len(examples), _SAMPLED_REQUESTS)))
     fitting, stopping, calibrating, testing = _by_user(examples.users, config.held_out_users, seed)
-    if len(testing) == 0:
+    # Where retrieval did not bring the chosen item, serving could not have ranked it.
+    fitting, stopping = fitting[examples.retrieved[fitting]], stopping[examples.retrieved[stopping]]
+    if min(map(len, (fitting, stopping, calibrating, testing))) == 0:
         return RankerModel(network, schema, RankerReport(len(examples), _share(examples), (), None), sample)
     batches = ExampleBatches(examples, table, stale)
     losses = fit_network(network, batches, fitting, stopping, config, seed, progress)

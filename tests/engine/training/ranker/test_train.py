@@ -7,6 +7,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
+from engine.errors import DataError
 from engine.training.als import train_als
 from engine.training.config import AlsConfig
 from engine.training.ranker.examples import RequestInputs
@@ -46,6 +47,13 @@ def serving_inputs(sample: RequestInputs, rows: np.ndarray) -> dict[str, np.ndar
         "query": sample.query, "collaborative": sample.collaborative, "dense": sample.dense, "codes": sample.codes,
         "rows": rows, "item_table": table, "item_dynamic": dynamic,
     }  # fmt: skip
+
+
+def test_users_with_one_event_each_are_too_little() -> None:
+    dataset = taste_world(seed=2, user_count=5, length=1)
+    part = split_for_ranker(dataset, CONFIG, seed=0)
+    with pytest.raises(DataError, match="the ranker needs users with events on two items or more"):
+        train_ranker(dataset, part, head_model(), head_model(), CONFIG, seed=0)
 
 
 @pytest.mark.parametrize(("batch", "candidates"), [(1, 1), (1, 120), (5, 33)])
