@@ -79,7 +79,7 @@ async def open_pipeline(config: EngineConfig) -> AsyncIterator[Pipeline]:
             executor = resources.enter_context(
                 ThreadPoolExecutor(config.server.compute_threads or os.cpu_count(), "engine-compute")
             )
-            features = FetchFeatures(store, config.redis.timeout_ms / 1000, config.redis.stale_cache_users)
+            features = FetchFeatures(store, config.redis.timeout_ms / 1000, config.redis.stale_cache_mb << 20)
             yield Pipeline(model, features, config, executor)
         finally:
             await store.close()

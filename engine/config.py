@@ -35,7 +35,7 @@ class RedisConfig(_Section):
     max_connections: int = Field(64, ge=1, le=10_000)
     record_ttl_s: int = Field(7 * 86_400, ge=60, description="how long a published user record lives")
     seen_limit: int = Field(5_000, ge=0, le=100_000, description="most recent seen items kept for a user")
-    stale_cache_users: int = Field(20_000, ge=0, description="last known states kept in memory for when Redis fails")
+    stale_cache_mb: int = Field(64, ge=0, description="memory for last known states, for when Redis fails; 0: none")
 
 
 class BundleConfig(_Section):

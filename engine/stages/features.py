@@ -11,6 +11,9 @@ from engine.types import DegradedReason, UserState
 
 log = logging.getLogger(__name__)
 
+# The objects around a state's arrays.
+_STATE_OVERHEAD_BYTES = 1500
+
 
 class FeatureStore(Protocol):
     """Where user states live."""
@@ -26,10 +29,10 @@ class FetchFeatures:
     Source of the ladder: stored state, last known state, unknown user.
     """
 
-    def __init__(self, store: FeatureStore, timeout_s: float, stale_cache_users: int) -> None:
+    def __init__(self, store: FeatureStore, timeout_s: float, stale_cache_bytes: int) -> None:
         self._store = store
         self._timeout_s = timeout_s
-        self._last_known: LRUCache[tuple[str, int], UserState] = LRUCache(stale_cache_users)
+        self._last_known: LRUCache[tuple[str, int], UserState] = LRUCache(stale_cache_bytes, getsizeof=_size_of)
 
     async def __call__(
         self, user_id: str, generation: int, remaining_s: float
@@ -46,6 +49,14 @@ class FetchFeatures:
             if stale is not None:
                 return stale, DegradedReason.FEATURES_STALE
             return UserState.unknown(), DegradedReason.FEATURES_UNAVAILABLE
-        if self._last_known.maxsize:
+        if _size_of(state) <= self._last_known.maxsize:
             self._last_known[key] = state
         return state, None
+
+
+def _size_of(state: UserState) -> int:
+    """About how many bytes a remembered state takes."""
+    size = _STATE_OVERHEAD_BYTES + state.seen_keys.nbytes + 17 * len(state.session.item_keys)
+    if state.record is not None:
+        size += state.record.embedding.nbytes + state.record.collaborative.nbytes + state.record.profile.nbytes
+    return size

@@ -52,7 +52,7 @@ def model(trained: Trained) -> ServingModel:
 @pytest.fixture(scope="module")
 def pipeline(model: ServingModel) -> Iterator[Pipeline]:
     with ThreadPoolExecutor(2) as executor:
-        yield Pipeline(model, FetchFeatures(UnknownUsers(), 1.0, 10), EngineConfig.load(), executor)
+        yield Pipeline(model, FetchFeatures(UnknownUsers(), 1.0, 1 << 20), EngineConfig.load(), executor)
 
 
 def clock(seconds: float = 60.0) -> RequestClock:
