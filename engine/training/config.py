@@ -34,7 +34,7 @@ class TwoTowerConfig(_Section):
     negatives: int = Field(500, ge=1)
     # Sequence positions a step, padding included: 16 full windows by default, more of shorter ones.
     batch_positions: int = Field(1600, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(8e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     epochs: int = Field(12, ge=1)
     # Training stops at this many sequence positions, however many epochs were asked for: bounds the wall time.
