@@ -24,6 +24,9 @@ def demo(
     from engine.demo.run import run_demo
 
     work.mkdir(parents=True, exist_ok=True)
-    result = run_demo(data, work, once, port, Console())
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    result = run_demo(data, work, once, port, console)
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=1, ensure_ascii=False))

@@ -26,8 +26,9 @@ app.command()(demo)
 
 def run() -> None:
     """Entry point of the console script."""
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # The libraries' own reports of normal work would drown the engine's.
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("engine").setLevel(logging.INFO)
     try:
         app()
     except EngineError as error:

@@ -17,7 +17,10 @@ from rich.progress import (
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
-    """Yields `report(done, total, message)`: one bar a message, on standard error, so that output can be piped."""
+    """Yields `report(done, total, message)`, drawing on standard error, so that output can be piped.
+
+    One bar for each first part of a message; what follows a comma in it ("…, loss 4.2") may change as it goes.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -29,8 +32,9 @@ def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
 
         def report(done: int, total: int, message: str) -> None:
-            if message not in tasks:
-                tasks[message] = progress.add_task(message, total=total)
-            progress.update(tasks[message], completed=done, total=total)
+            name = message.partition(",")[0]
+            if name not in tasks:
+                tasks[name] = progress.add_task(message, total=total)
+            progress.update(tasks[name], completed=done, total=total, description=message)
 
         yield report

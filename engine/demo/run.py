@@ -67,23 +67,39 @@ def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Co
 
 
 def _call(client: RecommendationClient, dataset: Dataset, console: Console) -> dict[str, Any]:
-    # The data may be years old: ask as of its last event, so that ages and hours are those of its time.
-    moment = datetime.datetime.fromtimestamp(int(dataset.interactions.timestamps_ms.max()) / 1000, datetime.UTC)
     titles = dict(zip(dataset.items["item_id"], _labels(dataset.items), strict=True))
-    people = choose_people(dataset)
+    moments = _Moments(dataset)
     shown = []
-    for person in people:
-        response = client.recommend(person.user_id, SURFACE, time=moment, demographics=person.demographics, debug=True)
+    for person in choose_people(dataset):
+        response = client.recommend(
+            person.user_id, SURFACE, time=moments.of(person.user_id), demographics=person.demographics, debug=True
+        )
         shown.append(_describe(person, response, titles, dataset, console))
     known = dataset.users["user_id"].to_list()
-    chosen = np.random.default_rng(0).choice(len(known), TIMED_CALLS)
     calls = []
-    for user in chosen:
-        response = client.recommend(known[user], SURFACE, time=moment, debug=True)
+    for user in np.random.default_rng(0).choice(len(known), TIMED_CALLS):
+        response = client.recommend(known[user], SURFACE, time=moments.of(known[user]), debug=True)
         if response.strategy == pb.STRATEGY_PERSONALIZED:
             calls.append({timing.stage: timing.duration_ms for timing in response.debug.stages})
     show_stages(console, calls)
     return {"recommendations": shown, "stages_ms": summarize_stages(calls)}
+
+
+class _Moments:
+    """When each user asks: a minute after their last event, since the data may be years old."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        events = dataset.interactions
+        self._places = {name: place for place, name in enumerate(dataset.users["user_id"])}
+        self._end_ms = int(events.timestamps_ms.max())
+        self._last_ms = np.full(dataset.user_count, 0, np.int64)
+        np.maximum.at(self._last_ms, events.users, events.timestamps_ms)
+
+    def of(self, user_id: str) -> datetime.datetime:
+        """For somebody unknown, or without events, a minute after everyone's."""
+        place = self._places.get(user_id)
+        last_ms = int(self._last_ms[place]) if place is not None else 0
+        return datetime.datetime.fromtimestamp((last_ms or self._end_ms) / 1000 + 60, datetime.UTC)
 
 
 def _describe(
@@ -91,7 +107,7 @@ def _describe(
 ) -> dict[str, Any]:
     history = _history(person.user_id, dataset)
     strategy = pb.Strategy.Name(response.strategy).removeprefix("STRATEGY_").lower()
-    items = [
+    items: list[dict[str, Any]] = [
         {
             "position": item.position,
             "item_id": item.item_id,
@@ -103,8 +119,10 @@ def _describe(
     ]
     about = ", ".join(value for value in asdict(person.demographics).values() if value)
     heading = f"{person.user_id} ({person.kind}{', ' + about if about else ''}): {strategy}"
-    lines = [f"{item['title']}  {item['score']:.4f} {item['source']}" for item in items[:SHOWN]]
-    show_slate(console, heading, [titles[item_id] for item_id in history[:SHOWN]], lines)
+    slate = [
+        (titles[item.item_id], item.score, entry["source"]) for item, entry in zip(response.items, items, strict=True)
+    ]
+    show_slate(console, heading, [titles[item_id] for item_id in history[:SHOWN]], slate[:SHOWN])
     return {
         "user_id": person.user_id,
         "kind": person.kind,

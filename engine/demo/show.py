@@ -14,15 +14,17 @@ BUDGETS_MS: dict[str, tuple[tuple[str, ...], float]] = {
 }
 
 
-def show_slate(console: Console, title: str, history: list[str], slate: list[str]) -> None:
-    """One person's history beside their recommendations."""
-    table = Table(title=title, title_justify="left", show_lines=False, expand=False)
-    table.add_column("what they did last", max_width=48, no_wrap=True)
-    table.add_column("what the engine recommends", max_width=72, no_wrap=True)
+def show_slate(console: Console, title: str, history: list[str], slate: list[tuple[str, float, str]]) -> None:
+    """One person's latest items beside their recommendations: (label, score, source) each."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("what they did last", width=48, no_wrap=True)
+    table.add_column("what the engine recommends", width=48, no_wrap=True)
+    table.add_column("score", justify="right")
+    table.add_column("source")
     for position in range(max(len(history), len(slate))):
-        table.add_row(
-            history[position] if position < len(history) else "", slate[position] if position < len(slate) else ""
-        )
+        before = history[position] if position < len(history) else ""
+        label, score, source = slate[position] if position < len(slate) else ("", float("nan"), "")
+        table.add_row(before, label, f"{score:.4f}" if label else "", source)
     console.print(table)
 
 
