@@ -14,6 +14,8 @@ from engine.types import Float32Array
 
 # Examples that the features' means and deviations are taken from.
 _MEASURED = 2000
+# Weight of the anchor beside the ranking loss: small, since it is there for the offset alone.
+_ANCHOR = 0.05
 
 
 class ExampleBatches:
@@ -37,13 +39,28 @@ class ExampleBatches:
         return network(*self.request(part), self._table[rows], dynamic)
 
     def losses(self, network: RankerNetwork, positions: np.ndarray, stale: np.ndarray) -> Tensor:
-        """-log softmax of the chosen item over its whole pool (n,), each sampled negative counted as often as it
-        stands for others (Bengio & Senecal, 2008).
+        """(n,): -log softmax of the chosen item over its whole pool, plus an anchor of the pool's sum.
+
+        Each sampled negative counts as often as it stands for others (Bengio & Senecal, 2008). The softmax leaves
+        each request a free offset; pulling the log of the pool's sum to zero makes exp(logit) the probability itself,
+        comparable between requests, which is what calibration builds on.
         """
+        log_sum, chosen = self._log_sum_and_chosen(network, positions, stale)
+        return log_sum - chosen + _ANCHOR * log_sum**2
+
+    @torch.no_grad()
+    def centre(self, network: RankerNetwork, positions: np.ndarray, stale: np.ndarray) -> None:
+        """Start the logits where the anchor wants them, on average; the order does not change."""
+        log_sum, _ = self._log_sum_and_chosen(network, positions, stale)
+        network.tower.out.bias -= log_sum.mean()
+
+    def _log_sum_and_chosen(
+        self, network: RankerNetwork, positions: np.ndarray, stale: np.ndarray
+    ) -> tuple[Tensor, Tensor]:
         part = self.examples.take(positions)
         counts = torch.from_numpy(np.where(part.valid, np.maximum(part.stands_for, 1.0), 0.0))
         logits = self.logits(network, positions, stale)
-        return torch.logsumexp(logits + torch.log(counts), dim=1) - logits[:, 0]
+        return torch.logsumexp(logits + torch.log(counts), dim=1), logits[:, 0]
 
     @staticmethod
     def request(part: Examples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -83,7 +100,9 @@ def fit_network(
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     stale = rng.random(len(batches.examples)) < config.stale_share
-    batches.measure(network, rng.permutation(train)[:_MEASURED], stale[rng.permutation(train)[:_MEASURED]])
+    measured = rng.permutation(train)[:_MEASURED]
+    batches.measure(network, measured, stale[measured])
+    batches.centre(network, measured, stale[measured])
     optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     losses = [_loss_of(network, batches, held_out, stale, config)]
     best = copy.deepcopy(network.state_dict())
