@@ -1,0 +1,80 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from engine.assemble import load_embedders
+from engine.bundle.bundle import Bundle, open_bundle
+from engine.data.build import build_dataset
+from engine.data.tables import make_tables, read_tables
+from engine.publish import user_batches
+from engine.types import EventType, Int64Array, UserRecord, item_keys
+from tests.conftest import Trained
+
+Published = dict[str, tuple[UserRecord, Int64Array]]
+
+
+@pytest.fixture(scope="module")
+def bundle(trained: Trained) -> Bundle:
+    return open_bundle(trained.bundles.current())
+
+
+@pytest.fixture(scope="module")
+def published(trained: Trained, bundle: Bundle) -> Published:
+    batches = user_batches(bundle, trained.dataset, *load_embedders(bundle))
+    return {user_id: (record, seen) for batch in batches for user_id, record, seen in batch}
+
+
+def test_every_user_has_a_record_of_this_embedding_space(
+    published: Published, trained: Trained, bundle: Bundle
+) -> None:
+    assert list(published) == trained.dataset.users["user_id"].to_list()
+    for record, _ in published.values():
+        assert record.generation == bundle.manifest.generation
+        assert record.embedding.shape == (bundle.schema.embedding_dim,)
+        assert record.collaborative.shape == (bundle.schema.collaborative_dim,)
+        assert record.profile.shape == (len(bundle.schema.profile),)
+        assert np.isfinite(np.concatenate([record.embedding, record.collaborative, record.profile])).all()
+
+
+def test_counts_seen_items_and_demographics_are_those_of_the_tables(published: Published, trained: Trained) -> None:
+    events = trained.dataset.interactions.positive()
+    item_ids = trained.dataset.items["item_id"].to_list()
+    for user, (record, seen) in enumerate(published.values()):
+        own = events.select(events.users == user)
+        assert record.interaction_count == len(own)
+        assert record.purchase_count == (own.event_types == EventType.PURCHASE).sum()
+        # Each item once, in the order of its latest event.
+        latest = list(dict.fromkeys(item_ids[row] for row in own.rows[::-1]))[::-1]
+        np.testing.assert_array_equal(seen, item_keys(latest))
+        assert (record.demographics.age_group or None) == trained.dataset.users["age_group"][user]
+
+
+def test_vectors_tell_users_apart(published: Published) -> None:
+    active = np.stack([record.embedding for record, seen in published.values() if len(seen) >= 5])
+    units = active / np.linalg.norm(active, axis=1, keepdims=True)
+    assert (units @ units.T)[~np.eye(len(units), dtype=bool)].mean() < 0.95
+
+
+def test_items_unknown_to_the_bundle_stay_seen_and_out_of_the_vectors(
+    trained: Trained, bundle: Bundle, published: Published
+) -> None:
+    tables = read_tables(trained.data)
+    user_id = next(name for name, (record, _) in published.items() if record.interaction_count >= 10)
+    newest = pl.DataFrame({"item_id": ["brand-new"], "title": ["Brand new"]})
+    click = pl.DataFrame(
+        {"user_id": [user_id], "item_id": ["brand-new"], "event_type": ["click"], "timestamp_ms": [1_800_000_000_000]}
+    )
+    later = build_dataset(
+        make_tables(
+            pl.concat([tables.interactions, click], how="diagonal"),
+            # In front: every row of the data differs from the bundle's.
+            pl.concat([newest, tables.items], how="diagonal"),
+            tables.users,
+        )
+    )
+    batches = user_batches(bundle, later, *load_embedders(bundle))
+    records = {name: (record, seen) for batch in batches for name, record, seen in batch}
+    record, seen = records[user_id]
+    assert seen[-1] == item_keys(["brand-new"])[0]
+    np.testing.assert_allclose(record.embedding, published[user_id][0].embedding, rtol=1e-4, atol=1e-5)
+    assert record.interaction_count == published[user_id][0].interaction_count
