@@ -8,6 +8,7 @@ from engine.features.schema import CODE_FEATURES, FeatureSchema
 from engine.types import Demographics, Float32Array, Int64Array
 
 MS_PER_DAY = 86_400_000.0
+MS_PER_MINUTE = 60_000
 
 
 class ContextEncoder:
@@ -45,5 +46,9 @@ class ContextEncoder:
         return out
 
     def dense(self, profile: Float32Array, time_ms: int) -> Float32Array:
-        """float32 (dense_dim,): the user's profile, then CONTEXT_DENSE."""
-        return np.append(profile, np.float32((time_ms - self._epoch_ms) / MS_PER_DAY)).astype(np.float32)
+        """float32 (dense_dim,): the user's profile, then CONTEXT_DENSE.
+
+        Time counts in whole minutes: a request that is repeated at once gets the same answer.
+        """
+        minute_ms = time_ms - time_ms % MS_PER_MINUTE
+        return np.append(profile, np.float32((minute_ms - self._epoch_ms) / MS_PER_DAY)).astype(np.float32)
