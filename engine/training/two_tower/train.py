@@ -52,7 +52,7 @@ def train_two_tower(
         threads: of PyTorch, 0 for all cores.
         progress: called with (positions done, positions in all, message) as training goes.
         warm_start: a model of the same catalogue to go on from, in nearly its vector space; it is left as it is.
-        epochs_scale: share of the configured training to do; a warm start is better than a fresh one from 0.3 on.
+        epochs_scale: share of the configured training to do; 0.3 lets a warm start take in what is new.
 
     Returns:
         The model, with item_vectors float32 (items, dim).
@@ -60,7 +60,7 @@ def train_two_tower(
     Raises:
         DataError: no user has positive events on two items, or the warm start is of a catalogue of another size.
 
-    Cost: about 20,000 events a second and epoch on one core with the default sizes; memory O(items * dim) beside the data.
+    Cost: about 20,000 events a second and epoch on one core with the default sizes; memory O(items * dim).
     Source: Kang & McAuley, ICDM 2018; Volkovs, Yu & Poutanen, NeurIPS 2017 (id dropout).
     """
     histories = dataset.histories()

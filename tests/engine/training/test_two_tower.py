@@ -270,11 +270,11 @@ def test_id_dropout_leaves_content_in_training() -> None:
 
 @pytest.mark.shared_data
 def test_beats_matrix_factorization_on_real_ratings(shared_data: Path, tmp_path: Path) -> None:
-    """Leave-one-out on ml-latest-small after a third of the training: factorization has HR@50 0.254, content is new."""
+    """Leave-one-out on ml-latest-small after a part of the training; factorization has an HR@50 of 0.254."""
     import_movielens(shared_data / "ml-latest-small", tmp_path)
     dataset = load_dataset(tmp_path)
     training, targets = without_last(dataset)
-    model = train_two_tower(training, TwoTowerConfig(), seed=1, threads=1, epochs_scale=0.3)
+    model = train_two_tower(training, TwoTowerConfig(), seed=1, threads=1, epochs_scale=0.25)
     histories = training.histories()
     queries = model.user_vectors(histories, histories.latest(), training.demographic_codes())
     content = model.content_vectors(content_features(training.items, model.content_schema))
