@@ -20,7 +20,7 @@ _HOURS, _WEEKDAYS = 24, 7
 # Profile features that are used as they are; the days among them are compared with the request or the item instead.
 _PLAIN_PROFILE = (
     "log_event_count", "share_view", "share_cart", "share_purchase", "mean_log_price", "std_log_price",
-    "mean_popularity", "recent_popularity",
+    "mean_popularity", "recent_popularity", "std_published_days",
 )  # fmt: skip
 _PROFILE_DAYS = ("mean_published_days", "recent_published_days", "last_event_days")
 _ITEM_FEATURES = (

@@ -41,6 +41,8 @@ def split_for_ranker(dataset: Dataset, config: RankerConfig, seed: int) -> Ranke
     users and the mix of history lengths are those that will be served, but the embeddings have seen what others did
     after an example's moment. With `global-time`, the tail is everything from one moment on: nothing later than an
     example's moment is behind any of its inputs, but users who came after the cut are known by folding in alone.
+    Measured on ml-latest-small (ALS as the retrieval, each user's last event as the test, HR@50; 0.262 unranked):
+    0.269 by the first, 0.154 by the second, whose examples all come from the last years while the test's do not.
 
     Examples are the tail events on an item that is new to the user (what was seen is never recommended) and that have
     something before them; above `max_examples` a seeded sample of them.
