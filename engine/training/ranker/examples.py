@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.dataset import Dataset
-from engine.features.context import MS_PER_DAY
+from engine.features.context import MS_PER_DAY, MS_PER_MINUTE
 from engine.features.history import Histories
 from engine.features.popularity import PopularityTimeline
 from engine.features.profile import ItemStats, profile_features
@@ -139,7 +139,8 @@ def request_inputs(
     """What serving would have assembled at each moment of the split, from the events before it."""
     demographic_codes = dataset.demographic_codes()
     profile = profile_features(split.histories, split.states, item_stats)
-    now_days = ((split.moments_ms - item_stats.epoch_ms) / MS_PER_DAY).astype(np.float32)
+    minutes_ms = split.moments_ms - split.moments_ms % MS_PER_MINUTE  # whole ones, as ContextEncoder.dense has them
+    now_days = ((minutes_ms - item_stats.epoch_ms) / MS_PER_DAY).astype(np.float32)
     return RequestInputs(
         query=retrieval.user_vectors(split.histories, split.states, demographic_codes),
         collaborative=collaborative.user_vectors(split.histories, split.states, demographic_codes),
