@@ -26,14 +26,12 @@ from engine.demo.show import show_slate, show_stages, summarize_stages
 from engine.demo.world import Person, choose_people, prepare_data
 from engine.errors import DependencyUnavailable
 from engine.rpc.client import RecommendationClient
-from engine.training.config import TrainingConfig, TwoTowerConfig
+from engine.training.config import TrainingConfig
 from engine.v1 import recommendation_pb2 as pb
 
 SURFACE = "home"
 TIMED_CALLS = 400
 SHOWN = 10
-# Sequence positions that the towers learn from: sized so that the whole demonstration takes minutes on two cores.
-DEMO_POSITIONS = 6_000_000
 _SECTION = "[server]\nport = {port}\n[bundle]\ndirectory = {bundles}\n[redis]\ndirectory = {redis}\n"
 
 
@@ -49,9 +47,8 @@ def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Co
     settings = EngineConfig.load(config_file)
 
     console.rule("2. train")
-    training = TrainingConfig(two_tower=TwoTowerConfig(max_positions=DEMO_POSITIONS))
     with progress_bar() as progress:
-        path = train_bundle(dataset, training, BundleStore(settings.bundle.directory), progress)
+        path = train_bundle(dataset, TrainingConfig(), BundleStore(settings.bundle.directory), progress)
     console.print(f"bundle {path.name}")
 
     with EmbeddedRedis(settings.redis.directory):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse
-import threadpoolctl  # type: ignore[import-untyped]
+import threadpoolctl
 from implicit.cpu.als import AlternatingLeastSquares
 
 from engine.data.dataset import Dataset
