@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from engine.bundle.bundle import Bundle
-from engine.data.dataset import Dataset
+from engine.data.dataset import Dataset, demographic_codes
 from engine.features.history import Histories, HistoryStates
 from engine.features.profile import ItemStats, profile_features
 from engine.types import Demographics, EventType, Float32Array, Int64Array, UserRecord, item_keys
@@ -61,7 +61,7 @@ def user_batches(
     seen = dataset.histories()
     histories = _in_bundle_rows(bundle, seen, keys)
     purchases = _count(seen, seen.event_types == EventType.PURCHASE)
-    codes = demographic_codes(bundle, dataset)
+    codes = demographic_codes(dataset.users, bundle.schema.vocabularies)
     stats = ItemStats.from_tables(bundle.schema, bundle.item_table, bundle.item_dynamic)
     user_ids = dataset.users["user_id"].to_list()
     people = [
@@ -91,15 +91,6 @@ def user_batches(
             )
             for position, user in enumerate(range(start, stop))
         ]
-
-
-def demographic_codes(bundle: Bundle, dataset: Dataset) -> Int64Array:
-    """int64 (users, 3): the data set's demographics in the bundle's vocabularies, 0 for values it does not know."""
-    columns = []
-    for name in ("age_group", "location", "signup_source"):
-        code = {value: position + 1 for position, value in enumerate(bundle.schema.vocabularies[name])}
-        columns.append([code.get(value or "", 0) for value in dataset.users[name]])
-    return np.array(columns, np.int64).T.reshape(dataset.user_count, 3)
 
 
 def _in_bundle_rows(bundle: Bundle, histories: Histories, keys: Int64Array) -> Histories:

@@ -1,5 +1,6 @@
 """The three tables as arrays: what training, publishing and evaluation work on."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,8 +81,13 @@ class Dataset:
 
     def demographic_codes(self) -> Int64Array:
         """int64 (users, 3): age group, location and signup source codes."""
-        columns = []
-        for name in ("age_group", "location", "signup_source"):
-            code = {value: position + 1 for position, value in enumerate(self.vocabularies[name])}
-            columns.append([code.get(value or "", 0) for value in self.users[name]])
-        return np.array(columns, np.int64).T.reshape(self.user_count, 3)
+        return demographic_codes(self.users, self.vocabularies)
+
+
+def demographic_codes(users: pl.DataFrame, vocabularies: Mapping[str, Sequence[str]]) -> Int64Array:
+    """int64 (users, 3): age group, location and signup source by these vocabularies, 0 for values they do not have."""
+    columns = []
+    for name in ("age_group", "location", "signup_source"):
+        code = {value: position + 1 for position, value in enumerate(vocabularies[name])}
+        columns.append([code.get(value or "", 0) for value in users[name]])
+    return np.array(columns, np.int64).T.reshape(users.height, 3)

@@ -68,7 +68,7 @@ def split_for_ranker(dataset: Dataset, config: RankerConfig, seed: int) -> Ranke
 
     users = np.repeat(np.arange(histories.user_count), histories.lengths())
     lengths = np.arange(len(users)) - histories.offsets[users]
-    chosen = np.flatnonzero(is_tail & (lengths > 0) & _is_first_event(users, histories.rows))
+    chosen = np.flatnonzero(is_tail & (lengths > 0) & histories.first_events())
     if len(chosen) > config.max_examples:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, config.max_examples, replace=False))
     return RankerSplit(
@@ -87,12 +87,3 @@ def _per_user_tail(histories: Histories, config: RankerConfig) -> npt.NDArray[np
     counts = histories.lengths()
     tail = np.minimum(np.ceil(counts * config.tail_fraction), config.tail_events).astype(np.int64)
     return np.arange(len(histories.rows)) >= np.repeat(histories.offsets[1:] - tail, counts)
-
-
-def _is_first_event(users: Int64Array, rows: Int64Array) -> npt.NDArray[np.bool_]:
-    """bool (events,): whether the event is its user's first on its item."""
-    order = np.lexsort((np.arange(len(users)), rows, users))
-    repeated = (users[order[1:]] == users[order[:-1]]) & (rows[order[1:]] == rows[order[:-1]])
-    first = np.ones(len(users), np.bool_)
-    first[order[1:]] = ~repeated
-    return first
