@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from rich.console import Console
 
 from engine.adapters.embedded_redis import EmbeddedRedis
@@ -64,7 +63,7 @@ def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Co
 
 
 def _call(client: RecommendationClient, dataset: Dataset, console: Console) -> dict[str, Any]:
-    titles = dict(zip(dataset.items["item_id"], _labels(dataset.items), strict=True))
+    titles = {item_id: title or item_id for item_id, title in dataset.items.select("item_id", "title").iter_rows()}
     moments = _Moments(dataset)
     shown = []
     for person in choose_people(dataset):
@@ -107,7 +106,7 @@ def _describe(
     items: list[dict[str, Any]] = [
         {
             "position": item.position,
-            "item_id": item.item_id,
+            "id": item.item_id,
             "title": titles[item.item_id],
             "score": item.score,
             "source": pb.ItemSource.Name(item.source).removeprefix("ITEM_SOURCE_").lower(),
@@ -126,7 +125,7 @@ def _describe(
         "demographics": asdict(person.demographics),
         "strategy": strategy,
         "degraded_reasons": [pb.DegradedReason.Name(reason) for reason in response.degraded_reasons],
-        "history": [{"item_id": item_id, "title": titles[item_id]} for item_id in history],
+        "history": [{"id": item_id, "title": titles[item_id]} for item_id in history],
         "items": items,
     }
 
@@ -140,14 +139,6 @@ def _history(user_id: str, dataset: Dataset) -> list[str]:
     rows = histories.rows[histories.offsets[places] : histories.offsets[places + 1]]
     item_ids = dataset.items["item_id"]
     return list(dict.fromkeys(item_ids[int(row)] for row in rows[::-1]))
-
-
-def _labels(items: pl.DataFrame) -> list[str]:
-    """Title and category of every item."""
-    return [
-        f"{title or item_id} [{category}]" if category else title or item_id
-        for item_id, title, category in items.select("item_id", "title", "category").iter_rows()
-    ]
 
 
 @contextmanager
