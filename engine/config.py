@@ -43,6 +43,24 @@ class BundleConfig(_Section):
     poll_s: float = Field(2.0, gt=0, description="how often the pointer is looked at")
 
 
+class KafkaConfig(_Section):
+    brokers: str = Field("", description="host:port,…; empty: an embedded development broker that keeps nothing")
+    directory: Path = Field(Path("var/kafka"), description="where processes find the embedded broker")
+    client_id: str = Field("personalization-engine", min_length=1)
+    delivery_timeout_ms: int = Field(2_000, ge=10, le=300_000, description="past it RecordEvents says UNAVAILABLE")
+    linger_ms: float = Field(1.0, ge=0, le=1000, description="how long a message waits for company")
+    max_queued_events: int = Field(20_000, ge=500, le=1_000_000, description="past it: RESOURCE_EXHAUSTED at once")
+    properties: dict[str, str] = Field({}, description="more of librdkafka's, such as security.protocol")
+
+
+class EventsConfig(_Section):
+    max_age_s: int = Field(7 * 86_400, ge=1, description="older events are refused")
+    max_ahead_s: int = Field(300, ge=0, description="events further in the future are refused")
+    max_concurrent_batches: int = Field(
+        64, ge=1, le=10_000, description="places of their own, so that a slow log takes none from recommendations"
+    )
+
+
 class RetrievalConfig(_Section):
     candidate_count: int = Field(1000, ge=1, le=10_000)
 
@@ -85,6 +103,8 @@ class EngineConfig(BaseSettings):
 
     server: ServerConfig = ServerConfig()
     redis: RedisConfig = RedisConfig()
+    kafka: KafkaConfig = KafkaConfig()
+    events: EventsConfig = EventsConfig()
     bundle: BundleConfig = BundleConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     blend: BlendConfig = BlendConfig()

@@ -7,7 +7,8 @@
     ├── DependencyUnavailable   Redis or another service is out of reach
     ├── ConfigError             start-up only: settings that cannot work
     ├── DataError               a table, file or directory that cannot be used as it is
-    └── BundleError             a bundle that does not verify
+    ├── BundleError             a bundle that does not verify
+    └── PoisonMessage           a message of the event stream that no attempt will ever process
 
 This module knows no transport: one table in engine.rpc.status maps these to gRPC status codes, and the command
 line prints them as one line and exits with 2. Anything else is a bug, and is shown to callers as such.
@@ -49,3 +50,7 @@ class DataError(EngineError):
 
 class BundleError(EngineError):
     """A bundle that does not verify; the text names the file and what is wrong with it."""
+
+
+class PoisonMessage(EngineError):
+    """A message of the event stream that cannot be understood or breaks the API's rules; the text says why."""

@@ -9,6 +9,8 @@ import time
 import uuid
 from collections.abc import Sequence, Set
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from engine.errors import InvalidRequest
 from engine.types import Demographics, RecommendQuery
 from engine.v1 import recommendation_pb2 as pb
@@ -47,20 +49,20 @@ def to_query(request: pb.RecommendRequest, surfaces: Set[str]) -> RecommendQuery
     """
     context, demographics = request.context, request.demographics
     return RecommendQuery(
-        user_id=_text("user_id", request.user_id, MAX_ID_BYTES, required=True),
-        surface=_surface(request.surface, surfaces),
+        user_id=checked_text("user_id", request.user_id, MAX_ID_BYTES, required=True),
+        surface=checked_surface(request.surface, surfaces),
         item_count=_item_count(request),
         time_ms=_time_ms(context),
-        device=_text("context.device", context.device, MAX_ATTRIBUTE_BYTES),
-        country=_text("context.country", context.country, MAX_ATTRIBUTE_BYTES),
+        device=checked_text("context.device", context.device, MAX_ATTRIBUTE_BYTES),
+        country=checked_text("context.country", context.country, MAX_ATTRIBUTE_BYTES),
         demographics=Demographics(
-            age_group=_text("demographics.age_group", demographics.age_group, MAX_ATTRIBUTE_BYTES),
-            location=_text("demographics.location", demographics.location, MAX_ATTRIBUTE_BYTES),
-            signup_source=_text("demographics.signup_source", demographics.signup_source, MAX_ATTRIBUTE_BYTES),
+            age_group=checked_text("demographics.age_group", demographics.age_group, MAX_ATTRIBUTE_BYTES),
+            location=checked_text("demographics.location", demographics.location, MAX_ATTRIBUTE_BYTES),
+            signup_source=checked_text("demographics.signup_source", demographics.signup_source, MAX_ATTRIBUTE_BYTES),
         ),
         exclude_item_ids=_excluded(request.exclude_item_ids),
         diversity_weight=_diversity_weight(request),
-        request_id=_text("request_id", request.request_id, MAX_ID_BYTES) or new_request_id(),
+        request_id=checked_text("request_id", request.request_id, MAX_ID_BYTES) or new_request_id(),
         debug=request.debug,
     )
 
@@ -85,12 +87,8 @@ def byte_length(value: str) -> int:
     return len(value) if value.isascii() else len(value.encode())
 
 
-def _is_control(character: str) -> bool:
-    """Whether this is Unicode category Cc: C0, DEL or C1."""
-    return character < " " or "\x7f" <= character <= "\x9f"
-
-
-def _text(field: str, value: str, max_bytes: int, *, required: bool = False) -> str:
+def checked_text(field: str, value: str, max_bytes: int, *, required: bool = False) -> str:
+    """The value itself; InvalidRequest where it is too long, holds control characters, or is absent but required."""
     if not value:
         if required:
             raise InvalidRequest(field, "must not be empty")
@@ -101,13 +99,31 @@ def _text(field: str, value: str, max_bytes: int, *, required: bool = False) -> 
     return value
 
 
-def _surface(surface: str, surfaces: Set[str]) -> str:
+def checked_surface(surface: str, surfaces: Set[str]) -> str:
+    """The surface itself; InvalidRequest where it is absent or not one of these."""
     if surface in surfaces:
         return surface
-    _text("surface", surface, MAX_SURFACE_BYTES, required=True)
+    checked_text("surface", surface, MAX_SURFACE_BYTES, required=True)
     known = sorted(surfaces)
     more = f" and {len(known) - LISTED_SURFACES} more" if len(known) > LISTED_SURFACES else ""
     raise InvalidRequest("surface", f"unknown; this server knows {', '.join(known[:LISTED_SURFACES])}{more}")
+
+
+def timestamp_ms(field: str, moment: Timestamp | None) -> int:
+    """A message's time in milliseconds since 1970; InvalidRequest where it is absent or no date."""
+    if moment is None:
+        raise InvalidRequest(field, "is required")
+    seconds, nanos = moment.seconds, moment.nanos
+    if not 0 <= nanos < NANOS_PER_SECOND:
+        raise InvalidRequest(field, f"nanos must be between 0 and 999999999, got {nanos}")
+    if not 0 <= seconds < TIME_END_S:
+        raise InvalidRequest(field, f"must lie in the years 1970 to 2100, got {seconds} seconds since 1970")
+    return seconds * 1000 + nanos // 1_000_000
+
+
+def _is_control(character: str) -> bool:
+    """Whether this is Unicode category Cc: C0, DEL or C1."""
+    return character < " " or "\x7f" <= character <= "\x9f"
 
 
 def _item_count(request: pb.RecommendRequest) -> int:
@@ -121,12 +137,7 @@ def _item_count(request: pb.RecommendRequest) -> int:
 def _time_ms(context: pb.Context) -> int:
     if not context.HasField("time"):
         return time.time_ns() // 1_000_000
-    seconds, nanos = context.time.seconds, context.time.nanos
-    if not 0 <= nanos < NANOS_PER_SECOND:
-        raise InvalidRequest("context.time", f"nanos must be between 0 and 999999999, got {nanos}")
-    if not 0 <= seconds < TIME_END_S:
-        raise InvalidRequest("context.time", f"must lie in the years 1970 to 2100, got {seconds} seconds since 1970")
-    return seconds * 1000 + nanos // 1_000_000
+    return timestamp_ms("context.time", context.time)
 
 
 def _diversity_weight(request: pb.RecommendRequest) -> float | None:
@@ -152,5 +163,5 @@ def _excluded(item_ids: Sequence[str]) -> tuple[str, ...]:
     short = min(lengths) > 0 and max(lengths) * MAX_UTF8_BYTES_PER_CHARACTER <= MAX_ID_BYTES
     if not (short and "".join(excluded).isprintable()):
         for position, item_id in enumerate(excluded):
-            _text(f"exclude_item_ids[{position}]", item_id, MAX_ID_BYTES, required=True)
+            checked_text(f"exclude_item_ids[{position}]", item_id, MAX_ID_BYTES, required=True)
     return excluded

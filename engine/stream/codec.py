@@ -1,0 +1,51 @@
+"""An event to the bytes of one Kafka message and back; what cannot be trusted is a poison message."""
+
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from engine.errors import InvalidRequest, PoisonMessage
+from engine.rpc.validate import timestamp_ms
+from engine.rpc.validate_events import check_event
+from engine.v1 import event_pb2 as pb
+
+SCHEMA_VERSION: Final = 1
+
+
+def encode(event: pb.Event, received_ms: int) -> bytes:
+    """The payload of one message.
+
+    Args:
+        event: a valid one; it is not looked at again.
+        received_ms: the server's clock when it took the event in, in milliseconds since 1970.
+
+    Cost: about 2 µs.
+    """
+    logged = pb.LoggedEvent(schema_version=SCHEMA_VERSION, event=event)
+    logged.received.FromMilliseconds(received_ms)
+    return logged.SerializeToString()
+
+
+def decode(payload: bytes) -> pb.LoggedEvent:
+    """The event of one message, complete and valid: whoever wrote it, a reader need not check again.
+
+    What depends on a clock or on the configuration (the event's age, the list of surfaces) was the server's to judge
+    when it took the event in, so that a topic means the same whenever it is read.
+
+    Raises:
+        PoisonMessage: not a LoggedEvent, of another schema version, or with an event that breaks the API's rules.
+
+    Cost: about 5 µs.
+    """
+    try:
+        logged = pb.LoggedEvent.FromString(payload)
+    except DecodeError as error:
+        raise PoisonMessage("not a LoggedEvent message") from error
+    if logged.schema_version != SCHEMA_VERSION:
+        raise PoisonMessage(f"schema version {logged.schema_version}; this engine reads version {SCHEMA_VERSION}")
+    try:
+        timestamp_ms("received", logged.received if logged.HasField("received") else None)
+        check_event(logged.event)
+    except InvalidRequest as error:
+        raise PoisonMessage(str(error)) from error
+    return logged
