@@ -103,7 +103,7 @@ class Pipeline:
             timings=tuple(clock.timings),
             candidate_count=len(candidates),
             known_user=state.record is not None,
-            interaction_count=state.record.interaction_count if state.record else 0,
+            interaction_count=state.interaction_count,
         )
 
     def _candidates(
@@ -118,7 +118,7 @@ class Pipeline:
             demographics = query.demographics.or_else(known)
             return popular_candidates(model.bundle.popularity, demographics, query.surface, eligible.copy(), count)
 
-        if record is None or record.interaction_count < self._config.cold_start.min_interactions:
+        if record is None or state.interaction_count < self._config.cold_start.min_interactions:
             with clock.measure("cold_start"):
                 return from_popularity()
         with clock.measure("blend"):

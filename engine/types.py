@@ -138,11 +138,21 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class UserState:
-    """Everything that the feature store knows of one user; `record` is None for an unknown one."""
+    """Everything that the feature store knows of one user; `record` is None where none has been published.
+
+    seen_keys: int64 (n,), published ones and then live ones, so that a key may be there twice.
+    live_interaction_count: interactions that the stream processor has counted, 0 where it knows nothing.
+    """
 
     record: UserRecord | None
     session: Session
     seen_keys: Int64Array
+    live_interaction_count: int = 0
+
+    @property
+    def interaction_count(self) -> int:
+        """The better informed count: a record counts what training saw, the processor what has come since it began."""
+        return max(self.record.interaction_count if self.record else 0, self.live_interaction_count)
 
     @staticmethod
     def unknown() -> "UserState":

@@ -11,7 +11,23 @@ def session_key(user_id: str) -> str:
 
 
 def seen_key(user_id: str) -> str:
+    """What the published history has seen; written by publishing alone."""
     return f"u:{_tag(user_id)}:seen"
+
+
+def live_key(user_id: str) -> str:
+    """The live state (engine.stream.state); written by the stream processor alone, as the session is."""
+    return f"u:{_tag(user_id)}:live"
+
+
+def applied_key(log: str, partition: int) -> str:
+    """The offset up to which a partition of a log is in this store."""
+    return f"applied:{log}:{partition}"
+
+
+def popularity_key(log: str, partition: int, scope: str) -> str:
+    """Live popularity of one scope in one partition: a hash of item keys (8 bytes) to entries."""
+    return f"popular:{log}:{partition}:{scope}"
 
 
 def _tag(user_id: str) -> str:

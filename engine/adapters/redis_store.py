@@ -7,10 +7,11 @@ import redis
 import redis.asyncio
 from redis.asyncio.connection import BlockingConnectionPool
 
-from engine.adapters.redis_keys import record_key, seen_key, session_key
+from engine.adapters.redis_keys import live_key, record_key, seen_key, session_key
 from engine.config import RedisConfig
 from engine.errors import DependencyUnavailable
 from engine.features.record import pack_keys, pack_record, unpack_keys, unpack_record, unpack_session
+from engine.stream.state import unpack_counts
 from engine.types import Int64Array, UserRecord, UserState
 
 
@@ -33,16 +34,20 @@ class RedisFeatureStore:
 
         A record of another embedding space than `generation` is treated as absent. Raises DependencyUnavailable.
         """
-        keys = (record_key(user_id, generation), session_key(user_id), seen_key(user_id))
+        keys = (record_key(user_id, generation), session_key(user_id), seen_key(user_id), live_key(user_id))
         try:
             blobs: list[bytes | None] = await self._client.mget(keys)  # type: ignore[assignment]  # bytes: nothing decodes
         except (redis.RedisError, OSError) as error:
             raise DependencyUnavailable(f"the feature store did not answer: {error}") from error
-        record_blob, session_blob, seen_blob = blobs
+        record_blob, session_blob, seen_blob, live_blob = blobs
         record = unpack_record(record_blob) if record_blob else None
         if record is not None and record.generation != generation:
             record = None
-        return UserState(record, unpack_session(session_blob), unpack_keys(seen_blob))
+        live = unpack_counts(live_blob)
+        seen = unpack_keys(seen_blob)
+        if len(live.seen_keys):
+            seen = np.concatenate([seen, live.seen_keys])
+        return UserState(record, unpack_session(session_blob), seen, live.interaction_count)
 
     async def ping(self) -> None:
         """Raises DependencyUnavailable when Redis cannot be reached."""

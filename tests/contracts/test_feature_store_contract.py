@@ -2,18 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import redis
 
 from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.redis_keys import record_key, seen_key, session_key
+from engine.adapters.redis_keys import live_key, record_key, seen_key, session_key
 from engine.adapters.redis_store import RedisFeatureStore, RedisPublisher
 from engine.config import RedisConfig
 from engine.errors import DependencyUnavailable
 from engine.features.record import pack_session
-from engine.types import Session
+from engine.stream.state import Limits, LiveState, StreamEvent, apply, event_id_digest, log_partition, pack_state
+from engine.types import EventType, Session
 from tests.engine.features.test_record import make_record
 
 SEEN = np.array([5, -7, 2**62], np.int64)
@@ -76,6 +78,19 @@ async def test_the_session_is_read_with_the_record(store: RedisFeatureStore, red
     session = Session(np.array([1, 2]), np.array([2, 4], np.uint8), np.array([10, 20]))
     redis.Redis.from_url(redis_server.url).set(session_key("u1"), pack_session(session))
     np.testing.assert_array_equal((await store.fetch("u1", 1)).session.item_keys, [1, 2])
+
+
+async def test_live_seen_items_and_counts_join_the_published_ones(
+    store: RedisFeatureStore, publisher: RedisPublisher, redis_server: EmbeddedRedis
+) -> None:
+    record = replace(make_record(), interaction_count=1)
+    clicks = [StreamEvent(0, at, "u1", event_id_digest(str(at)), 70 + at, EventType.CLICK, at, "") for at in range(3)]
+    live, _ = apply(LiveState.empty(), log_partition("", 0), clicks, Limits())
+    redis.Redis.from_url(redis_server.url).set(live_key("u1"), pack_state(live))
+    publisher.publish([("u1", record, SEEN)])
+    state = await store.fetch("u1", record.generation)
+    assert state.seen_keys.tolist() == [*SEEN, 70, 71, 72]
+    assert (state.live_interaction_count, state.interaction_count) == (3, 3)
 
 
 async def test_only_the_most_recent_seen_items_are_kept(redis_server: EmbeddedRedis, store: RedisFeatureStore) -> None:

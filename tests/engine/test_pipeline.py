@@ -169,6 +169,13 @@ def test_a_session_moves_the_slate_towards_what_was_clicked(pipeline: Pipeline, 
     assert closeness(clicked) > closeness(Session.empty())
 
 
+def test_live_interactions_end_the_cold_start(pipeline: Pipeline, model: ServingModel) -> None:
+    for live, strategy in ((4, Strategy.POPULARITY), (5, Strategy.PERSONALIZED)):
+        state = UserState(record(model, 1, 2), Session.empty(), np.empty(0, np.int64), live)
+        answer = ask(pipeline, model, query(), state)
+        assert (answer.interaction_count, answer.strategy) == (live, strategy)
+
+
 def test_demographics_of_the_request_choose_the_segment(pipeline: Pipeline, model: ServingModel) -> None:
     keys = [key for key in model.bundle.popularity.lists if "age_group" in key]
     assert keys, "the synthetic world has age groups"
