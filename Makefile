@@ -29,7 +29,7 @@ lint: $(READY) ## Check style, types and that the generated code is current
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(MAKE) --no-print-directory proto
-	git diff --exit-code -- engine/v1
+	git diff --exit-code -- engine/v1 && test -z "$$(git status --porcelain -- engine/v1)"
 
 proto: $(READY) ## Regenerate the gRPC code from proto/
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
