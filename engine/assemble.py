@@ -1,6 +1,7 @@
 """From settings to a wired engine: the only place that knows which adapter stands behind which Protocol."""
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.adapters.embedded_kafka import EmbeddedKafka
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.faiss_index import FaissIndex
+from engine.adapters.kafka_bus import KafkaEventLog, KafkaProducer
 from engine.adapters.onnx_ranker import OnnxRanker
 from engine.adapters.onnx_towers import OnnxUserTower
 from engine.adapters.redis_store import RedisFeatureStore
@@ -19,7 +22,7 @@ from engine.bundle.bundle import INDEX_FILE, RANKER_FILE, USER_TOWER_FILE, Bundl
 from engine.bundle.store import BundleStore
 from engine.config import EngineConfig
 from engine.data.dataset import Dataset
-from engine.errors import BundleError, EngineError
+from engine.errors import BundleError, DependencyUnavailable, EngineError
 from engine.features.context import ContextEncoder
 from engine.features.fold_in import fold_in
 from engine.features.history import Histories, HistoryStates
@@ -35,20 +38,28 @@ from engine.training.embeddings import Progress
 from engine.types import Float32Array, Int64Array, RankingContext
 from kernels.warmup import warm_up
 
+log = logging.getLogger(__name__)
+
 
 @asynccontextmanager
 async def running_server(config: EngineConfig) -> AsyncIterator[Server]:
-    """A warm, SERVING server with its bundle follower; drained and released at the end."""
-    async with open_pipeline(config) as pipeline:
+    """A warm, SERVING server with its bundle follower; drained and released at the end.
+
+    It starts without Kafka, too: recommendations need none, and recording events says UNAVAILABLE until there is one.
+    """
+    async with open_pipeline(config) as pipeline, open_event_log(config) as event_log:
         settings = ServerSettings(
             surfaces=tuple(config.surfaces),
             host=config.server.host,
             port=config.server.port,
             request_timeout_ms=config.server.request_timeout_ms,
             concurrency_limit=config.server.max_concurrent_requests,
-            max_calls=config.server.max_concurrent_requests + 1024,
+            event_concurrency_limit=config.events.max_concurrent_batches,
+            max_event_age_s=config.events.max_age_s,
+            max_event_ahead_s=config.events.max_ahead_s,
+            max_calls=config.server.max_concurrent_requests + config.events.max_concurrent_batches + 1024,
         )
-        server = create_server(pipeline, settings)
+        server = create_server(pipeline, settings, event_log=event_log)
         await server.start()
         server.set_serving()
         store = BundleStore(config.bundle.directory)
@@ -83,6 +94,31 @@ async def open_pipeline(config: EngineConfig) -> AsyncIterator[Pipeline]:
             yield Pipeline(model, features, config, executor)
         finally:
             await store.close()
+
+
+@asynccontextmanager
+async def open_event_log(config: EngineConfig) -> AsyncIterator[KafkaEventLog]:
+    """The log that events are recorded in, connected where Kafka can be reached; what it holds is sent at the end."""
+    with kafka_brokers(config) as brokers:
+        producer = KafkaProducer(brokers, config.kafka)
+        try:
+            try:
+                await producer.connect()
+            except DependencyUnavailable as error:
+                log.warning("%s; recording events will say UNAVAILABLE meanwhile", error)
+            yield KafkaEventLog(producer)
+        finally:
+            await asyncio.to_thread(producer.close)
+
+
+@contextmanager
+def kafka_brokers(config: EngineConfig) -> Iterator[str]:
+    """The operator's Kafka, or a development broker of this machine for as long as the context lasts."""
+    if config.kafka.brokers:
+        yield config.kafka.brokers
+    else:
+        with EmbeddedKafka(config.kafka.directory) as broker:
+            yield broker.brokers
 
 
 @contextmanager

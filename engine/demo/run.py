@@ -31,7 +31,17 @@ from engine.v1 import recommendation_pb2 as pb
 SURFACE = "home"
 TIMED_CALLS = 400
 SHOWN = 10
-_SECTION = "[server]\nport = {port}\n[bundle]\ndirectory = {bundles}\n[redis]\ndirectory = {redis}\n"
+_STORES = ("bundles", "redis", "kafka")
+_SETTINGS = """\
+[server]
+port = {port}
+[bundle]
+directory = {bundles}
+[redis]
+directory = {redis}
+[kafka]
+directory = {kafka}
+"""
 
 
 def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Console) -> dict[str, Any]:
@@ -41,8 +51,8 @@ def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Co
     dataset = build_dataset(tables)
     console.print(f"{len(dataset.interactions):,} events, {dataset.item_count:,} items, {dataset.user_count:,} users")
     config_file = work / "engine.toml"
-    paths = {"bundles": json.dumps(str(work / "bundles")), "redis": json.dumps(str(work / "redis"))}
-    config_file.write_text(_SECTION.format(port=port, **paths))
+    paths = {name: json.dumps(str(work / name)) for name in _STORES}
+    config_file.write_text(_SETTINGS.format(port=port, **paths))
     settings = EngineConfig.load(config_file)
 
     console.rule("2. train")

@@ -4,7 +4,7 @@ One interceptor, because grpc.aio runs each as one more coroutine on every call.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -17,8 +17,6 @@ from engine.rpc.status import to_wire
 from engine.rpc.validate import MAX_ID_BYTES, new_request_id, text_fault
 
 REQUEST_ID_KEY = "x-request-id"
-# An overloaded or starting server must still answer those who ask whether it lives.
-EXEMPT_PREFIXES = ("/grpc.health.", "/grpc.reflection.")
 
 # In quotes: the stubs are generic, the classes are not.
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -67,14 +65,18 @@ class Admission:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Guards every unary call except health and reflection.
+    """Guards every unary call of the services that have an admission.
 
+    Health and reflection have none: an overloaded or starting server must still answer those who ask whether it lives.
     The order is: admission, then parsing, so that a refusal costs nothing; then the servicer. The caller gets the
     request id in the trailing metadata (percent-encoded where it is not plain ASCII) whatever happens.
+
+    Args:
+        admissions: by full service name; services do not take each other's places.
     """
 
-    def __init__(self, admission: Admission, access_log: AccessLog) -> None:
-        self._admission = admission
+    def __init__(self, admissions: Mapping[str, Admission], access_log: AccessLog) -> None:
+        self._admissions = admissions
         self._log = access_log
         self._guarded: dict[str, _Handler] = {}
 
@@ -89,20 +91,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return guarded
         handler = await continuation(handler_call_details)
         # There is no handler for an unknown method; grpc answers UNIMPLEMENTED by itself.
-        if handler is None or handler.unary_unary is None or method.startswith(EXEMPT_PREFIXES):
+        admission = self._admissions.get(method.split("/")[1])
+        if handler is None or handler.unary_unary is None or admission is None:
             return handler
         # Handlers are fixed once the server is built, so that this grows to the number of methods only.
-        guarded = self._guarded[method] = self._guard(method, handler)
+        guarded = self._guarded[method] = self._guard(method, handler, admission)
         return guarded
 
-    def _guard(self, method: str, handler: _Handler) -> _Handler:
+    def _guard(self, method: str, handler: _Handler, admission: Admission) -> _Handler:
         parse: Any = handler.request_deserializer
         serve: Any = handler.unary_unary
 
         async def guarded(raw: bytes, context: _Context) -> Any:
             call = Call(method, context, new_request_id())
             try:
-                self._admission.enter(context)
+                admission.enter(context)
                 request = _parse(parse, raw)
                 _agree_on_request_id(request, call)
                 response = await serve(request, context)

@@ -1,4 +1,4 @@
-"""The gRPC server: the service, health and reflection on one port, its start and its drain."""
+"""The gRPC server: the services, health and reflection on one port, its start and its drain."""
 
 import asyncio
 import errno
@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import grpc
@@ -14,16 +15,20 @@ from grpc_reflection.v1alpha import reflection
 
 from engine.errors import ConfigError
 from engine.rpc.access_log import AccessLog
+from engine.rpc.event_servicer import EventLog, EventServicer
 from engine.rpc.health import HealthServicer
 from engine.rpc.interceptors import Admission, CallInterceptor
 from engine.rpc.servicer import RecommendationServicer, Recommender
 from engine.rpc.validate import MAX_REQUEST_BYTES
+from engine.rpc.validate_events import EventRules
+from engine.v1 import event_pb2, event_pb2_grpc
 from engine.v1 import recommendation_pb2 as pb
 from engine.v1 import recommendation_pb2_grpc as pb_grpc
 
 logger = logging.getLogger(__name__)
 
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
+EVENT_SERVICE_NAME: str = event_pb2.DESCRIPTOR.services_by_name["EventService"].full_name
 HEALTH_SERVICE_NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 MAX_PORT = 65_535
 
@@ -38,6 +43,9 @@ class ServerSettings:
         port: 0 takes a free one.
         request_timeout_ms: the longest that one request may take.
         concurrency_limit: requests that may run at once; past it the answer is RESOURCE_EXHAUSTED at once.
+        event_concurrency_limit: the same for batches of events, apart, so that a slow log takes no place from requests.
+        max_event_age_s: older events are refused.
+        max_event_ahead_s: events further in the future are refused.
         max_calls: all calls at once, health and reflection included: the backstop.
         max_request_bytes: the longest message taken in.
         reuse_port: let several processes share the port. Off by default: with it on, a port that another server
@@ -56,6 +64,9 @@ class ServerSettings:
     port: int = 50051
     request_timeout_ms: float = 100.0
     concurrency_limit: int = 64
+    event_concurrency_limit: int = 64
+    max_event_age_s: int = 7 * 86_400
+    max_event_ahead_s: int = 300
     max_calls: int = 1024
     max_request_bytes: int = MAX_REQUEST_BYTES
     reuse_port: bool = False
@@ -72,6 +83,8 @@ class ServerSettings:
         for name in (
             "request_timeout_ms",
             "concurrency_limit",
+            "event_concurrency_limit",
+            "max_event_age_s",
             "max_request_bytes",
             "keepalive_time_s",
             "keepalive_timeout_s",
@@ -80,9 +93,10 @@ class ServerSettings:
         ):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}: must be above 0, got {getattr(self, name)}")
-        if self.max_calls <= self.concurrency_limit:
+        limits = self.concurrency_limit + self.event_concurrency_limit
+        if self.max_calls <= limits:
             raise ConfigError(
-                f"max_calls: must be above concurrency_limit ({self.concurrency_limit}), or health checks "
+                f"max_calls: must be above the concurrency limits together ({limits}), or health checks "
                 f"would be refused under load; got {self.max_calls}"
             )
 
@@ -96,16 +110,18 @@ class ServerSettings:
 class Server:
     """One listening server; made by `create_server`, which has bound its port."""
 
-    def __init__(self, server: grpc.aio.Server, health: HealthServicer, admission: Admission, port: int) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, health: HealthServicer, admissions: Iterable[Admission], port: int
+    ) -> None:
         self._server = server
         self._health = health
-        self._admission = admission
+        self._admissions = tuple(admissions)
         self.port = port
 
     @property
     def in_flight(self) -> int:
         """Requests that run at this moment, health and reflection left out."""
-        return self._admission.in_flight
+        return sum(admission.in_flight for admission in self._admissions)
 
     async def start(self) -> None:
         """Answer calls. Until `set_serving`, health says NOT_SERVING and requests get UNAVAILABLE."""
@@ -113,7 +129,8 @@ class Server:
 
     def set_serving(self) -> None:
         """Everything is loaded and warm: health says SERVING and requests are let in."""
-        self._admission.open()
+        for admission in self._admissions:
+            admission.open()
         self._health.set_serving(True)
 
     async def stop(self, grace_s: float) -> None:
@@ -134,7 +151,10 @@ class Server:
 
 
 def create_server(
-    recommender: Recommender, settings: ServerSettings, credentials: grpc.ServerCredentials | None = None
+    recommender: Recommender,
+    settings: ServerSettings,
+    credentials: grpc.ServerCredentials | None = None,
+    event_log: EventLog | None = None,
 ) -> Server:
     """Build the server and bind its port, without answering yet.
 
@@ -145,24 +165,30 @@ def create_server(
         recommender: the engine.
         settings: see there.
         credentials: TLS; plain text without.
+        event_log: where recorded events go; without, the server has no EventService.
 
     Raises:
         ConfigError: the address cannot be bound; the text says which and why.
 
     Must be called inside the event loop that will run it.
     """
-    admission = Admission(settings.concurrency_limit)
-    health = HealthServicer([SERVICE_NAME])
+    admissions = {SERVICE_NAME: Admission(settings.concurrency_limit)}
+    if event_log is not None:
+        admissions[EVENT_SERVICE_NAME] = Admission(settings.event_concurrency_limit)
+    health = HealthServicer(admissions)
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(admission, AccessLog(settings.access_log_every))],
+        interceptors=[CallInterceptor(admissions, AccessLog(settings.access_log_every))],
         options=_options(settings),
         maximum_concurrent_rpcs=settings.max_calls,
     )
     servicer = RecommendationServicer(recommender, settings.surfaces, settings.request_timeout_ms)
     pb_grpc.add_RecommendationServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    if event_log is not None:
+        events = EventServicer(event_log, _event_rules(settings))
+        event_pb2_grpc.add_EventServiceServicer_to_server(events, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    reflection.enable_server_reflection([SERVICE_NAME, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME], server)
-    return Server(server, health, admission, _bind(server, settings, credentials))
+    reflection.enable_server_reflection([*admissions, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME], server)
+    return Server(server, health, admissions.values(), _bind(server, settings, credentials))
 
 
 async def serve_until_signal(server: Server, grace_s: float) -> None:
@@ -190,6 +216,14 @@ async def serve_until_signal(server: Server, grace_s: float) -> None:
     finally:
         for signal_number in signals:
             loop.remove_signal_handler(signal_number)
+
+
+def _event_rules(settings: ServerSettings) -> EventRules:
+    return EventRules(
+        surfaces=frozenset(settings.surfaces),
+        max_age_ms=settings.max_event_age_s * 1000,
+        max_ahead_ms=settings.max_event_ahead_s * 1000,
+    )
 
 
 def _bind(server: grpc.aio.Server, settings: ServerSettings, credentials: grpc.ServerCredentials | None) -> int:

@@ -33,8 +33,8 @@ class Mapped:
     reason: str
 
 
-# ConfigError, DataError and BundleError belong to start-up: inside a request they are a bug, and their text names
-# files of the server.
+# ConfigError, DataError and BundleError belong to start-up, and PoisonMessage to the stream: inside a request they are
+# a bug, and their text names files of the server.
 STATUS_OF: Mapping[type[EngineError], Mapped] = {
     InvalidRequest: Mapped(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
     DeadlineExceeded: Mapped(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),

@@ -183,10 +183,10 @@ class TestConcurrencyLimit:
     async def test_the_backstop_counts_every_call(
         self, start_server: StartServer, open_channel: OpenChannel, recommender: SteeredRecommender
     ) -> None:
-        server = await start_server(concurrency_limit=1, max_calls=2, request_timeout_ms=30_000)
+        server = await start_server(concurrency_limit=1, event_concurrency_limit=1, max_calls=3)
         channel = open_channel(server)
         watches = [
-            health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(2)
+            health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(3)
         ]
         for watch in watches:
             await watch.read()

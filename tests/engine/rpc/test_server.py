@@ -281,7 +281,8 @@ class TestPorts:
             ({"request_timeout_ms": 0}, "request_timeout_ms: "),
             ({"request_timeout_ms": float("nan")}, "request_timeout_ms: "),
             ({"access_log_every": 0}, "access_log_every: "),
-            ({"max_calls": 64}, "max_calls: must be above concurrency_limit"),
+            ({"event_concurrency_limit": 0}, "event_concurrency_limit: must be above 0"),
+            ({"max_calls": 128}, "max_calls: must be above the concurrency limits together"),
         ],
     )
     def test_settings_that_cannot_work(self, values: dict[str, Any], reason: str) -> None:

@@ -12,6 +12,7 @@ from engine.errors import (
     EngineError,
     InvalidRequest,
     Overloaded,
+    PoisonMessage,
 )
 from engine.rpc.status import MAX_TEXT_CHARACTERS, STATUS_OF, from_wire, to_wire
 
@@ -24,7 +25,7 @@ CALLERS_ERRORS = [
 
 
 def test_every_engine_error_is_either_in_the_table_or_kept_inside() -> None:
-    assert set(EngineError.__subclasses__()) == set(STATUS_OF) | {ConfigError, DataError, BundleError}
+    assert set(EngineError.__subclasses__()) == set(STATUS_OF) | {ConfigError, DataError, BundleError, PoisonMessage}
 
 
 @pytest.mark.parametrize("error", CALLERS_ERRORS, ids=lambda error: type(error).__name__)
