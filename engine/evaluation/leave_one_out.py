@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
 from engine.data.dataset import Dataset
 from engine.types import Int64Array
@@ -24,6 +25,9 @@ class LeaveOneOut:
 def leave_one_out(dataset: Dataset) -> LeaveOneOut:
     """Split by each user's own time. Only positive events count; a repeat of a training item is no test.
 
+    Every item counts as in stock and shown everywhere: what is sold out today was on offer when the test event
+    happened, and every method must rank the same items.
+
     A user whose last event is on an item that they had before keeps it in training and is not tested: what was
     seen is not offered again, so that no list could hold it.
     """
@@ -40,8 +44,9 @@ def leave_one_out(dataset: Dataset) -> LeaveOneOut:
     held_out = order[tests]
     keep = np.ones(len(events), np.bool_)
     keep[held_out] = False
+    on_offer = dataset.items.with_columns(pl.lit(True).alias("in_stock"), pl.lit(None, pl.String).alias("surfaces"))
     return LeaveOneOut(
-        train=dataset.with_interactions(events.select(keep)),
+        train=Dataset(on_offer, dataset.users, events.select(keep), dataset.vocabularies),
         users=events.users[held_out].astype(np.int64),
         targets=events.rows[held_out].astype(np.int64),
         times_ms=events.timestamps_ms[held_out],

@@ -39,6 +39,12 @@ def test_a_repeated_item_is_no_test_and_impressions_are_no_events() -> None:
     assert len(split.train.interactions) == 6 + 4
 
 
+def test_every_item_is_on_offer_for_every_method() -> None:
+    split = leave_one_out(dataset_of([("u", item, second, "click") for second, item in enumerate("abcde")]))
+    assert split.train.items["in_stock"].all()
+    assert split.train.items["surfaces"].is_null().all()
+
+
 def test_no_test_event_is_in_training() -> None:
     rng = np.random.default_rng(0)
     events = [
