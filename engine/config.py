@@ -61,6 +61,22 @@ class EventsConfig(_Section):
     )
 
 
+class ProcessorConfig(_Section):
+    group: str = Field("engine-processor", min_length=1, description="consumer group; the archive's is <group>-archive")
+    log: str = Field("", max_length=64, description="name of the topic's incarnation; another one makes offsets void")
+    batch_events: int = Field(2_000, ge=1, le=100_000, description="most events applied in one step")
+    fetch_mb: int = Field(16, ge=1, le=1024, description="most that is fetched ahead")
+    session_events: int = Field(50, ge=1, le=1_000, description="most recent events kept for a user")
+    session_ttl_s: int = Field(1800, ge=1, description="a session ends this long after its last event")
+    state_ttl_s: int = Field(90 * 86_400, ge=60, description="how long the live state of a silent user is kept")
+    popular_items: int = Field(5_000, ge=10, le=1_000_000, description="kept for a list of one partition, at least")
+    retry_max_s: float = Field(5.0, gt=0, description="longest pause between attempts while Redis or Kafka is away")
+    archive_directory: Path | None = Field(None, description="where the events' Parquet files go; none: no archive")
+    archive_rows: int = Field(100_000, ge=1, le=10_000_000, description="a file is closed at this many events")
+    archive_flush_s: float = Field(60.0, gt=0, description="a file is closed at this age")
+    metrics_port: int | None = Field(None, ge=0, le=65535, description="Prometheus metrics over HTTP; none: not served")
+
+
 class RetrievalConfig(_Section):
     candidate_count: int = Field(1000, ge=1, le=10_000)
 
@@ -105,6 +121,7 @@ class EngineConfig(BaseSettings):
     redis: RedisConfig = RedisConfig()
     kafka: KafkaConfig = KafkaConfig()
     events: EventsConfig = EventsConfig()
+    processor: ProcessorConfig = ProcessorConfig()
     bundle: BundleConfig = BundleConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     blend: BlendConfig = BlendConfig()

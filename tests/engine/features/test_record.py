@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from engine.features.record import (
     RecordError,
+    demographics_of,
     pack_keys,
     pack_record,
     pack_session,
@@ -35,6 +36,7 @@ def make_record(seed: int = 0, demographics: Demographics | None = None) -> User
 def test_a_record_survives_the_round_trip(seed: int, age: str, location: str, source: str) -> None:
     record = make_record(seed, Demographics(age, location, source))
     back = unpack_record(pack_record(record))
+    assert demographics_of(pack_record(record)) == back.demographics
     assert (back.generation, back.interaction_count, back.purchase_count) == (
         record.generation,
         record.interaction_count,

@@ -1,0 +1,179 @@
+"""The event log read from Kafka, as a member of a consumer group; and where its poison messages go."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from engine.adapters.kafka_bus import extra_properties, producer_settings
+from engine.config import KafkaConfig
+from engine.errors import DependencyUnavailable
+from engine.stream.processor import Message
+from engine.stream.topics import DEAD_LETTERS, EVENTS
+
+_client_log = logging.getLogger("engine.kafka")
+log = logging.getLogger(__name__)
+
+_FLUSH_S: Final = 10.0
+
+
+class KafkaSource:
+    """Implements engine.stream.processor.Source for the topic of events; belongs to one thread.
+
+    Assignments are eager and never read from the group's own offsets: `start` says where to read from.
+
+    Args:
+        batch: most messages that one `poll` returns.
+        fetch_mb: most that librdkafka holds in memory ahead of `poll`.
+    """
+
+    def __init__(self, brokers: str, config: KafkaConfig, group: str, batch: int, fetch_mb: int) -> None:
+        own: dict[str, Any] = {
+            "bootstrap.servers": brokers,
+            "client.id": config.client_id,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            # Where the stored position is no longer in the log, everything that still is comes after it.
+            "auto.offset.reset": "earliest",
+            "partition.assignment.strategy": "range",
+            # An event should be in the next answer: nothing waits for company.
+            "fetch.wait.max.ms": 20,
+            "fetch.error.backoff.ms": 50,
+            "queued.max.messages.kbytes": fetch_mb << 10,
+            # A queue that was full is looked at again after this long: librdkafka's default is a second.
+            "fetch.queue.backoff.ms": 20,
+            "topic.metadata.refresh.interval.ms": 10_000,
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 1_000,
+            "log.connection.close": False,
+        }
+        self._consumer = Consumer({**extra_properties(config, own), **own}, logger=_client_log)
+        self._batch = batch
+        self._assigned: tuple[int, ...] = ()
+        self._on_revoked: Callable[[], None] = lambda: None
+        self._on_lost: Callable[[], None] = lambda: None
+
+    def subscribe(self, on_revoked: Callable[[], None], on_lost: Callable[[], None]) -> None:
+        """Join the group; the callbacks run inside `poll`, before partitions are given up."""
+        self._on_revoked, self._on_lost = on_revoked, on_lost
+        self._consumer.subscribe([EVENTS.name], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lose)
+
+    @property
+    def assigned(self) -> tuple[int, ...]:
+        """The partitions that are ours."""
+        return self._assigned
+
+    def start(self, positions: Mapping[int, int | None]) -> None:
+        """Read these partitions, and only these, from these offsets. What was fetched before is dropped."""
+        places = [
+            TopicPartition(EVENTS.name, partition, OFFSET_BEGINNING if offset is None else offset)
+            for partition, offset in positions.items()
+        ]
+        try:
+            self._consumer.assign(places)
+        except KafkaException as error:
+            raise _unavailable(error.args[0]) from error
+
+    def poll(self, timeout_s: float) -> Sequence[Message]:
+        """Up to `batch` messages: waits for the first, takes what is there besides. Raises DependencyUnavailable."""
+        try:
+            first = self._consumer.poll(timeout_s)
+            if first is None:
+                return ()
+            # consume() would wait for a full batch until its timeout: with none, it takes what is there.
+            found = [first, *(self._consumer.consume(self._batch - 1, 0) if self._batch > 1 else ())]
+        except KafkaException as error:
+            raise _unavailable(error.args[0]) from error
+        for message in found:
+            if message.error() is not None:
+                raise _unavailable(message.error())
+        return [Message(m.partition(), m.offset(), m.key(), m.value() or b"") for m in found]
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        """Tell the group, without waiting for its answer: the sink knows better where to go on."""
+        places = [TopicPartition(EVENTS.name, partition, offset) for partition, offset in positions.items()]
+        try:
+            self._consumer.commit(offsets=places, asynchronous=True)
+        except KafkaException as error:
+            raise _unavailable(error.args[0]) from error
+
+    def lag(self) -> int:
+        """Messages behind the ends of the partitions, by what the last fetches said."""
+        total = 0
+        try:
+            for place in self._consumer.position([TopicPartition(EVENTS.name, part) for part in self._assigned]):
+                ends = self._consumer.get_watermark_offsets(place, cached=True)
+                if ends is not None and ends[1] >= 0:
+                    total += max(0, ends[1] - max(place.offset, ends[0], 0))
+        except KafkaException as error:
+            log.debug("the lag is not known: %s", error)
+        return total
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._consumer.close()
+
+    def _assign(self, consumer: Any, partitions: Iterable[Any]) -> None:
+        self._assigned = tuple(sorted(place.partition for place in partitions))
+        # Nothing is read before `start`: without this, librdkafka would begin at the group's offsets.
+        consumer.assign([])
+
+    def _revoke(self, consumer: Any, _: Iterable[Any]) -> None:
+        self._on_revoked()
+        self._assigned = ()
+        consumer.unassign()
+
+    def _lose(self, consumer: Any, _: Iterable[Any]) -> None:
+        self._on_lost()
+        self._assigned = ()
+        consumer.unassign()
+
+
+class KafkaDeadLetters:
+    """Implements engine.stream.processor.DeadLetters; belongs to one thread."""
+
+    def __init__(self, brokers: str, config: KafkaConfig) -> None:
+        self._producer = Producer(producer_settings(brokers, config), logger=_client_log)
+
+    def send(self, letters: Sequence[tuple[Message, str]]) -> None:
+        """Deliver the messages as they came, with reason and origin in the headers; returns once Kafka has them.
+
+        Sent again after a crash or an outage, so that a letter can be there twice: its origin says so.
+        """
+        errors: list[KafkaError] = []
+
+        def settle(error: KafkaError | None, _: Any) -> None:
+            if error is not None:
+                errors.append(error)
+
+        for message, reason in letters:
+            headers = [
+                ("reason", reason.encode()),
+                ("topic", EVENTS.name.encode()),
+                ("partition", str(message.partition).encode()),
+                ("offset", str(message.offset).encode()),
+            ]
+            try:
+                self._producer.produce(
+                    DEAD_LETTERS.name, message.payload, message.key, headers=headers, on_delivery=settle
+                )
+            except BufferError:
+                raise DependencyUnavailable("Kafka does not take dead letters as fast as they come") from None
+            except KafkaException as error:
+                raise _unavailable(error.args[0]) from error
+            log.warning("poison message at partition %d, offset %d: %s", message.partition, message.offset, reason)
+        if self._producer.flush(_FLUSH_S) or errors:
+            raise DependencyUnavailable(
+                f"Kafka has not taken a dead letter: {errors[0].str() if errors else 'timeout'}"
+            )
+
+    def close(self) -> None:
+        """Give up what is still on its way."""
+        self._producer.purge()
+        self._producer.flush(0.1)
+
+
+def _unavailable(error: KafkaError) -> DependencyUnavailable:
+    return DependencyUnavailable(f"Kafka: {error.str()}")

@@ -1,0 +1,185 @@
+"""Live states and live popularity on Redis: one read and one transaction a batch."""
+
+import logging
+import struct
+from collections.abc import Callable, Iterable, Sequence
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from engine.adapters.redis_keys import applied_key, live_key, popularity_key, record_key, session_key
+from engine.config import ProcessorConfig, RedisConfig
+from engine.errors import DependencyUnavailable
+from engine.features.record import RecordError, demographics_of
+from engine.stream.live import Changes, Snapshot
+from engine.stream.popularity import Entry, pack_entry, total_counts, unpack_entry
+from engine.stream.state import LiveState, pack_state, unpack_state
+from engine.types import Demographics
+
+log = logging.getLogger(__name__)
+
+_KEY = struct.Struct("<q")
+# A transaction holds everyone else up for as long as it runs, milliseconds; one that hangs is a Redis that is away.
+_SOCKET_TIMEOUT_S = 10.0
+
+
+class RedisLiveStore:
+    """Implements engine.stream.live.LiveStore; belongs to one thread.
+
+    generation: the embedding generation whose records say who the users are, None where there is no bundle yet.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        config: RedisConfig,
+        processor: ProcessorConfig,
+        log_name: str,
+        generation: Callable[[], int | None],
+    ) -> None:
+        self._client = _connect(url, config)
+        self._pipeline = self._client.pipeline(transaction=True)
+        self._session_ttl_s = processor.session_ttl_s
+        self._state_ttl_s = processor.state_ttl_s
+        self._log = log_name
+        self._generation = generation
+
+    def applied(self, partitions: Iterable[int]) -> dict[int, int | None]:
+        """The last offset of each partition that is in the store. Raises DependencyUnavailable."""
+        partitions = list(partitions)
+        if not partitions:
+            return {}
+        try:
+            values = self._client.mget([applied_key(self._log, partition) for partition in partitions])
+        except (redis.RedisError, OSError) as error:
+            raise _unavailable(error) from error
+        return {partition: _offset(value) for partition, value in zip(partitions, values, strict=True)}
+
+    def read(self, partitions: Iterable[int], user_ids: Iterable[str]) -> Snapshot:
+        """One MGET; the positions are watched until the next `write`. Raises DependencyUnavailable.
+
+        A user's state that cannot be read is logged and counts as empty: it must not stop everyone else's.
+        """
+        partitions, user_ids = list(partitions), list(user_ids)
+        generation = self._generation()
+        positions = [applied_key(self._log, partition) for partition in partitions]
+        keys = positions + [live_key(user_id) for user_id in user_ids]
+        if generation is not None:
+            keys += [record_key(user_id, generation) for user_id in user_ids]
+        try:
+            self._pipeline.reset()
+            self._pipeline.watch(*positions)  # type: ignore[no-untyped-call]
+            blobs: list[bytes | None] = self._pipeline.mget(keys)  # type: ignore[assignment]  # at once after a watch
+        except (redis.RedisError, OSError) as error:
+            raise _unavailable(error) from error
+        states = blobs[len(partitions) : len(partitions) + len(user_ids)]
+        records = blobs[len(partitions) + len(user_ids) :]
+        return Snapshot(
+            applied={partition: _offset(value) for partition, value in zip(partitions, blobs, strict=False)},
+            states={user_id: _state(user_id, blob) for user_id, blob in zip(user_ids, states, strict=True)},
+            demographics={
+                user_id: _demographics(user_id, blob)
+                for user_id, blob in zip(user_ids, records, strict=False)
+                if blob is not None
+            },
+        )
+
+    def read_scopes(self, scopes: Sequence[tuple[int, str]]) -> list[dict[int, Entry]]:
+        """The stored entries of (partition, scope) lists, in their order. Raises DependencyUnavailable."""
+        return _read_scopes(self._client, self._log, scopes)
+
+    def write(self, changes: Changes) -> bool:
+        """One transaction; False where a watched position has moved since `read`. Raises DependencyUnavailable."""
+        pipeline = self._pipeline
+        pipeline.multi()
+        # Not set(): what it does to check its options costs more than everything else here.
+        put: Callable[..., object] = pipeline.execute_command
+        for user_id, state in changes.states.items():
+            put("SET", live_key(user_id), pack_state(state), "EX", self._state_ttl_s)
+            if state.session:
+                put("SET", session_key(user_id), state.session, "EX", self._session_ttl_s)
+        for (partition, scope), popularity in changes.popularity.items():
+            key = popularity_key(self._log, partition, scope)
+            entries = popularity.entries
+            if popularity.changed:
+                pipeline.hset(key, mapping={_KEY.pack(item): pack_entry(entries[item]) for item in popularity.changed})
+            if popularity.removed:
+                pipeline.hdel(key, *map(_KEY.pack, popularity.removed))
+        for partition, offset in changes.applied.items():
+            pipeline.set(applied_key(self._log, partition), offset)
+        try:
+            pipeline.execute()
+        except redis.WatchError:
+            return False
+        except (redis.RedisError, OSError) as error:
+            raise _unavailable(error) from error
+        return True
+
+    def close(self) -> None:
+        self._pipeline.reset()
+        self._client.close()
+
+
+class RedisLivePopularity:
+    """Reads what is popular at this moment, over all partitions of a log. Blocking."""
+
+    def __init__(self, url: str, config: RedisConfig, log_name: str, partitions: int) -> None:
+        self._client = _connect(url, config)
+        self._log = log_name
+        self._partitions = partitions
+
+    def counts(self, scope: str, now_ms: int) -> dict[int, tuple[float, float, float]]:
+        """Decayed counts by item key, in the order of LIVE_WINDOWS. Raises DependencyUnavailable."""
+        scopes = [(partition, scope) for partition in range(self._partitions)]
+        return total_counts(_read_scopes(self._client, self._log, scopes), now_ms)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _connect(url: str, config: RedisConfig) -> redis.Redis:
+    # No retries in the client: the processor has one way back from every failure.
+    return redis.Redis.from_url(
+        url,
+        socket_connect_timeout=config.connect_timeout_s,
+        socket_timeout=_SOCKET_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def _read_scopes(client: redis.Redis, log_name: str, scopes: Sequence[tuple[int, str]]) -> list[dict[int, Entry]]:
+    if not scopes:
+        return []
+    try:
+        with client.pipeline(transaction=False) as pipeline:
+            for partition, scope in scopes:
+                pipeline.hgetall(popularity_key(log_name, partition, scope))
+            found: list[dict[bytes, bytes]] = pipeline.execute()
+    except (redis.RedisError, OSError) as error:
+        raise _unavailable(error) from error
+    return [{_KEY.unpack(item)[0]: unpack_entry(blob) for item, blob in entries.items()} for entries in found]
+
+
+def _offset(value: object) -> int | None:
+    return int(value) if isinstance(value, bytes) else None
+
+
+def _state(user_id: str, blob: bytes | None) -> LiveState:
+    try:
+        return unpack_state(blob)
+    except RecordError as error:
+        log.error("the live state of user %r is started anew: %s", user_id, error)
+        return LiveState.empty()
+
+
+def _demographics(user_id: str, blob: bytes) -> Demographics:
+    try:
+        return demographics_of(blob)
+    except RecordError as error:
+        log.error("the record of user %r is of no use: %s", user_id, error)
+        return Demographics()
+
+
+def _unavailable(error: Exception) -> DependencyUnavailable:
+    return DependencyUnavailable(f"Redis does not answer: {error}")

@@ -1,0 +1,171 @@
+"""From a batch of the log to what Redis must hold of it: read, fold, write in one step, together with the position."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from engine.stream.popularity import Entry, Scope, scopes_of
+from engine.stream.processor import LogRecord, PositionLost
+from engine.stream.state import (
+    Limits,
+    LiveState,
+    StreamEvent,
+    apply,
+    clamped_ms,
+    event_id_digest,
+    is_positive,
+    log_partition,
+)
+from engine.types import Demographics, item_key
+from engine.v1 import event_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the store holds: positions by partition (None: nothing of it), users' states, known demographics."""
+
+    applied: dict[int, int | None]
+    states: dict[str, LiveState]
+    demographics: dict[str, Demographics]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one batch changes; stored as a whole or not at all.
+
+    popularity: by (partition, scope). applied: the last offset of each partition that is included.
+    """
+
+    applied: dict[int, int]
+    states: dict[str, LiveState] = field(default_factory=dict)
+    popularity: dict[tuple[int, str], Scope] = field(default_factory=dict)
+
+
+class LiveStore(Protocol):
+    """Where live states are kept. Every call may raise DependencyUnavailable."""
+
+    def applied(self, partitions: Iterable[int]) -> dict[int, int | None]:
+        """The last offset of each partition that is in the store."""
+        ...
+
+    def read(self, partitions: Iterable[int], user_ids: Iterable[str]) -> Snapshot:
+        """Positions, states and demographics as of one moment, which the next `write` relies on."""
+        ...
+
+    def read_scopes(self, scopes: Sequence[tuple[int, str]]) -> list[dict[int, Entry]]:
+        """The stored entries of (partition, scope) lists, in their order."""
+        ...
+
+    def write(self, changes: Changes) -> bool:
+        """Store everything; False, and nothing is stored, when a position of the last `read` has changed since."""
+        ...
+
+
+class LiveSink:
+    """Keeps a LiveStore true to the log. Implements engine.stream.processor.Sink."""
+
+    def __init__(self, store: LiveStore, log_name: str, limits: Limits, popular_items: int) -> None:
+        self._store = store
+        self._log = log_name
+        self._limits = limits
+        self._popular_items = popular_items
+        self._applied: dict[int, int | None] = {}
+        # One writer a partition, so that these lists stay true while the partition is ours.
+        self._scopes: dict[tuple[int, str], Scope] = {}
+
+    def positions(self, partitions: Iterable[int]) -> dict[int, int | None]:
+        """Where to go on: behind what the store holds; None from the beginning of the log."""
+        self.forget()
+        self._applied = self._store.applied(partitions)
+        return {partition: None if last is None else last + 1 for partition, last in self._applied.items()}
+
+    def forget(self) -> None:
+        """Drop what is remembered of the store: another processor, or a restart, may have changed it."""
+        self._applied = {}
+        self._scopes = {}
+
+    def write(self, records: Sequence[LogRecord]) -> dict[int, int]:
+        """Apply records in log order; returns where each partition goes on, now that this is stored.
+
+        Raises:
+            PositionLost: the store is not where this sink left it; nothing is written.
+        """
+        if not records:
+            return {}
+        ends = {record.partition: record.offset for record in records}
+        events = [
+            to_stream_event(record.partition, record.offset, record.event)
+            for record in records
+            if record.event is not None and record.event.event.type != pb.EVENT_TYPE_IMPRESSION
+        ]
+        snapshot = self._store.read(ends, {event.user_id for event in events})
+        for partition in ends:
+            if snapshot.applied[partition] != self._applied.get(partition):
+                raise PositionLost(f"partition {partition} is stored up to {snapshot.applied[partition]}")
+        states, taken = self._fold(events, snapshot)
+        touched = self._count(taken, snapshot.demographics)
+        changes = Changes(ends, states, touched)
+        if not self._store.write(changes):
+            raise PositionLost("another processor writes the same partitions")
+        for scope in touched.values():
+            scope.stored()
+        self._applied.update(ends)
+        return {partition: last + 1 for partition, last in ends.items()}
+
+    def flush(self) -> dict[int, int]:
+        """Nothing waits: what was taken is stored."""
+        return {}
+
+    def _fold(
+        self, events: Sequence[StreamEvent], snapshot: Snapshot
+    ) -> tuple[dict[str, LiveState], list[StreamEvent]]:
+        """The states that change, and the events that were taken, in log order within each partition."""
+        by_user: dict[tuple[str, int], list[StreamEvent]] = {}
+        for event in events:
+            by_user.setdefault((event.user_id, event.partition), []).append(event)
+        changed: dict[str, LiveState] = {}
+        taken: list[StreamEvent] = []
+        for (user_id, partition), own in by_user.items():
+            before = changed.get(user_id) or snapshot.states[user_id]
+            after, new = apply(before, log_partition(self._log, partition), own, self._limits)
+            if after is not before:
+                changed[user_id] = after
+            taken += new
+        taken.sort(key=lambda event: event.offset)
+        return changed, taken
+
+    def _count(
+        self, taken: Sequence[StreamEvent], demographics: Mapping[str, Demographics]
+    ) -> dict[tuple[int, str], Scope]:
+        """Count positive events in every list that they belong to; returns the lists that changed."""
+        unknown = Demographics()
+        placed = [
+            (event, scopes_of(event.surface, demographics.get(event.user_id, unknown)))
+            for event in taken
+            if is_positive(event.event_type)
+        ]
+        names = {(event.partition, scope) for event, scopes in placed for scope in scopes}
+        missing = sorted(names - self._scopes.keys())
+        self._scopes |= zip(missing, map(Scope, self._store.read_scopes(missing)), strict=True)
+        for event, scopes in placed:
+            for scope in scopes:
+                self._scopes[event.partition, scope].count(event.item_key, event.time_ms, self._popular_items)
+        return {name: self._scopes[name] for name in names}
+
+
+def to_stream_event(partition: int, offset: int, logged: pb.LoggedEvent) -> StreamEvent:
+    """A logged event as the fold wants it."""
+    event = logged.event
+    return StreamEvent(
+        partition,
+        offset,
+        event.user_id,
+        event_id_digest(event.event_id),
+        item_key(event.item_id),
+        event.type - 1,  # the API's codes leave 0 to "unspecified"
+        clamped_ms(event.time.ToMilliseconds(), logged.received.ToMilliseconds()),
+        event.surface,
+    )

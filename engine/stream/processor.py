@@ -1,0 +1,215 @@
+"""The loop that keeps a sink true to a log: poll, decode, write, and only then commit.
+
+One way back from every failure: drop what is in hand, ask the sink how far it got, go on from there. A crash takes the
+same road as an outage of Redis, so that it is well trodden. Knows no client library.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from engine.errors import DependencyUnavailable, PoisonMessage
+from engine.stream.codec import decode
+from engine.stream.metrics import ProcessorMetrics
+from engine.v1 import event_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.2
+_FIRST_PAUSE_S = 0.05
+_LAG_EVERY_S = 1.0
+
+
+class PositionLost(DependencyUnavailable):
+    """The sink's store is not where the sink left it; ask for positions again and go on from there."""
+
+
+class Message(NamedTuple):
+    """One message of the log as it came."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    payload: bytes
+
+
+class LogRecord(NamedTuple):
+    """One place of the log; event is None for a poison message, which takes up its offset and nothing else."""
+
+    partition: int
+    offset: int
+    event: pb.LoggedEvent | None
+
+
+class Source(Protocol):
+    """The partitions of a log that are this consumer's, read from where it is told to. Raises DependencyUnavailable."""
+
+    def subscribe(self, on_revoked: Callable[[], None], on_lost: Callable[[], None]) -> None:
+        """Join the group. The callbacks run inside `poll`, before the partitions are given up."""
+        ...
+
+    @property
+    def assigned(self) -> tuple[int, ...]:
+        """The partitions that are ours. Nothing of a new assignment is read before `start`."""
+        ...
+
+    def start(self, positions: Mapping[int, int | None]) -> None:
+        """Read these partitions, and only these, from these offsets; None: from the beginning."""
+        ...
+
+    def poll(self, timeout_s: float) -> Sequence[Message]:
+        """What is there, in log order within a partition; waits for the first message alone."""
+        ...
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        """Tell the group where each partition goes on."""
+        ...
+
+    def lag(self) -> int:
+        """Messages behind the end of the assigned partitions, as far as this is known locally."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group."""
+        ...
+
+
+class Sink(Protocol):
+    """What is kept true to the log; it knows itself how far it got. Raises DependencyUnavailable."""
+
+    def positions(self, partitions: Iterable[int]) -> dict[int, int | None]:
+        """Drop what is not durable, and say where each partition goes on; None: from the beginning."""
+        ...
+
+    def write(self, records: Sequence[LogRecord]) -> dict[int, int]:
+        """Take records (none: just an occasion); returns where partitions go on of which everything is durable."""
+        ...
+
+    def flush(self) -> dict[int, int]:
+        """Make durable what is held back; returns as `write` does."""
+        ...
+
+    def forget(self) -> None:
+        """Drop what is not durable, and what is remembered of what is."""
+        ...
+
+
+class DeadLetters(Protocol):
+    """Where poison messages go."""
+
+    def send(self, letters: Sequence[tuple[Message, str]]) -> None:
+        """Deliver messages with their reasons; returns once they are safe. Raises DependencyUnavailable."""
+        ...
+
+
+class Processor:
+    """Runs one source into one sink until `stop` is set. `run` belongs to one thread."""
+
+    def __init__(
+        self,
+        source: Source,
+        sink: Sink,
+        metrics: ProcessorMetrics,
+        stop: threading.Event,
+        dead_letters: DeadLetters | None = None,
+        retry_max_s: float = 5.0,
+    ) -> None:
+        self._source = source
+        self._sink = sink
+        self._metrics = metrics
+        self._stop = stop
+        self._dead_letters = dead_letters
+        self._retry_max_s = retry_max_s
+        self._placed: tuple[int, ...] | None = None
+        self._lag_at = 0.0
+
+    def run(self) -> None:
+        """Process until stopped; then finish what is in hand, commit, and leave the group."""
+        self._source.subscribe(self._revoked, self._lost)
+        pause_s = 0.0
+        try:
+            while not self._stop.is_set():
+                try:
+                    self._step()
+                    pause_s = 0.0
+                except DependencyUnavailable as error:
+                    pause_s = min(self._retry_max_s, max(_FIRST_PAUSE_S, 2 * pause_s))
+                    log.warning("%s; going on from what is stored in %.2g s", error, pause_s)
+                    self._metrics.interruptions.inc()
+                    self._wait(pause_s)
+            self._give_up()
+        finally:
+            self._source.close()
+
+    def _step(self) -> None:
+        if self._placed != self._source.assigned:
+            partitions = self._source.assigned
+            self._source.start(self._sink.positions(partitions))
+            self._placed = partitions
+        messages = self._source.poll(_POLL_S)
+        if self._placed != self._source.assigned:
+            return  # the group has changed meanwhile; whatever came is read again by whom it belongs to
+        started = time.perf_counter()
+        records, poison = decode_all(messages)
+        if poison and self._dead_letters is not None:
+            self._dead_letters.send(poison)
+        done = self._sink.write(records)
+        if messages:
+            self._metrics.applied(len(messages), len(poison), time.perf_counter() - started)
+        self._commit(done)
+        if time.monotonic() - self._lag_at > _LAG_EVERY_S:
+            self._lag_at = time.monotonic()
+            self._metrics.lag.set(self._source.lag())
+
+    def _wait(self, pause_s: float) -> None:
+        """Read nothing for a while, but stay in the group."""
+        self._placed = None
+        give_up = time.monotonic() + pause_s
+        try:
+            self._source.start({})
+            while not self._stop.is_set() and (left_s := give_up - time.monotonic()) > 0:
+                self._source.poll(min(left_s, _POLL_S))
+        except DependencyUnavailable as error:
+            log.warning("%s", error)
+            self._stop.wait(give_up - time.monotonic())
+
+    def _commit(self, positions: Mapping[int, int]) -> None:
+        if not positions:
+            return
+        try:
+            self._source.commit(positions)
+        except DependencyUnavailable as error:
+            # Harmless: the sink knows how far it got. The next commit says the same and more.
+            log.warning("offsets are not committed: %s", error)
+
+    def _give_up(self) -> None:
+        """Finish what is held back and say so; whatever fails is read again by the next owner."""
+        try:
+            self._commit(self._sink.flush())
+        except DependencyUnavailable as error:
+            log.warning("what was held back is left to the next owner: %s", error)
+        self._sink.forget()
+        self._placed = None
+
+    def _revoked(self) -> None:
+        self._give_up()
+
+    def _lost(self) -> None:
+        # Others may own these partitions already: what is held back is theirs to write.
+        self._sink.forget()
+        self._placed = None
+
+
+def decode_all(messages: Sequence[Message]) -> tuple[list[LogRecord], list[tuple[Message, str]]]:
+    """Every message as a record, and the poison ones with their reasons."""
+    records, poison = [], []
+    for message in messages:
+        try:
+            event: pb.LoggedEvent | None = decode(message.payload)
+        except PoisonMessage as error:
+            event = None
+            poison.append((message, str(error)))
+        records.append(LogRecord(message.partition, message.offset, event))
+    return records, poison

@@ -1,0 +1,114 @@
+"""Events, real brokers and real stores for stream tests. KAFKA_BROKERS and REDIS_URL choose other servers."""
+
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+from confluent_kafka import Producer
+
+from engine.adapters.embedded_kafka import EmbeddedKafka
+from engine.adapters.embedded_redis import EmbeddedRedis
+from engine.adapters.kafka_bus import create_topics, producer_settings
+from engine.config import EngineConfig
+from engine.stream.codec import encode
+from engine.stream.topics import EVENTS
+from engine.types import EventType
+from engine.v1 import event_pb2 as pb
+
+NOW_MS = 1_764_000_000_000
+
+
+def make_event(
+    user: str = "u",
+    item: str = "i",
+    kind: EventType = EventType.CLICK,
+    name: str = "",
+    time_ms: int = NOW_MS,
+    surface: str = "home",
+) -> pb.Event:
+    """A valid event of the API."""
+    event = pb.Event(
+        event_id=name or uuid.uuid4().hex,
+        user_id=user,
+        item_id=item,
+        type=kind + 1,
+        surface=surface,  # type: ignore[arg-type]
+    )
+    event.time.FromMilliseconds(time_ms)
+    if kind == EventType.PURCHASE:
+        event.value = 9.5
+    if kind == EventType.DWELL:
+        event.dwell_ms = 1200
+    return event
+
+
+@dataclass(frozen=True)
+class Bus:
+    """A broker, and a name that nobody else's positions are under."""
+
+    brokers: str
+    config: EngineConfig
+
+    def send(self, events: Sequence[pb.Event], received_ms: int = NOW_MS) -> None:
+        """Append events as the server does."""
+        self.send_raw([(event.user_id.encode(), encode(event, received_ms)) for event in events])
+
+    def send_raw(self, records: Sequence[tuple[bytes, bytes]]) -> None:
+        producer = Producer(producer_settings(self.brokers, self.config.kafka))
+        errors: list[object] = []
+        for key, payload in records:
+            producer.produce(EVENTS.name, payload, key, on_delivery=lambda error, _: error and errors.append(error))
+            producer.poll(0)
+        assert producer.flush(20) == 0
+        assert not errors
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> Iterator[Bus]:
+    """A broker of this test's own, or the one in KAFKA_BROKERS."""
+    brokers = os.environ.get("KAFKA_BROKERS")
+    if brokers:
+        config = EngineConfig.load(kafka={"brokers": brokers, "delivery_timeout_ms": 10_000})
+        create_topics(brokers, config.kafka)
+        yield Bus(brokers, config)
+        return
+    with EmbeddedKafka(tmp_path / "kafka") as broker:
+        yield Bus(broker.brokers, EngineConfig.load(kafka={"brokers": broker.brokers, "delivery_timeout_ms": 10_000}))
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis) -> str:
+    """An empty Redis: the run's own, or the one in REDIS_URL."""
+    url = os.environ.get("REDIS_URL", redis_server.url)
+    redis.Redis.from_url(url).flushdb()
+    return url
+
+
+@pytest.fixture
+def background() -> Iterator[Callable[[Callable[[], None], threading.Event], None]]:
+    """Runs loops in threads and stops them at the end; what they raise fails the test."""
+    running: list[tuple[threading.Thread, threading.Event]] = []
+    raised: list[BaseException] = []
+
+    def start(loop: Callable[[], None], stop: threading.Event) -> None:
+        def body() -> None:
+            try:
+                loop()
+            except BaseException as error:  # whatever it is, the test must hear of it
+                raised.append(error)
+
+        thread = threading.Thread(target=body)
+        thread.start()
+        running.append((thread, stop))
+
+    yield start
+    for _, stop in running:
+        stop.set()
+    for thread, _ in running:
+        thread.join(20)
+    assert not raised
