@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from engine.errors import DeadlineExceeded
+from engine.logs import OncePerInterval
 from engine.types import DegradedReason, StageTiming
 
 log = logging.getLogger(__name__)
+log.addFilter(OncePerInterval())
 
 T = TypeVar("T")
 

@@ -7,9 +7,11 @@ from typing import Protocol
 from cachetools import LRUCache
 
 from engine.errors import DependencyUnavailable
+from engine.logs import OncePerInterval
 from engine.types import DegradedReason, UserState
 
 log = logging.getLogger(__name__)
+log.addFilter(OncePerInterval())
 
 # The objects around a state's arrays.
 _STATE_OVERHEAD_BYTES = 1500
