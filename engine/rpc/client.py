@@ -2,6 +2,7 @@
 
     with RecommendationClient("localhost:50051") as client:
         response = client.recommend("u42", "home", item_count=10)
+        client.record_events([build_event("u42", EVENT_TYPE_CLICK, response.items[0].item_id, surface="home")])
 
 The channel connects at the first call, within that call's deadline; `wait_until_serving` connects beforehand.
 Both hold one channel, which is safe to share and meant to be kept: make one client a process. Every call has a
@@ -10,81 +11,30 @@ grpc.RpcError as their cause.
 """
 
 import asyncio
-import datetime
-import json
 import time
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Self, Unpack
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 
-from engine.errors import DependencyUnavailable, EngineError, InvalidRequest
-from engine.rpc.status import from_wire
-from engine.rpc.validate import MAX_REQUEST_BYTES
-from engine.types import Demographics
+from engine.errors import DependencyUnavailable
+from engine.rpc.channel import (
+    DEFAULT_RETRIES,
+    DEFAULT_TIMEOUT_S,
+    HEALTH_POLL_S,
+    RECORD_TIMEOUT_S,
+    channel_options,
+    health_request,
+    is_serving,
+    raise_unless_transient,
+    translated,
+)
+from engine.rpc.requests import RequestFields, build_batch, build_request
+from engine.v1 import event_pb2, event_pb2_grpc
 from engine.v1 import recommendation_pb2 as pb
 from engine.v1 import recommendation_pb2_grpc as pb_grpc
-
-SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
-DEFAULT_TIMEOUT_S = 0.2
-DEFAULT_RETRIES = 3
-# grpc allows five attempts in all.
-MAX_RETRIES = 4
-HEALTH_POLL_S = 0.05
-
-
-class RequestFields(TypedDict, total=False):
-    """The optional fields of a request, as in the API; what is absent or None gets the server's default.
-
-    time: the moment to recommend for, with its zone; the server's clock by default.
-    """
-
-    item_count: int | None
-    time: datetime.datetime | None
-    device: str | None
-    country: str | None
-    demographics: Demographics | None
-    exclude_item_ids: Iterable[str]
-    diversity_weight: float | None
-    request_id: str | None
-    debug: bool
-
-
-def build_request(user_id: str, surface: str, **fields: Unpack[RequestFields]) -> pb.RecommendRequest:
-    """The API's message.
-
-    Raises:
-        InvalidRequest: a value that the message cannot hold, or a time without its zone. Limits are the server's.
-        TypeError: a value of another type.
-    """
-    moment, demographics = fields.get("time"), fields.get("demographics")
-    if moment is not None and moment.tzinfo is None:
-        raise InvalidRequest("context.time", "needs a time zone; a naive datetime could mean any of them")
-    try:
-        request = pb.RecommendRequest(
-            user_id=user_id,
-            surface=surface,
-            item_count=fields.get("item_count"),
-            context=pb.Context(device=fields.get("device"), country=fields.get("country")),
-            exclude_item_ids=fields.get("exclude_item_ids"),
-            diversity_weight=fields.get("diversity_weight"),
-            request_id=fields.get("request_id"),
-            debug=fields.get("debug", False),
-        )
-        if moment is not None:
-            request.context.time.FromDatetime(moment)
-        if demographics is not None:
-            request.demographics.age_group = demographics.age_group
-            request.demographics.location = demographics.location
-            request.demographics.signup_source = demographics.signup_source
-    except ValueError as error:
-        raise InvalidRequest("request", str(error)) from error
-    # The server would refuse it with RESOURCE_EXHAUSTED, which reads like overload.
-    if request.ByteSize() > MAX_REQUEST_BYTES:
-        raise InvalidRequest("request", f"must be at most {MAX_REQUEST_BYTES} bytes, got {request.ByteSize()}")
-    return request
 
 
 class AsyncRecommendationClient:
@@ -107,12 +57,13 @@ class AsyncRecommendationClient:
     ) -> None:
         self._target = target
         self._timeout_s = timeout_s
-        options = _channel_options(retries)
+        options = channel_options(retries)
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(target, options)
         else:
             self._channel = grpc.aio.secure_channel(target, credentials, options)
         self._recommend: Any = pb_grpc.RecommendationServiceStub(self._channel).Recommend  # type: ignore[no-untyped-call]
+        self._record: Any = event_pb2_grpc.EventServiceStub(self._channel).RecordEvents  # type: ignore[no-untyped-call]
         self._check: Any = health_pb2_grpc.HealthStub(self._channel).Check
 
     async def recommend(
@@ -142,7 +93,31 @@ class AsyncRecommendationClient:
                 request, timeout=self._timeout_s if timeout_s is None else timeout_s
             )
         except grpc.RpcError as error:
-            raise _translated(error) from error
+            raise translated(error) from error
+        return response
+
+    async def record_events(
+        self, events: Iterable[event_pb2.Event], *, timeout_s: float = RECORD_TIMEOUT_S
+    ) -> event_pb2.RecordEventsResponse:
+        """Record what users did; see `engine.rpc.requests.build_event`.
+
+        Args:
+            events: 1 to 500.
+            timeout_s: for this call, its retries included.
+
+        Returns:
+            How many were accepted, which are safely in the log, and those rejected with the field and the reason.
+
+        Raises:
+            InvalidRequest: the batch itself is empty or too long.
+            DeadlineExceeded, Overloaded, DependencyUnavailable, EngineError: as for `recommend`. Nothing of the batch
+                has been answered for; the same events may be sent again and count once.
+        """
+        request = build_batch(events)
+        try:
+            response: event_pb2.RecordEventsResponse = await self._record(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise translated(error) from error
         return response
 
     async def wait_until_serving(self, timeout_s: float = 30.0) -> None:
@@ -154,10 +129,10 @@ class AsyncRecommendationClient:
         deadline = time.monotonic() + timeout_s
         while (remaining_s := deadline - time.monotonic()) > 0:
             try:
-                if _is_serving(await self._check(_health_request(), timeout=remaining_s, wait_for_ready=True)):
+                if is_serving(await self._check(health_request(), timeout=remaining_s, wait_for_ready=True)):
                     return
             except grpc.RpcError as error:
-                _raise_unless_transient(error)
+                raise_unless_transient(error)
             await asyncio.sleep(HEALTH_POLL_S)
         raise DependencyUnavailable(f"{self._target} was not serving within {timeout_s:g} s")
 
@@ -187,12 +162,13 @@ class RecommendationClient:
     ) -> None:
         self._target = target
         self._timeout_s = timeout_s
-        options = _channel_options(retries)
+        options = channel_options(retries)
         if credentials is None:
             self._channel = grpc.insecure_channel(target, options)
         else:
             self._channel = grpc.secure_channel(target, credentials, options)
         self._recommend: Any = pb_grpc.RecommendationServiceStub(self._channel).Recommend  # type: ignore[no-untyped-call]
+        self._record: Any = event_pb2_grpc.EventServiceStub(self._channel).RecordEvents  # type: ignore[no-untyped-call]
         self._check: Any = health_pb2_grpc.HealthStub(self._channel).Check
 
     def recommend(
@@ -210,7 +186,18 @@ class RecommendationClient:
                 request, timeout=self._timeout_s if timeout_s is None else timeout_s
             )
         except grpc.RpcError as error:
-            raise _translated(error) from error
+            raise translated(error) from error
+        return response
+
+    def record_events(
+        self, events: Iterable[event_pb2.Event], *, timeout_s: float = RECORD_TIMEOUT_S
+    ) -> event_pb2.RecordEventsResponse:
+        """As AsyncRecommendationClient.record_events, with the same errors."""
+        request = build_batch(events)
+        try:
+            response: event_pb2.RecordEventsResponse = self._record(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise translated(error) from error
         return response
 
     def wait_until_serving(self, timeout_s: float = 30.0) -> None:
@@ -218,10 +205,10 @@ class RecommendationClient:
         deadline = time.monotonic() + timeout_s
         while (remaining_s := deadline - time.monotonic()) > 0:
             try:
-                if _is_serving(self._check(_health_request(), timeout=remaining_s, wait_for_ready=True)):
+                if is_serving(self._check(health_request(), timeout=remaining_s, wait_for_ready=True)):
                     return
             except grpc.RpcError as error:
-                _raise_unless_transient(error)
+                raise_unless_transient(error)
             time.sleep(HEALTH_POLL_S)
         raise DependencyUnavailable(f"{self._target} was not serving within {timeout_s:g} s")
 
@@ -236,54 +223,3 @@ class RecommendationClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _channel_options(retries: int) -> list[tuple[str, Any]]:
-    if not 0 <= retries <= MAX_RETRIES:
-        raise ValueError(f"retries must be between 0 and {MAX_RETRIES}, got {retries}")
-    method: dict[str, Any] = {"name": [{"service": SERVICE_NAME}]}
-    if retries:
-        method["retryPolicy"] = {
-            "maxAttempts": retries + 1,
-            # 20, 40, 80 ms, each ±20%: all of them fit into the default timeout.
-            "initialBackoff": "0.02s",
-            "maxBackoff": "1s",
-            "backoffMultiplier": 2,
-            "retryableStatusCodes": ["UNAVAILABLE"],
-        }
-    service_config = {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        # A replica that says NOT_SERVING gets no calls while another one serves.
-        "healthCheckConfig": {"serviceName": SERVICE_NAME},
-        "methodConfig": [method],
-    }
-    return [
-        ("grpc.service_config", json.dumps(service_config)),
-        # Reconnecting after a second, grpc's default, would make every retry above fail fast on the same refusal.
-        ("grpc.initial_reconnect_backoff_ms", 50),
-        ("grpc.max_reconnect_backoff_ms", 5_000),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 5_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
-    ]
-
-
-def _translated(error: grpc.RpcError) -> EngineError:
-    # Both kinds of call failure have these three; the stub's base class has none.
-    failure: Any = error
-    return from_wire(failure.code(), failure.details(), failure.trailing_metadata())
-
-
-def _health_request() -> Any:
-    return health_pb2.HealthCheckRequest(service=SERVICE_NAME)
-
-
-def _is_serving(response: Any) -> bool:
-    return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-def _raise_unless_transient(error: grpc.RpcError) -> None:
-    failure: Any = error
-    if failure.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        raise _translated(error) from error

@@ -12,7 +12,8 @@ import grpc
 import pytest
 
 from engine.errors import DeadlineExceeded, DependencyUnavailable, EngineError, InvalidRequest, Overloaded
-from engine.rpc.client import AsyncRecommendationClient, RecommendationClient, build_request
+from engine.rpc.client import AsyncRecommendationClient, RecommendationClient
+from engine.rpc.requests import build_request
 from engine.rpc.server import Server, ServerSettings, create_server
 from engine.types import Demographics
 from engine.v1 import recommendation_pb2 as pb

@@ -1,0 +1,73 @@
+"""What both clients' channels have in common: options, retries, health, errors."""
+
+import json
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from engine.errors import EngineError
+from engine.rpc.status import from_wire
+from engine.v1 import event_pb2
+from engine.v1 import recommendation_pb2 as pb
+
+SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
+EVENT_SERVICE_NAME: str = event_pb2.DESCRIPTOR.services_by_name["EventService"].full_name
+DEFAULT_TIMEOUT_S = 0.2
+# A batch waits for Kafka's acknowledgement; enough for all retries of a server whose Kafka is away to say so.
+RECORD_TIMEOUT_S = 10.0
+DEFAULT_RETRIES = 3
+# grpc allows five attempts in all.
+MAX_RETRIES = 4
+HEALTH_POLL_S = 0.05
+
+
+def channel_options(retries: int) -> list[tuple[str, Any]]:
+    if not 0 <= retries <= MAX_RETRIES:
+        raise ValueError(f"retries must be between 0 and {MAX_RETRIES}, got {retries}")
+    method: dict[str, Any] = {"name": [{"service": SERVICE_NAME}, {"service": EVENT_SERVICE_NAME}]}
+    if retries:
+        method["retryPolicy"] = {
+            "maxAttempts": retries + 1,
+            # 20, 40, 80 ms, each ±20%: all of them fit into the default timeout.
+            "initialBackoff": "0.02s",
+            "maxBackoff": "1s",
+            "backoffMultiplier": 2,
+            "retryableStatusCodes": ["UNAVAILABLE"],
+        }
+    service_config = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        # A replica that says NOT_SERVING gets no calls while another one serves.
+        "healthCheckConfig": {"serviceName": SERVICE_NAME},
+        "methodConfig": [method],
+    }
+    return [
+        ("grpc.service_config", json.dumps(service_config)),
+        # Reconnecting after a second, grpc's default, would make every retry above fail fast on the same refusal.
+        ("grpc.initial_reconnect_backoff_ms", 50),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+
+
+def translated(error: grpc.RpcError) -> EngineError:
+    # Both kinds of call failure have these three; the stub's base class has none.
+    failure: Any = error
+    return from_wire(failure.code(), failure.details(), failure.trailing_metadata())
+
+
+def health_request() -> Any:
+    return health_pb2.HealthCheckRequest(service=SERVICE_NAME)
+
+
+def is_serving(response: Any) -> bool:
+    return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def raise_unless_transient(error: grpc.RpcError) -> None:
+    failure: Any = error
+    if failure.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        raise translated(error) from error

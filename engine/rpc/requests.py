@@ -1,0 +1,135 @@
+"""The API's messages from Python values, for clients."""
+
+import datetime
+import uuid
+from collections.abc import Iterable
+from typing import TypedDict, Unpack
+
+from engine.errors import InvalidRequest
+from engine.rpc.validate import MAX_REQUEST_BYTES
+from engine.types import Demographics
+from engine.v1 import event_pb2
+from engine.v1 import recommendation_pb2 as pb
+
+
+class RequestFields(TypedDict, total=False):
+    """The optional fields of a request, as in the API; what is absent or None gets the server's default.
+
+    time: the moment to recommend for, with its zone; the server's clock by default.
+    """
+
+    item_count: int | None
+    time: datetime.datetime | None
+    device: str | None
+    country: str | None
+    demographics: Demographics | None
+    exclude_item_ids: Iterable[str]
+    diversity_weight: float | None
+    request_id: str | None
+    debug: bool
+
+
+def build_request(user_id: str, surface: str, **fields: Unpack[RequestFields]) -> pb.RecommendRequest:
+    """The API's message.
+
+    Raises:
+        InvalidRequest: a value that the message cannot hold, or a time without its zone. Limits are the server's.
+        TypeError: a value of another type.
+    """
+    moment, demographics = fields.get("time"), fields.get("demographics")
+    _check_zone("context.time", moment)
+    try:
+        request = pb.RecommendRequest(
+            user_id=user_id,
+            surface=surface,
+            item_count=fields.get("item_count"),
+            context=pb.Context(device=fields.get("device"), country=fields.get("country")),
+            exclude_item_ids=fields.get("exclude_item_ids"),
+            diversity_weight=fields.get("diversity_weight"),
+            request_id=fields.get("request_id"),
+            debug=fields.get("debug", False),
+        )
+        if moment is not None:
+            request.context.time.FromDatetime(moment)
+        if demographics is not None:
+            request.demographics.age_group = demographics.age_group
+            request.demographics.location = demographics.location
+            request.demographics.signup_source = demographics.signup_source
+    except ValueError as error:
+        raise InvalidRequest("request", str(error)) from error
+    _check_size(request.ByteSize())
+    return request
+
+
+class EventFields(TypedDict, total=False):
+    """The optional fields of an event, as in the API; what is absent or None is not said.
+
+    event_id: a fresh random one by default. An event that is sent again must keep its id, or it counts twice.
+    time: when it happened, with its zone; now by default.
+    value: money, for a purchase. dwell_ms: for dwell.
+    request_id, position: of the recommendation that led here.
+    """
+
+    event_id: str | None
+    time: datetime.datetime | None
+    surface: str | None
+    session_id: str | None
+    device: str | None
+    country: str | None
+    value: float | None
+    dwell_ms: int | None
+    request_id: str | None
+    position: int | None
+
+
+def build_event(
+    user_id: str, event_type: event_pb2.EventType, item_id: str, **fields: Unpack[EventFields]
+) -> event_pb2.Event:
+    """One event, ready for `record_events`.
+
+    Args:
+        event_type: such as event_pb2.EVENT_TYPE_CLICK.
+
+    Raises:
+        InvalidRequest: a value that the message cannot hold, or a time without its zone. Limits are the server's.
+        TypeError: a value of another type.
+    """
+    moment = fields.get("time")
+    _check_zone("time", moment)
+    try:
+        event = event_pb2.Event(
+            event_id=fields.get("event_id") or uuid.uuid4().hex,
+            user_id=user_id,
+            type=event_type,
+            item_id=item_id,
+            surface=fields.get("surface"),
+            session_id=fields.get("session_id"),
+            device=fields.get("device"),
+            country=fields.get("country"),
+            value=fields.get("value"),
+            dwell_ms=fields.get("dwell_ms"),
+            request_id=fields.get("request_id"),
+            position=fields.get("position"),
+        )
+        event.time.FromDatetime(moment or datetime.datetime.now(datetime.UTC))
+    except ValueError as error:
+        raise InvalidRequest("event", str(error)) from error
+    return event
+
+
+def build_batch(events: Iterable[event_pb2.Event]) -> event_pb2.RecordEventsRequest:
+    """The API's message; InvalidRequest where it is longer than the server takes in."""
+    request = event_pb2.RecordEventsRequest(events=events)
+    _check_size(request.ByteSize())
+    return request
+
+
+def _check_zone(field: str, moment: datetime.datetime | None) -> None:
+    if moment is not None and moment.tzinfo is None:
+        raise InvalidRequest(field, "needs a time zone; a naive datetime could mean any of them")
+
+
+def _check_size(size: int) -> None:
+    # The server would refuse it with RESOURCE_EXHAUSTED, which reads like overload.
+    if size > MAX_REQUEST_BYTES:
+        raise InvalidRequest("request", f"must be at most {MAX_REQUEST_BYTES} bytes, got {size}")
