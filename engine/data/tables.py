@@ -1,6 +1,7 @@
 """The three canonical tables on disk: reading with validation, writing.
 
-A data directory holds `interactions`, `items` and, optionally, `users`, each as .parquet, .csv or .csv.gz.
+A data directory holds `interactions`, `items` and, optionally, `users`, each as .parquet, .csv or .csv.gz. Beside or
+instead of `interactions` a directory `events` may hold the archived event log, which continues it.
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
+from engine.data.event_log import EVENTS_DIRECTORY, read_event_log
 from engine.data.schema import INTERACTIONS, ITEMS, USERS, TableSchema
 from engine.data.validate import check_references, conform
 from engine.errors import DataError
@@ -53,10 +55,13 @@ def read_tables(directory: Path) -> Tables:
         raise DataError(f"{directory}: no such directory")
     frames: dict[str, pl.DataFrame | None] = {}
     sources: dict[str, str] = {}
+    events = directory / EVENTS_DIRECTORY
     for schema in (ITEMS, INTERACTIONS, USERS):
-        path = _find(directory, schema)
+        path = _find(directory, schema, schema.may_be_absent or (schema is INTERACTIONS and events.is_dir()))
         frames[schema.name] = None if path is None else read_frame(path)
         sources[schema.name] = schema.name if path is None else str(path)
+    if events.is_dir():
+        frames[INTERACTIONS.name] = _continue(frames, sources, events)
     return _conform_all(frames, sources)
 
 
@@ -99,13 +104,24 @@ def _conform_all(frames: dict[str, pl.DataFrame | None], sources: dict[str, str]
     return tables
 
 
-def _find(directory: Path, schema: TableSchema) -> Path | None:
+def _continue(frames: dict[str, pl.DataFrame | None], sources: dict[str, str], events: Path) -> pl.DataFrame:
+    """The interactions of the table, if there is one, and then those of the event log."""
+    items, table = frames[ITEMS.name], frames[INTERACTIONS.name]
+    assert items is not None  # _find has seen to it
+    logged = read_event_log(events, conform(items, ITEMS, sources[ITEMS.name]))
+    if table is None:
+        sources[INTERACTIONS.name] = str(events)
+        return logged
+    return pl.concat([conform(table, INTERACTIONS, sources[INTERACTIONS.name]), logged])
+
+
+def _find(directory: Path, schema: TableSchema, may_be_absent: bool) -> Path | None:
     found = [path for suffix in _SUFFIXES if (path := directory / f"{schema.name}{suffix}").exists()]
     if len(found) > 1:
         raise DataError(f"{directory}: both {found[0].name} and {found[1].name} are there; keep one of them")
     if found:
         return found[0]
-    if schema.may_be_absent:
+    if may_be_absent:
         return None
     raise DataError(f"{directory}: no {schema.name} table; wanted is one of {schema.name}{{{','.join(_SUFFIXES)}}}")
 

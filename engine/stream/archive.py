@@ -1,0 +1,181 @@
+"""The log as Parquet files by hour, each event once: a file's name says which offsets it holds.
+
+DIRECTORY/2026-11-23/07/engine.events.v1-3-000000000120-000000000245.parquet holds partition 3 from offset 120 to 245,
+and 07 is the hour (UTC) in which the server took the first of them in. A file is written aside and renamed into place,
+so that the names are the archive's own memory of how far it got: after a crash it goes on behind the last of them.
+"""
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from engine.errors import DependencyUnavailable
+from engine.stream.processor import LogRecord, PositionLost
+from engine.stream.state import clamped_ms
+from engine.types import EventType
+from engine.v1 import event_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+# The canonical interactions (engine.data.schema), then what only the archive keeps.
+ARCHIVE_SCHEMA: Final[dict[str, type[pl.DataType]]] = {
+    "user_id": pl.String, "item_id": pl.String, "event_type": pl.String, "timestamp_ms": pl.Int64,
+    "value": pl.Float64, "surface": pl.String, "device": pl.String, "country": pl.String, "session_id": pl.String,
+    "event_id": pl.String,
+    "dwell_ms": pl.Int64, "request_id": pl.String, "position": pl.Int32, "received_ms": pl.Int64,
+    "partition": pl.Int32, "offset": pl.Int64,
+}  # fmt: skip
+_HOUR_MS: Final = 3_600_000
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    """What will be one file: contiguous places of one partition's log, all taken in within one hour."""
+
+    hour: int
+    first: int
+    last: int
+    opened: float
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+
+
+class ArchiveSink:
+    """Writes the log into an archive directory. Implements engine.stream.processor.Sink.
+
+    Args:
+        name: of the log, the beginning of every file's name.
+        max_rows: a file is closed at this many events. max_age_s: and at this age.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        max_rows: int,
+        max_age_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._directory = directory
+        self._name = name
+        self._file_name = re.compile(re.escape(name) + r"-(\d+)-(\d+)-(\d+)\.parquet")
+        self._max_rows = max_rows
+        self._max_age_s = max_age_s
+        self._clock = clock
+        self._open: dict[int, _OpenFile] = {}
+
+    def positions(self, partitions: Iterable[int]) -> dict[int, int | None]:
+        """Behind the last file of each partition; None from the beginning. Cost: one walk over the directory."""
+        self.forget()
+        last = self._last_offsets("*/*")
+        return {part: last[part] + 1 if part in last else None for part in partitions}
+
+    def write(self, records: Sequence[LogRecord]) -> dict[int, int]:
+        """Take records, close the files that are full, old, or of another hour; returns what is in closed files."""
+        done: dict[int, int] = {}
+        for partition, offset, logged in records:
+            current = self._open.get(partition)
+            hour = current.hour if current else -1
+            if logged is not None:
+                hour = logged.received.seconds * 1000 // _HOUR_MS
+            if current is not None and current.rows and (hour != current.hour or len(current.rows) >= self._max_rows):
+                done |= self._close(partition)
+                current = None
+            if current is None:
+                current = self._open[partition] = _OpenFile(hour, offset, offset, self._clock())
+            current.last = offset
+            if logged is not None:
+                current.hour = hour
+                current.rows.append(to_row(partition, offset, logged))
+        now = self._clock()
+        for partition, current in list(self._open.items()):
+            if now - current.opened >= self._max_age_s:
+                done |= self._close(partition)
+        return done
+
+    def flush(self) -> dict[int, int]:
+        """Close every file."""
+        done: dict[int, int] = {}
+        for partition in list(self._open):
+            done |= self._close(partition)
+        return done
+
+    def forget(self) -> None:
+        """Drop what is not in a closed file: it is read again from the log."""
+        self._open = {}
+
+    def _close(self, partition: int) -> dict[int, int]:
+        content = self._open[partition]
+        if content.rows:
+            self._store(partition, content)
+        del self._open[partition]
+        return {partition: content.last + 1}
+
+    def _store(self, partition: int, content: _OpenFile) -> None:
+        day_hour = time.strftime("%Y-%m-%d/%H", time.gmtime(content.hour * _HOUR_MS // 1000))
+        directory = self._directory / day_hour
+        stored = self._last_offsets(day_hour).get(partition, -1)
+        if stored >= content.first:
+            raise PositionLost(f"partition {partition} is archived up to {stored} by another processor")
+        frame = pl.DataFrame(content.rows, schema=ARCHIVE_SCHEMA, orient="row")
+        path = directory / f"{self._name}-{partition}-{content.first:012d}-{content.last:012d}.parquet"
+        # Named after where it begins: what a crash leaves is overwritten by the next attempt.
+        partial = directory / f".{self._name}-{partition}-{content.first:012d}.partial"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            frame.write_parquet(partial, compression="zstd")
+            _sync(partial)
+            partial.replace(path)
+            _sync(directory)
+        except OSError as error:
+            raise DependencyUnavailable(f"{path}: cannot be written: {error.strerror or error}") from error
+
+    def _last_offsets(self, pattern: str) -> dict[int, int]:
+        """The last archived offset of each partition in the hours of a glob pattern."""
+        last: dict[int, int] = {}
+        for path in self._directory.glob(f"{pattern}/*.parquet"):
+            match = self._file_name.fullmatch(path.name)
+            if match is not None:
+                partition, end = int(match[1]), int(match[3])
+                last[partition] = max(end, last.get(partition, -1))
+        return last
+
+
+def to_row(partition: int, offset: int, logged: pb.LoggedEvent) -> tuple[Any, ...]:
+    """One row of ARCHIVE_SCHEMA; an empty string is null, and a time after the arrival is clamped to it."""
+    event = logged.event
+    received_ms = logged.received.ToMilliseconds()
+    return (
+        event.user_id,
+        event.item_id,
+        EventType(event.type - 1).name.lower(),
+        clamped_ms(event.time.ToMilliseconds(), received_ms),
+        event.value if event.HasField("value") else None,
+        event.surface or None,
+        event.device or None,
+        event.country or None,
+        event.session_id or None,
+        event.event_id,
+        event.dwell_ms if event.HasField("dwell_ms") else None,
+        event.request_id or None,
+        event.position or None,
+        received_ms,
+        partition,
+        offset,
+    )
+
+
+def _sync(path: Path) -> None:
+    """What is renamed must be on the disk before the offsets are committed."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
