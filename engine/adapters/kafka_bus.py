@@ -49,8 +49,7 @@ class KafkaProducer:
         self._timeout_s = config.delivery_timeout_ms / 1000
         self._limit = config.max_queued_events
         self._queued = 0
-        self._fatal: KafkaError | None = None
-        self._producer = self._make()
+        self._producer = Producer(self._settings, logger=_client_log)
         self._closing = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="engine-kafka-poll", daemon=True)
         self._poller.start()
@@ -59,8 +58,9 @@ class KafkaProducer:
         """Hand the records to Kafka and wait for its word on each of them.
 
         Returns:
-            For each record None once every in-sync replica has it, or what Kafka or the client said instead. After an
-            error a record may still be in the log (its acknowledgement was lost), so that sending it again can make
+            For each record None once every in-sync replica has it, or what Kafka or the client said instead (test it
+            with `is None`: comparing a KafkaError with None by == breaks the interpreter's error state). After an error
+            a record may still be in the log (its acknowledgement was lost), so that sending it again can make
             a second message, though never out of order.
 
         Raises:
@@ -114,24 +114,17 @@ class KafkaProducer:
     def _dequeue(self, count: int, _: object) -> None:
         self._queued -= count
 
-    def _make(self) -> Any:
-        return Producer({**self._settings, "error_cb": self._note_error}, logger=_client_log)
-
-    def _note_error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._fatal = error
-
     def _poll(self) -> None:
         while not self._closing.is_set():
-            self._producer.poll(_POLL_S)
-            if self._fatal is not None:
+            try:
+                self._producer.poll(_POLL_S)
+            except KafkaException as error:
+                # What librdkafka calls fatal comes out of here, and a producer refuses everything after it.
+                log.error("Kafka: %s; starting a new producer", error.args[0].str())
                 self._replace()
 
     def _replace(self) -> None:
-        """Go on with a new producer: after an error that librdkafka calls fatal, the old one refuses everything."""
-        log.error("Kafka: %s; starting a new producer", self._fatal)
-        self._fatal, broken = None, self._producer
-        self._producer = self._make()
+        broken, self._producer = self._producer, Producer(self._settings, logger=_client_log)
         # What the old one still holds is answered for with an error.
         broken.purge()
         broken.flush(_POLL_S)

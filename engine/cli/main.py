@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from engine.cli import import_data
+from engine.cli import import_data, topics
 from engine.cli.demo import demo
 from engine.cli.evaluate import evaluate
 from engine.cli.publish import publish_users
@@ -16,6 +16,7 @@ from engine.errors import EngineError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(import_data.app, name="import", help="Turn a public data set into a data directory.")
+app.add_typer(topics.app, name="topics", help="Make the Kafka topics.")
 app.command()(synth)
 app.command()(train)
 app.command("publish-users")(publish_users)

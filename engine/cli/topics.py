@@ -1,0 +1,34 @@
+"""`engine topics`: the Kafka topics that the engine needs."""
+
+from typing import Annotated
+
+import typer
+
+from engine.cli.options import ConfigOption, load_config
+from engine.errors import ConfigError
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def topics() -> None:
+    """A group, so that the command keeps its name while it is the only one."""
+
+
+@app.command()
+def create(
+    config: ConfigOption = None,
+    replication_factor: Annotated[
+        int, typer.Option(min=-1, help="Copies of each partition; -1 leaves it to the brokers.")
+    ] = -1,
+) -> None:
+    """Make the topics that are missing, with the declared partitions and retention; those that are there stay."""
+    from engine.adapters.kafka_bus import create_topics
+    from engine.stream.topics import TOPICS
+
+    settings = load_config(config)
+    if not settings.kafka.brokers:
+        raise ConfigError("kafka.brokers: names no broker; the embedded one comes with its topics")
+    made = create_topics(settings.kafka.brokers, settings.kafka, replication_factor)
+    for topic in TOPICS:
+        print(f"{topic.name}: {topic.partitions} partitions, {'created' if topic in made else 'was there'}")
