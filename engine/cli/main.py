@@ -5,9 +5,10 @@ import sys
 
 import typer
 
-from engine.cli import import_data, topics
+from engine.cli import bench, import_data, topics
 from engine.cli.demo import demo
 from engine.cli.evaluate import evaluate
+from engine.cli.process import process
 from engine.cli.publish import publish_users
 from engine.cli.serve import serve
 from engine.cli.synth import synth
@@ -17,10 +18,12 @@ from engine.errors import EngineError
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(import_data.app, name="import", help="Turn a public data set into a data directory.")
 app.add_typer(topics.app, name="topics", help="Make the Kafka topics.")
+app.add_typer(bench.app, name="bench", help="Measure the whole system.")
 app.command()(synth)
 app.command()(train)
 app.command("publish-users")(publish_users)
 app.command()(serve)
+app.command()(process)
 app.command()(evaluate)
 app.command()(demo)
 

@@ -1,0 +1,113 @@
+"""From settings to running stream processors: which adapter stands behind which Protocol of engine.stream."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
+
+from prometheus_client import start_http_server
+
+from engine.adapters.kafka_source import KafkaDeadLetters, KafkaSource
+from engine.adapters.redis_state import RedisLiveStore
+from engine.assemble import kafka_brokers, redis_url
+from engine.bundle.manifest import read_manifest
+from engine.bundle.store import BundleStore
+from engine.config import EngineConfig
+from engine.errors import BundleError
+from engine.stream.archive import ArchiveSink
+from engine.stream.live import LiveSink
+from engine.stream.metrics import ProcessorMetrics
+from engine.stream.processor import Processor
+from engine.stream.state import Limits
+from engine.stream.topics import EVENTS
+
+log = logging.getLogger(__name__)
+
+
+def process(config: EngineConfig, stop: threading.Event) -> None:
+    """Keep Redis, and the archive where one is wanted, true to the event log until `stop` is set.
+
+    Neither Redis nor Kafka need be there: the loops wait for them. A loop that breaks stops all.
+    """
+    settings = config.processor
+    with ExitStack() as resources:
+        brokers = resources.enter_context(kafka_brokers(config))
+        url = resources.enter_context(redis_url(config))
+        name = log_name(config, brokers)
+        store = resources.enter_context(
+            closing(RedisLiveStore(url, config.redis, settings, name, current_generation(config)))
+        )
+        dead_letters = resources.enter_context(closing(KafkaDeadLetters(brokers, config.kafka)))
+        limits = Limits(settings.session_events, config.redis.seen_limit)
+        processors = [
+            Processor(
+                KafkaSource(brokers, config.kafka, settings.group, settings.batch_events, settings.fetch_mb),
+                LiveSink(store, name, limits, settings.popular_items),
+                ProcessorMetrics("live"),
+                stop,
+                dead_letters,
+                settings.retry_max_s,
+            )
+        ]
+        if settings.archive_directory is not None:
+            # A group of its own: the archive can be behind by a whole file while Redis is up to date.
+            group = f"{settings.group}-archive"
+            archive_name = f"{EVENTS.name}@{name}" if name else EVENTS.name
+            processors.append(
+                Processor(
+                    KafkaSource(brokers, config.kafka, group, settings.batch_events, settings.fetch_mb),
+                    ArchiveSink(
+                        settings.archive_directory, archive_name, settings.archive_rows, settings.archive_flush_s
+                    ),
+                    ProcessorMetrics("archive"),
+                    stop,
+                    retry_max_s=settings.retry_max_s,
+                )
+            )
+        if settings.metrics_port is not None:
+            server, _ = start_http_server(settings.metrics_port)
+            resources.callback(server.server_close)
+            resources.callback(server.shutdown)
+        log.info("processing %s from %s", EVENTS.name, brokers)
+        run_until_stopped([processor.run for processor in processors], stop)
+
+
+def run_until_stopped(loops: Sequence[Callable[[], None]], stop: threading.Event) -> None:
+    """Run every loop in a thread of its own; one that ends or raises stops the others, and what it raised is raised."""
+    with ThreadPoolExecutor(len(loops), "engine-process") as threads:
+        running = [threads.submit(loop) for loop in loops]
+        wait(running, return_when=FIRST_EXCEPTION)
+        stop.set()
+    for ended in running:
+        ended.result()
+
+
+def log_name(config: EngineConfig, brokers: str) -> str:
+    """What the positions in the log are filed under: the configured name; an embedded log is another one each time."""
+    if config.processor.log or config.kafka.brokers:
+        return config.processor.log
+    return f"embedded-{brokers.replace(':', '-')}"
+
+
+def current_generation(config: EngineConfig) -> Callable[[], int | None]:
+    """The embedding generation of the current bundle, looked up again every `bundle.poll_s`; None without a bundle."""
+    store = BundleStore(config.bundle.directory)
+    looked_at = float("-inf")
+    version = ""
+    generation: int | None = None
+
+    def current() -> int | None:
+        nonlocal looked_at, version, generation
+        if time.monotonic() - looked_at >= config.bundle.poll_s:
+            looked_at = time.monotonic()
+            try:
+                path = store.current()
+                if path.name != version:
+                    generation, version = read_manifest(path).generation, path.name
+            except BundleError as error:
+                log.debug("no segments are counted: %s", error)
+        return generation
+
+    return current

@@ -1,0 +1,37 @@
+"""`engine process`: keep Redis true to the event log until told to stop."""
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.options import BundlesOption, ConfigOption, RedisOption, load_config
+
+
+def process(
+    config: ConfigOption = None,
+    bundles: BundlesOption = None,
+    redis_url: RedisOption = None,
+    archive: Annotated[
+        Path | None,
+        typer.Option(help="Directory for the events' Parquet files; overrides processor.archive_directory."),
+    ] = None,
+) -> None:
+    """Apply recorded events to what requests read, and archive them; on SIGTERM finish the batch, commit and leave."""
+    from engine.assemble_processor import process as run
+
+    settings = load_config(config, bundles, redis_url)
+    if archive is not None:
+        processor = settings.processor.model_copy(update={"archive_directory": archive})
+        settings = settings.model_copy(update={"processor": processor})
+    run(settings, stop_on_signal())
+
+
+def stop_on_signal() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

@@ -1,0 +1,288 @@
+"""The loop over a real broker into a real Redis: what it leaves there, whatever happens on the way."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from prometheus_client import CollectorRegistry
+
+from engine.adapters.embedded_kafka import EmbeddedKafka
+from engine.adapters.embedded_redis import EmbeddedRedis
+from engine.adapters.kafka_source import KafkaDeadLetters, KafkaSource
+from engine.adapters.redis_keys import live_key, seen_key, session_key
+from engine.adapters.redis_state import RedisLivePopularity, RedisLiveStore
+from engine.config import EngineConfig, ProcessorConfig, RedisConfig
+from engine.features.record import unpack_session
+from engine.stream.codec import encode
+from engine.stream.live import LiveSink
+from engine.stream.metrics import ProcessorMetrics
+from engine.stream.popularity import OVERALL
+from engine.stream.processor import Processor, Sink
+from engine.stream.state import Limits, unpack_counts
+from engine.stream.topics import DEAD_LETTERS, EVENTS
+from engine.types import EventType, item_key
+from engine.v1 import event_pb2 as pb
+from tests.engine.stream.conftest import NOW_MS, Bus, make_event
+from tests.kafka import read_back
+
+Start = Callable[[Callable[[], None], threading.Event], None]
+LIMITS = Limits(session_events=10, seen_items=20)
+
+
+def make_sink(url: str, log: str) -> LiveSink:
+    store = RedisLiveStore(url, RedisConfig(), ProcessorConfig(), log, lambda: None)
+    return LiveSink(store, log, LIMITS, popular_items=100)
+
+
+def make_processor(
+    bus: Bus, sink: Sink, stop: threading.Event, group: str, batch: int = 50
+) -> tuple[Processor, CollectorRegistry]:
+    registry = CollectorRegistry()
+    source = KafkaSource(bus.brokers, bus.config.kafka, group, batch, 4)
+    dead_letters = KafkaDeadLetters(bus.brokers, bus.config.kafka)
+    return Processor(source, sink, ProcessorMetrics("live", registry), stop, dead_letters, 0.2), registry
+
+
+def stream(count: int, seed: int = 0, users: int = 40) -> list[pb.Event]:
+    """Events of few users on few items, out of order, some of them sent twice."""
+    rng = random.Random(seed)
+    kinds = [EventType.IMPRESSION, EventType.VIEW, EventType.CLICK, EventType.PURCHASE, EventType.DWELL]
+    events = [
+        make_event(
+            f"u{rng.randrange(users)}",
+            f"i{rng.randrange(50)}",
+            rng.choice(kinds),
+            f"{seed}-{position}",
+            NOW_MS - rng.randrange(3_600_000),
+            rng.choice(["home", "cart", ""]),
+        )
+        for position in range(count)
+    ]
+    return events + rng.sample(events, count // 20)
+
+
+def dump(url: str) -> dict[bytes, object]:
+    """Everything that is stored, byte for byte."""
+    client = redis.Redis.from_url(url)
+    return {
+        key: client.hgetall(key) if client.type(key) == b"hash" else client.get(key)
+        for key in client.scan_iter(count=1000)
+    }
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 40.0) -> None:
+    give_up = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def applied_count(url: str, log: str) -> int:
+    """Messages that are in the store, over all partitions (of a log that starts at 0)."""
+    client = redis.Redis.from_url(url)
+    keys = [f"applied:{log}:{partition}" for partition in range(EVENTS.partitions)]
+    try:
+        return sum(int(value) + 1 for value in client.mget(keys) if value is not None)
+    except redis.RedisError:
+        return -1
+
+
+@contextmanager
+def undisturbed(bus: Bus, log: str, count: int, home: Path) -> Iterator[dict[bytes, object]]:
+    """What a run that nothing disturbs leaves of the first `count` messages in a Redis of its own."""
+    stop = threading.Event()
+    with EmbeddedRedis(home) as server:
+        processor, _ = make_processor(bus, make_sink(server.url, log), stop, f"undisturbed-{home.name}", 500)
+        thread = threading.Thread(target=processor.run)
+        thread.start()
+        try:
+            wait_for(lambda: applied_count(server.url, log) >= count)
+        finally:
+            stop.set()
+            thread.join()
+        yield dump(server.url)
+
+
+own_broker = pytest.mark.skipif("'KAFKA_BROKERS' in __import__('os').environ", reason="needs a log that starts empty")
+
+
+@own_broker
+def test_events_become_session_counts_and_popularity(bus: Bus, redis_url: str, background: Start) -> None:
+    redis.Redis.from_url(redis_url).set(seen_key("u"), b"12345678")
+    events = [
+        make_event("u", "a", EventType.VIEW, time_ms=NOW_MS - 2000),
+        make_event("u", "b", EventType.PURCHASE, time_ms=NOW_MS - 3000),
+        make_event("u", "c", EventType.IMPRESSION),
+        make_event("v", "a", EventType.CLICK, time_ms=NOW_MS + 60_000, surface="cart"),
+    ]
+    bus.send([*events, events[0]])
+    stop = threading.Event()
+    processor, registry = make_processor(bus, make_sink(redis_url, "t"), stop, "g")
+    background(processor.run, stop)
+    wait_for(lambda: applied_count(redis_url, "t") == 5)
+
+    client = redis.Redis.from_url(redis_url)
+    session = unpack_session(client.get(session_key("u")))  # type: ignore[arg-type]
+    assert session.item_keys.tolist() == [item_key("b"), item_key("a")]
+    assert session.event_types.tolist() == [EventType.PURCHASE, EventType.VIEW]
+    assert 1790 < client.ttl(session_key("u")) <= 1800  # type: ignore[operator]
+    counts = unpack_counts(client.get(live_key("u")))  # type: ignore[arg-type]
+    assert (counts.interaction_count, counts.purchase_count) == (2, 1)
+    assert counts.seen_keys.tolist() == [item_key("a"), item_key("b")]
+    assert client.get(seen_key("u")) == b"12345678"
+    assert unpack_session(client.get(session_key("v"))).timestamps_ms.tolist() == [NOW_MS]  # type: ignore[arg-type]
+
+    popularity = RedisLivePopularity(redis_url, RedisConfig(), "t", EVENTS.partitions)
+    assert popularity.counts(OVERALL, NOW_MS)[item_key("a")] == pytest.approx((2, 2, 2), rel=1e-3)
+    assert set(popularity.counts('{"surface": "cart"}', NOW_MS)) == {item_key("a")}
+    assert registry.get_sample_value("engine_processor_events_total", {"sink": "live"}) == 5
+
+
+@own_broker
+def test_a_replay_from_the_start_leaves_the_same_bytes(bus: Bus, redis_url: str, tmp_path: Path) -> None:
+    events = stream(600)
+    bus.send(events)
+    client = redis.Redis.from_url(redis_url)
+
+    def play(group: str) -> dict[bytes, object]:
+        stop = threading.Event()
+        processor, _ = make_processor(bus, make_sink(redis_url, "t"), stop, group, batch=37)
+        thread = threading.Thread(target=processor.run)
+        thread.start()
+        wait_for(lambda: applied_count(redis_url, "t") == len(events))
+        stop.set()
+        thread.join()
+        return dump(redis_url)
+
+    once = play("first")
+    # Without the positions everything is read again, and every user's own position says that it is known.
+    client.delete(*client.keys("applied:*"))  # type: ignore[misc]
+    assert play("second") == once
+    # Into an empty store, in batches of another size.
+    with undisturbed(bus, "t", len(events), tmp_path / "r") as anew:
+        assert anew == once
+
+
+@own_broker
+def test_poison_goes_to_the_dead_letters_and_the_rest_flows_on(bus: Bus, redis_url: str, background: Start) -> None:
+    good = [(b"u", encode(make_event(item=f"i{position}"), NOW_MS)) for position in range(4)]
+    poison = [(b"u", b"\xff not a message"), (b"u", b""), (b"u", encode(pb.Event(event_id="x"), NOW_MS))]
+    stop = threading.Event()
+    processor, registry = make_processor(bus, make_sink(redis_url, "t"), stop, "g")
+    bus.send_raw([good[0], poison[0], good[1], poison[1], poison[2], *good[2:]])
+    background(processor.run, stop)
+    wait_for(lambda: applied_count(redis_url, "t") == 7)
+    counts = unpack_counts(redis.Redis.from_url(redis_url).get(live_key("u")))  # type: ignore[arg-type]
+    assert counts.interaction_count == 4
+    letters = read_back(bus.brokers, {b"u"}, 3, DEAD_LETTERS)
+    assert [letter.value() or b"" for letter in letters] == [payload for _, payload in poison]
+    headers = [dict(letter.headers()) for letter in letters]
+    assert [int(one["offset"]) for one in headers] == [1, 3, 4]
+    assert headers[0]["reason"] == b"not a LoggedEvent message"
+    assert registry.get_sample_value("engine_processor_poison_total", {"sink": "live"}) == 3
+
+
+@own_broker
+def test_a_broken_state_in_the_store_stops_nobody(bus: Bus, redis_url: str, background: Start) -> None:
+    redis.Redis.from_url(redis_url).set(live_key("u"), b"\x09 of another version")
+    bus.send([make_event("u"), make_event("v")])
+    stop = threading.Event()
+    background(make_processor(bus, make_sink(redis_url, "t"), stop, "g")[0].run, stop)
+    wait_for(lambda: applied_count(redis_url, "t") == 2)
+    assert unpack_counts(redis.Redis.from_url(redis_url).get(live_key("u"))).interaction_count == 1  # type: ignore[arg-type]
+
+
+@own_broker
+@pytest.mark.parametrize("loses", [False, True])
+def test_redis_restarted_under_way_changes_nothing(loses: bool, bus: Bus, background: Start, tmp_path: Path) -> None:
+    """Stopped in order, and killed, so that it forgets everything since its last snapshot."""
+    events = stream(1500)
+    stop = threading.Event()
+    server = EmbeddedRedis(tmp_path / "r")
+    url = server.url
+    try:
+        background(make_processor(bus, make_sink(url, "t"), stop, "g")[0].run, stop)
+        bus.send(events[:700])
+        wait_for(lambda: applied_count(url, "t") >= 300)
+        if loses:
+            redis.Redis.from_url(url).save()
+        bus.send(events[700:1000])
+        wait_for(lambda: applied_count(url, "t") >= 900)
+        if loses:
+            assert server.pid is not None
+            redis.Redis.from_url(url).config_set("save", "")
+            _kill(server.pid)
+        server.close()
+        bus.send(events[1000:])
+        time.sleep(0.3)
+        server = EmbeddedRedis(tmp_path / "r")
+        wait_for(lambda: applied_count(url, "t") == len(events))
+        with undisturbed(bus, "t", len(events), tmp_path / "other") as expected:
+            assert dump(url) == expected
+    finally:
+        stop.set()
+        server.close()
+
+
+@own_broker
+def test_a_cut_connection_to_kafka_changes_nothing(redis_url: str, background: Start, tmp_path: Path) -> None:
+    events = stream(1500)
+    stop = threading.Event()
+    with EmbeddedKafka(tmp_path / "k") as kafka:
+        config = EngineConfig.load(kafka={"brokers": kafka.brokers, "delivery_timeout_ms": 20_000})
+        bus = Bus(kafka.brokers, config)
+        try:
+            background(make_processor(bus, make_sink(redis_url, "t"), stop, "g", 20)[0].run, stop)
+            bus.send(events[:1000])
+            wait_for(lambda: applied_count(redis_url, "t") >= 100)
+            kafka.set_reachable(False)
+            time.sleep(0.5)
+            kafka.set_reachable(True)
+            bus.send(events[1000:])
+            wait_for(lambda: applied_count(redis_url, "t") == len(events))
+            with undisturbed(bus, "t", len(events), tmp_path / "other") as expected:
+                assert dump(redis_url) == expected
+        finally:
+            stop.set()
+
+
+@own_broker
+def test_a_second_processor_takes_its_share_and_the_first_goes_on_alone(
+    bus: Bus, redis_url: str, background: Start, tmp_path: Path
+) -> None:
+    events = stream(2000)
+    stops = threading.Event(), threading.Event()
+    first, _ = make_processor(bus, make_sink(redis_url, "t"), stops[0], "g", 20)
+    second, registry = make_processor(bus, make_sink(redis_url, "t"), stops[1], "g", 20)
+    background(first.run, stops[0])
+    bus.send(events[:500])
+    wait_for(lambda: applied_count(redis_url, "t") >= 100)
+    background(second.run, stops[1])
+
+    def moved() -> bool:
+        return (registry.get_sample_value("engine_processor_events_total", {"sink": "live"}) or 0) > 0
+
+    sent = 500
+    while not moved() and sent < 1800:
+        bus.send(events[sent : sent + 20])
+        sent += 20
+        time.sleep(0.1)
+    assert moved()
+    stops[1].set()
+    bus.send(events[sent:])
+    wait_for(lambda: applied_count(redis_url, "t") == len(events))
+    stops[0].set()
+    with undisturbed(bus, "t", len(events), tmp_path / "other") as expected:
+        assert dump(redis_url) == expected
+
+
+def _kill(pid: int) -> None:
+    import os
+    import signal
+
+    os.kill(pid, signal.SIGKILL)
