@@ -1,0 +1,173 @@
+"""`engine process` as a process of its own: killed at any moment, stopped in order; and what requests see of it."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+import pytest
+import redis
+
+from engine.adapters.embedded_redis import EmbeddedRedis
+from engine.assemble import open_pipeline
+from engine.assemble_processor import process
+from engine.cli.publish import publish_once
+from engine.config import EngineConfig
+from engine.pipeline import Pipeline
+from engine.types import EventType, Recommendation, RecommendQuery, Strategy
+from tests.conftest import Trained
+from tests.engine.stream.conftest import Bus, make_event
+from tests.engine.stream.test_processor import applied_count, dump, own_broker, stream, undisturbed, wait_for
+
+Start = Callable[[Callable[[], None], threading.Event], None]
+LOG = "t"
+
+
+@contextmanager
+def child(bus: Bus, url: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`engine process`, with the limits of test_processor and small batches, so that there is much to interrupt."""
+    settings = home / "engine.toml"
+    settings.write_text(
+        f"""
+        [kafka]
+        brokers = "{bus.brokers}"
+        properties = {{"session.timeout.ms" = "1000", "heartbeat.interval.ms" = "200"}}
+        [redis]
+        url = "{url}"
+        seen_limit = 20
+        [bundle]
+        directory = "{home / "none"}"
+        [processor]
+        log = "{LOG}"
+        batch_events = 20
+        session_events = 10
+        popular_items = 100
+        archive_directory = "{home / "archive"}"
+        archive_rows = 50
+        archive_flush_s = 0.5
+        """
+    )
+    # Made from the environment's own interpreter: the tests must not depend on what PATH says.
+    command = [sys.executable, "-m", "engine", "process", "--config", str(settings)]
+    running = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.wait()
+
+
+def archived(home: Path) -> list[tuple[int, int, str]]:
+    """(partition, offset, event id) of everything in the archive, in order."""
+    frames = [pl.read_parquet(path) for path in (home / "archive").rglob("*.parquet")]
+    return sorted(pl.concat(frames).select("partition", "offset", "event_id").rows()) if frames else []
+
+
+@own_broker
+def test_killed_at_random_moments_it_leaves_what_an_undisturbed_run_leaves(
+    bus: Bus, redis_url: str, tmp_path: Path
+) -> None:
+    rng = random.Random(int(os.environ.get("KILL_SEED", "1")))
+    events = stream(4000, users=300)
+    sent = 0
+    for _ in range(5):
+        bus.send(events[sent : sent + 800])
+        sent += 800
+        before = applied_count(redis_url, LOG)
+        with child(bus, redis_url, tmp_path) as running:
+            wait_for(lambda before=before: applied_count(redis_url, LOG) > before)  # type: ignore[misc]
+            time.sleep(rng.uniform(0, 0.25))
+            running.kill()
+    bus.send(events[sent:])
+    with child(bus, redis_url, tmp_path) as running:
+        wait_for(lambda: applied_count(redis_url, LOG) == len(events))
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 0
+    with undisturbed(bus, LOG, len(events), tmp_path / "r") as expected:
+        assert dump(redis_url) == expected
+    # What a stop in order holds back is written; what is not yet read is left to the next run.
+    with child(bus, redis_url, tmp_path):
+        wait_for(lambda: len(archived(tmp_path)) >= len(events))
+    rows = archived(tmp_path)
+    assert len({row[:2] for row in rows}) == len(rows) == len(events)
+    assert sorted(row[2] for row in rows) == sorted(event.event_id for event in events)
+    for partition in range(8):
+        offsets = [offset for part, offset, _ in rows if part == partition]
+        assert offsets == list(range(len(offsets)))
+
+
+@pytest.fixture(scope="module")
+def served(trained: Trained, redis_server: EmbeddedRedis) -> EngineConfig:
+    """Settings of an engine whose users are published."""
+    url = os.environ.get("REDIS_URL", redis_server.url)
+    redis.Redis.from_url(url).flushdb()
+    config = EngineConfig.load(
+        server={"request_timeout_ms": 20_000},
+        redis={"url": url, "timeout_ms": 5_000},
+        bundle={"directory": trained.bundles.directory},
+    )
+    publish_once(trained.data, config)
+    return config
+
+
+async def ask(pipeline: Pipeline, user: str) -> Recommendation:
+    query = RecommendQuery(user, "home", 50, time.time_ns() // 1_000_000)
+    return await pipeline.recommend(query, time.monotonic() + 20)
+
+
+async def test_what_a_user_does_is_in_their_next_answer(
+    trained: Trained, served: EngineConfig, bus: Bus, background: Start
+) -> None:
+    config = served.model_copy(update={"kafka": bus.config.kafka})
+    stop = threading.Event()
+    background(lambda: process(config, stop), stop)
+    histories = trained.dataset.histories().lengths()
+    user = trained.dataset.users["user_id"][int(histories.argmax())]
+    now_ms = time.time_ns() // 1_000_000
+    async with open_pipeline(config) as pipeline:
+        before = await ask(pipeline, user)
+        assert before.strategy is Strategy.PERSONALIZED
+        clicked = before.item_ids[10:13]
+        bus.send([make_event(user, item, time_ms=now_ms - 1000) for item in clicked], now_ms)
+        for _ in range(400):
+            after = await ask(pipeline, user)
+            if not set(clicked) & set(after.item_ids):
+                break
+            await asyncio.sleep(0.02)
+        assert not set(clicked) & set(after.item_ids)
+        # Not the same slate with three gaps filled from behind: the session has moved the query.
+        kept = [item for item in before.item_ids if item not in clicked]
+        assert [item for item in after.item_ids if item in kept] != kept[: len(after.item_ids)]
+        assert after.degraded_reasons == ()
+        # Publishing again takes nothing of it away.
+        publish_once(trained.data, config)
+        assert not set(clicked) & set((await ask(pipeline, user)).item_ids)
+
+
+async def test_enough_live_events_end_the_cold_start(
+    trained: Trained, served: EngineConfig, bus: Bus, background: Start
+) -> None:
+    config = served.model_copy(update={"kafka": bus.config.kafka})
+    stop = threading.Event()
+    background(lambda: process(config, stop), stop)
+    histories = trained.dataset.histories().lengths()
+    user = trained.dataset.users["user_id"][int(histories.argmin())]
+    items = trained.dataset.items["item_id"].to_list()
+    now_ms = time.time_ns() // 1_000_000
+    async with open_pipeline(config) as pipeline:
+        assert (await ask(pipeline, user)).strategy is not Strategy.PERSONALIZED
+        bus.send([make_event(user, item, EventType.VIEW, time_ms=now_ms) for item in items[:5]], now_ms)
+        for _ in range(400):
+            answer = await ask(pipeline, user)
+            if answer.strategy is Strategy.PERSONALIZED:
+                break
+            await asyncio.sleep(0.02)
+        assert (answer.strategy, answer.interaction_count) == (Strategy.PERSONALIZED, 5)
