@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -41,6 +41,9 @@ class KafkaProducer:
 
     Args:
         brokers: "host:port,…".
+
+    Raises:
+        ConfigError: a property that librdkafka does not know, or that is the engine's to set.
     """
 
     def __init__(self, brokers: str, config: KafkaConfig) -> None:
@@ -49,7 +52,7 @@ class KafkaProducer:
         self._timeout_s = config.delivery_timeout_ms / 1000
         self._limit = config.max_queued_events
         self._queued = 0
-        self._producer = Producer(self._settings, logger=_client_log)
+        self._producer = open_client(Producer, self._settings)
         self._closing = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="engine-kafka-poll", daemon=True)
         self._poller.start()
@@ -124,7 +127,7 @@ class KafkaProducer:
                 self._replace()
 
     def _replace(self) -> None:
-        broken, self._producer = self._producer, Producer(self._settings, logger=_client_log)
+        broken, self._producer = self._producer, open_client(Producer, self._settings)
         # What the old one still holds is answered for with an error.
         broken.purge()
         broken.flush(_POLL_S)
@@ -201,6 +204,14 @@ def producer_settings(brokers: str, config: KafkaConfig) -> dict[str, Any]:
     return {**extra_properties(config, own), **own}
 
 
+def open_client(kind: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+    """A client of this kind, its reports in the engine's log; ConfigError where librdkafka refuses a property."""
+    try:
+        return kind(dict(settings), logger=_client_log)
+    except KafkaException as error:
+        raise ConfigError(f"kafka: {error.args[0].str()}") from error
+
+
 def extra_properties(config: KafkaConfig, own: Mapping[str, Any]) -> dict[str, str]:
     """kafka.properties, for a client that sets `own` itself; ConfigError where the two meet."""
     for name in config.properties:
@@ -219,7 +230,7 @@ def create_topics(brokers: str, config: KafkaConfig, replication_factor: int = _
         DependencyUnavailable: Kafka cannot be reached or refuses; a topic that is there has another partition count.
     """
     own = {"bootstrap.servers": brokers, "client.id": config.client_id}
-    admin = AdminClient({**extra_properties(config, own), **own}, logger=_client_log)
+    admin = open_client(AdminClient, {**extra_properties(config, own), **own})
     try:
         found = admin.list_topics(timeout=_ADMIN_TIMEOUT_S).topics
         missing = [topic for topic in TOPICS if topic.name not in found]

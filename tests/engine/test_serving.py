@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import json
+import logging
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -23,8 +24,10 @@ from engine.cli.publish import publish_once
 from engine.config import EngineConfig
 from engine.errors import BundleError, DependencyUnavailable
 from engine.rpc.client import AsyncRecommendationClient
+from engine.rpc.requests import build_event
 from engine.types import Demographics
 from engine.v1 import recommendation_pb2 as pb
+from engine.v1.event_pb2 import EVENT_TYPE_CLICK
 from tests.conftest import Trained
 
 SERVICE = "engine.v1.RecommendationService"
@@ -194,3 +197,32 @@ async def test_starting_without_redis_or_with_a_bad_bundle_says_what_is_wrong(tr
     with pytest.raises(BundleError, match="engine train"):
         async with open_pipeline(config_for(trained, tmp_path, bundle={"directory": tmp_path / "none"})):
             pass
+
+
+async def test_events_are_recorded_beside_recommendations(trained: Trained, redis_home: Path) -> None:
+    config = config_for(trained, redis_home)
+    item = trained.dataset.items["item_id"][0]
+    async with (
+        running_server(config) as server,
+        AsyncRecommendationClient(f"127.0.0.1:{server.port}") as client,
+    ):
+        events = [build_event("someone", EVENT_TYPE_CLICK, item, surface=surface) for surface in ("home", "nowhere")]
+        response = await client.record_events(events, timeout_s=20)
+    assert response.accepted_count == 1
+    assert [(bad.index, bad.field) for bad in response.rejected] == [(1, "surface")]
+
+
+async def test_a_server_without_kafka_starts_serves_and_says_so(
+    trained: Trained, redis_home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_for(trained, redis_home, kafka={"brokers": "127.0.0.1:1", "delivery_timeout_ms": 200})
+    with caplog.at_level(logging.WARNING, "engine"):
+        async with (
+            running_server(config) as server,
+            AsyncRecommendationClient(f"127.0.0.1:{server.port}", retries=0) as client,
+        ):
+            assert len((await client.recommend("nobody ever", "home", timeout_s=20)).items) == 50
+            with pytest.raises(DependencyUnavailable, match="1 of 1 events"):
+                await client.record_events([build_event("u", EVENT_TYPE_CLICK, "i")], timeout_s=20)
+            assert len((await client.recommend("nobody ever", "home", timeout_s=20)).items) == 50
+    assert "recording events will say UNAVAILABLE" in caplog.text

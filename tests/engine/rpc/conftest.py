@@ -10,6 +10,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from engine.rpc.event_servicer import EventLog
 from engine.rpc.server import Server, ServerSettings, create_server
 from engine.v1 import recommendation_pb2_grpc as pb_grpc
 from tests.engine.rpc.recommender import SteeredRecommender
@@ -28,8 +29,9 @@ async def start_server(recommender: SteeredRecommender) -> AsyncIterator[StartSe
     """Starts servers on free ports, serving at once unless told otherwise; stops them all at the end."""
     servers: list[Server] = []
 
-    async def start(*, serving: bool = True, **settings: Any) -> Server:
-        server = create_server(recommender, ServerSettings(**{"surfaces": ("home", "cart"), "port": 0, **settings}))
+    async def start(*, serving: bool = True, event_log: EventLog | None = None, **settings: Any) -> Server:
+        values = {"surfaces": ("home", "cart"), "port": 0, **settings}
+        server = create_server(recommender, ServerSettings(**values), event_log=event_log)
         servers.append(server)
         await server.start()
         if serving:
