@@ -3,9 +3,6 @@
 import datetime
 import json
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from engine.adapters.embedded_kafka import EmbeddedKafka
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.assemble import train_bundle
 from engine.bundle.store import BundleStore
@@ -22,8 +20,9 @@ from engine.config import EngineConfig
 from engine.data.build import build_dataset
 from engine.data.dataset import Dataset
 from engine.demo.show import show_slate, show_stages, summarize_stages
+from engine.demo.signals import show_signals
 from engine.demo.world import Person, choose_people, prepare_data
-from engine.errors import DependencyUnavailable
+from engine.processes import engine_process, wait_until_serving, write_settings
 from engine.rpc.client import RecommendationClient
 from engine.training.config import TrainingConfig
 from engine.v1 import recommendation_pb2 as pb
@@ -32,27 +31,18 @@ SURFACE = "home"
 TIMED_CALLS = 400
 SHOWN = 10
 _STORES = ("bundles", "redis", "kafka")
-_SETTINGS = """\
-[server]
-port = {port}
-[bundle]
-directory = {bundles}
-[redis]
-directory = {redis}
-[kafka]
-directory = {kafka}
-"""
 
 
 def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Console) -> dict[str, Any]:
-    """Run everything; returns `recommendations` and `stages_ms`. Without `once` the server runs until Ctrl-C."""
+    """Run everything; returns `recommendations`, `stages_ms` and `signals`.
+
+    Without `once` the server goes on running until Ctrl-C.
+    """
     console.rule("1. data")
     tables = prepare_data(source, work / "data")
     dataset = build_dataset(tables)
     console.print(f"{len(dataset.interactions):,} events, {dataset.item_count:,} items, {dataset.user_count:,} users")
-    config_file = work / "engine.toml"
-    paths = {name: json.dumps(str(work / name)) for name in _STORES}
-    config_file.write_text(_SETTINGS.format(port=port, **paths))
+    config_file = write_settings(work, port)
     settings = EngineConfig.load(config_file)
 
     console.rule("2. train")
@@ -60,23 +50,30 @@ def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Co
         path = train_bundle(dataset, TrainingConfig(), BundleStore(settings.bundle.directory), progress)
     console.print(f"bundle {path.name}")
 
-    with EmbeddedRedis(settings.redis.directory):
+    with EmbeddedRedis(settings.redis.directory), EmbeddedKafka(settings.kafka.directory):
         console.rule("3. publish users")
         console.print(f"{publish_once(work / 'data', settings):,} user records in Redis")
         console.rule("4. serve and call")
-        with _server(config_file) as server, RecommendationClient(f"localhost:{port}", timeout_s=5.0) as client:
-            _wait_until_serving(client, server)
-            result = _call(client, dataset, console)
+        with (
+            engine_process("serve", config_file) as server,
+            engine_process("process", config_file),
+            RecommendationClient(f"localhost:{port}", timeout_s=5.0) as client,
+        ):
+            wait_until_serving(client, server)
+            people = choose_people(dataset)
+            result = _call(client, dataset, people, console)
+            console.rule("5. click")
+            result["signals"] = show_signals(client, dataset, people[0].user_id, SURFACE, console)
             if not once:
                 _keep_serving(server, port, console)
     return result
 
 
-def _call(client: RecommendationClient, dataset: Dataset, console: Console) -> dict[str, Any]:
+def _call(client: RecommendationClient, dataset: Dataset, people: list[Person], console: Console) -> dict[str, Any]:
     titles = {item_id: title or item_id for item_id, title in dataset.items.select("item_id", "title").iter_rows()}
     moments = _Moments(dataset)
     shown = []
-    for person in choose_people(dataset):
+    for person in people:
         response = client.recommend(
             person.user_id, SURFACE, time=moments.of(person.user_id), demographics=person.demographics, debug=True
         )
@@ -149,29 +146,6 @@ def _history(user_id: str, dataset: Dataset) -> list[str]:
     rows = histories.rows[histories.offsets[places] : histories.offsets[places + 1]]
     item_ids = dataset.items["item_id"]
     return list(dict.fromkeys(item_ids[int(row)] for row in rows[::-1]))
-
-
-@contextmanager
-def _server(config_file: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`engine serve` as an operator would start it."""
-    server = subprocess.Popen([sys.executable, "-m", "engine", "serve", "--config", str(config_file)])
-    try:
-        yield server
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _wait_until_serving(client: RecommendationClient, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(120):
-        if server.poll() is not None:
-            raise DependencyUnavailable("the server ended before it was ready; its message is above")
-        try:
-            client.wait_until_serving(0.5)
-            return
-        except DependencyUnavailable:
-            continue
-    raise DependencyUnavailable("the server was not ready within a minute")
 
 
 def _keep_serving(server: subprocess.Popen[bytes], port: int, console: Console) -> None:

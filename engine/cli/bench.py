@@ -1,0 +1,39 @@
+"""`engine bench …`: measurements of the whole system, with the machine that they were made on beside each figure."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True)
+
+_JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")]
+
+
+@app.command()
+def freshness(
+    json_file: _JsonOption = None,
+    events: Annotated[int, typer.Option(min=1, help="Clicks to time.")] = 1000,
+    port: Annotated[int, typer.Option(help="Port to serve on.")] = 50061,
+) -> None:
+    """Time from RecordEvents' answer until Recommend reflects the event, everything on this machine.
+
+    REDIS_URL and KAFKA_BROKERS in the environment choose other servers than the embedded ones.
+    """
+    from engine.bench.freshness import measure_freshness
+    from engine.cli.progress import progress_bar
+
+    with progress_bar() as progress:
+        result = measure_freshness(
+            events, port, os.environ.get("REDIS_URL", ""), os.environ.get("KAFKA_BROKERS", ""), progress
+        )
+    _report(result, json_file)
+
+
+def _report(result: dict[str, Any], json_file: Path | None) -> None:
+    text = json.dumps(result, indent=1)
+    print(text)
+    if json_file is not None:
+        json_file.write_text(text)

@@ -1,0 +1,57 @@
+"""Starting the engine's own commands as processes, the way an operator would."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engine.errors import DependencyUnavailable
+from engine.rpc.client import RecommendationClient
+
+_SETTINGS = """\
+[server]
+port = {port}
+[bundle]
+directory = {bundles}
+[redis]
+url = {redis_url}
+directory = {redis}
+[kafka]
+brokers = {brokers}
+directory = {kafka}
+"""
+_START_ATTEMPTS = 120
+
+
+def write_settings(work: Path, port: int, redis_url: str = "", brokers: str = "") -> Path:
+    """engine.toml in `work`, where bundles and embedded services live, too; returns its path."""
+    paths = {name: json.dumps(str(work / name)) for name in ("bundles", "redis", "kafka")}
+    path = work / "engine.toml"
+    path.write_text(_SETTINGS.format(port=port, redis_url=json.dumps(redis_url), brokers=json.dumps(brokers), **paths))
+    return path
+
+
+@contextmanager
+def engine_process(command: str, config_file: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`engine serve` or `engine process` for as long as the context lasts."""
+    process = subprocess.Popen([sys.executable, "-m", "engine", command, "--config", str(config_file)])
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_until_serving(client: RecommendationClient, server: subprocess.Popen[bytes]) -> None:
+    """Return once the server says SERVING. Raises DependencyUnavailable when it ends before, or takes a minute."""
+    for _ in range(_START_ATTEMPTS):
+        if server.poll() is not None:
+            raise DependencyUnavailable("the server ended before it was ready; its message is above")
+        try:
+            client.wait_until_serving(0.5)
+            return
+        except DependencyUnavailable:
+            continue
+    raise DependencyUnavailable("the server was not ready within a minute")
