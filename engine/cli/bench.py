@@ -32,6 +32,26 @@ def freshness(
     _report(result, json_file)
 
 
+@app.command()
+def processor(
+    json_file: _JsonOption = None,
+    events: Annotated[int, typer.Option(min=1, help="Events to apply.")] = 1_000_000,
+    users: Annotated[int, typer.Option(min=1, help="People who make them.")] = 100_000,
+) -> None:
+    """Events a second that one stream processor applies to a real Redis.
+
+    REDIS_URL and KAFKA_BROKERS in the environment choose other servers than the embedded ones.
+    """
+    from engine.bench.processor import measure_processor
+    from engine.cli.progress import progress_bar
+
+    with progress_bar() as progress:
+        result = measure_processor(
+            events, users, os.environ.get("REDIS_URL", ""), os.environ.get("KAFKA_BROKERS", ""), progress
+        )
+    _report(result, json_file)
+
+
 def _report(result: dict[str, Any], json_file: Path | None) -> None:
     text = json.dumps(result, indent=1)
     print(text)
