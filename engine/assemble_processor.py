@@ -6,17 +6,21 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TypeVar
 
 from prometheus_client import start_http_server
 
 from engine.adapters.kafka_source import KafkaDeadLetters, KafkaSource
-from engine.adapters.redis_state import RedisLiveStore
-from engine.assemble import kafka_brokers, redis_url
+from engine.adapters.redis_state import RedisFreshStore, RedisLiveStore
+from engine.assemble import kafka_brokers, load_embedders, redis_url
+from engine.bundle.bundle import open_bundle
 from engine.bundle.manifest import read_manifest
 from engine.bundle.store import BundleStore
 from engine.config import EngineConfig
 from engine.errors import BundleError
 from engine.stream.archive import ArchiveSink
+from engine.stream.fresh import Refresher, UserModel
 from engine.stream.live import LiveSink
 from engine.stream.metrics import ProcessorMetrics
 from engine.stream.processor import Processor
@@ -24,6 +28,8 @@ from engine.stream.state import Limits
 from engine.stream.topics import EVENTS
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 
 def process(config: EngineConfig, stop: threading.Event) -> None:
@@ -40,11 +46,22 @@ def process(config: EngineConfig, stop: threading.Event) -> None:
             closing(RedisLiveStore(url, config.redis, settings, name, current_generation(config)))
         )
         dead_letters = resources.enter_context(closing(KafkaDeadLetters(brokers, config.kafka)))
+        refresher = None
+        if settings.fresh_users_per_s:
+            fresh = resources.enter_context(closing(RedisFreshStore(url, config.redis, settings.fresh_ttl_s)))
+            refresher = Refresher(
+                fresh,
+                current_user_model(config),
+                settings.fresh_users_per_s,
+                settings.fresh_batch,
+                settings.fresh_pending,
+                stop,
+            )
         limits = Limits(settings.session_events, config.redis.seen_limit)
         processors = [
             Processor(
                 KafkaSource(brokers, config.kafka, settings.group, settings.batch_events, settings.fetch_mb),
-                LiveSink(store, name, limits, settings.popular_items),
+                LiveSink(store, name, limits, settings.popular_items, *([refresher.touch] if refresher else [])),
                 ProcessorMetrics("live"),
                 stop,
                 dead_letters,
@@ -71,7 +88,8 @@ def process(config: EngineConfig, stop: threading.Event) -> None:
             resources.callback(server.server_close)
             resources.callback(server.shutdown)
         log.info("processing %s from %s", EVENTS.name, brokers)
-        run_until_stopped([processor.run for processor in processors], stop)
+        loops = [processor.run for processor in processors]
+        run_until_stopped(loops + ([refresher.run] if refresher else []), stop)
 
 
 def run_until_stopped(loops: Sequence[Callable[[], None]], stop: threading.Event) -> None:
@@ -92,22 +110,48 @@ def log_name(config: EngineConfig, brokers: str) -> str:
 
 
 def current_generation(config: EngineConfig) -> Callable[[], int | None]:
-    """The embedding generation of the current bundle, looked up again every `bundle.poll_s`; None without a bundle."""
+    """The embedding generation of the current bundle; None without a bundle."""
+    return follow_bundle(config, lambda path: read_manifest(path).generation)
+
+
+def current_user_model(config: EngineConfig) -> Callable[[], UserModel | None]:
+    """What computes records in the current bundle's space; None without a bundle, and for one without a user tower.
+
+    A factorization's vectors come from whole histories, which the processor does not have.
+    """
+
+    def load(path: Path) -> UserModel | None:
+        bundle = open_bundle(path)
+        if bundle.manifest.embeddings != "two-tower":
+            log.info("bundle %s has no user tower: records stay as published", bundle.version)
+            return None
+        embed, fold_in = load_embedders(bundle)
+        return UserModel(bundle, embed, fold_in)
+
+    return follow_bundle(config, load)
+
+
+def follow_bundle(config: EngineConfig, load: Callable[[Path], _T | None]) -> Callable[[], _T | None]:
+    """What `load` makes of the current bundle; the pointer is looked at again every `bundle.poll_s`.
+
+    A bundle that does not load leaves what was there before.
+    """
     store = BundleStore(config.bundle.directory)
     looked_at = float("-inf")
     version = ""
-    generation: int | None = None
+    loaded: _T | None = None
 
-    def current() -> int | None:
-        nonlocal looked_at, version, generation
+    def current() -> _T | None:
+        nonlocal looked_at, version, loaded
         if time.monotonic() - looked_at >= config.bundle.poll_s:
             looked_at = time.monotonic()
             try:
                 path = store.current()
                 if path.name != version:
-                    generation, version = read_manifest(path).generation, path.name
+                    version = path.name
+                    loaded = load(path)
             except BundleError as error:
-                log.debug("no segments are counted: %s", error)
-        return generation
+                log.log(logging.ERROR if version else logging.DEBUG, "%s", error)
+        return loaded
 
     return current

@@ -34,6 +34,9 @@ class RedisConfig(_Section):
     connect_timeout_s: float = Field(2.0, gt=0)
     max_connections: int = Field(64, ge=1, le=10_000)
     record_ttl_s: int = Field(7 * 86_400, ge=60, description="how long a published user record lives")
+    history_limit: int = Field(
+        100, ge=0, le=1_000, description="published events that fresh vectors start from; 0: none"
+    )
     seen_limit: int = Field(5_000, ge=0, le=100_000, description="most recent seen items kept for a user")
     stale_cache_mb: int = Field(64, ge=0, description="memory for last known states, for when Redis fails; 0: none")
 
@@ -70,6 +73,12 @@ class ProcessorConfig(_Section):
     session_ttl_s: int = Field(1800, ge=1, description="a session ends this long after its last event")
     state_ttl_s: int = Field(90 * 86_400, ge=60, description="how long the live state of a silent user is kept")
     popular_items: int = Field(5_000, ge=10, le=1_000_000, description="kept for a list of one partition, at least")
+    fresh_users_per_s: float = Field(
+        200.0, ge=0, le=100_000, description="users embedded anew, with two towers; 0: off"
+    )
+    fresh_batch: int = Field(64, ge=1, le=4096, description="users embedded in one step")
+    fresh_pending: int = Field(20_000, ge=1, le=1_000_000, description="past it those who have waited longest go")
+    fresh_ttl_s: int = Field(7200, ge=1, description="how long a fresh record goes before the published one")
     retry_max_s: float = Field(5.0, gt=0, description="longest pause between attempts while Redis or Kafka is away")
     archive_directory: Path | None = Field(None, description="where the events' Parquet files go; none: no archive")
     archive_rows: int = Field(100_000, ge=1, le=10_000_000, description="a file is closed at this many events")
@@ -96,6 +105,13 @@ class ColdStartConfig(_Section):
 
 class SurfaceConfig(_Section):
     diversity_weight: float = Field(0.1, ge=0, le=1, description="0 keeps relevance order; a request may say otherwise")
+
+
+class TrendingConfig(_Section):
+    poll_s: float = Field(1.0, ge=0, description="how often live counts reach ranker and popularity lists; 0: never")
+    prior_events: float = Field(
+        50.0, gt=0, description="live events that an unknown item needs to stand where the bundle's first one stands"
+    )
 
 
 class DeviceConfig(_Section):
@@ -126,6 +142,7 @@ class EngineConfig(BaseSettings):
     retrieval: RetrievalConfig = RetrievalConfig()
     blend: BlendConfig = BlendConfig()
     cold_start: ColdStartConfig = ColdStartConfig()
+    trending: TrendingConfig = TrendingConfig()
     device: DeviceConfig = DeviceConfig()
     surfaces: dict[str, SurfaceConfig] = Field(default_factory=_default_surfaces, min_length=1)
 

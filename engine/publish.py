@@ -9,7 +9,7 @@ from engine.bundle.bundle import Bundle
 from engine.data.dataset import Dataset, demographic_codes
 from engine.features.history import Histories, HistoryStates
 from engine.features.profile import ItemStats, profile_features
-from engine.types import Demographics, EventType, Float32Array, Int64Array, UserRecord, item_keys
+from engine.types import Demographics, EventType, Float32Array, Int64Array, Session, UserRecord, item_keys
 from kernels.membership import rows_of_keys
 
 # Users a batch: enough to keep the tower and the pipeline busy, few enough to bound memory.
@@ -91,6 +91,26 @@ def user_batches(
             )
             for position, user in enumerate(range(start, stop))
         ]
+
+
+def recent_histories(dataset: Dataset, limit: int) -> Iterator[list[tuple[str, Session]]]:
+    """(user id, last `limit` positive events) of every user, in batches: what fresh vectors start from.
+
+    Without a limit there is nothing to start from, and nothing comes.
+    """
+    if not limit:
+        return
+    keys = item_keys(dataset.items["item_id"].to_list())
+    histories = dataset.histories()
+    user_ids = dataset.users["user_id"].to_list()
+    for start in range(0, dataset.user_count, BATCH_USERS):
+        batch = []
+        for user in range(start, min(start + BATCH_USERS, dataset.user_count)):
+            stop = int(histories.offsets[user + 1])
+            last = slice(max(int(histories.offsets[user]), stop - limit), stop)
+            events = Session(keys[histories.rows[last]], histories.event_types[last], histories.timestamps_ms[last])
+            batch.append((user_ids[user], events))
+        yield batch
 
 
 def _in_bundle_rows(bundle: Bundle, histories: Histories, keys: Int64Array) -> Histories:

@@ -15,6 +15,16 @@ def seen_key(user_id: str) -> str:
     return f"u:{_tag(user_id)}:seen"
 
 
+def history_key(user_id: str) -> str:
+    """The last events of the published history, in the session's format; written by publishing alone."""
+    return f"u:{_tag(user_id)}:history"
+
+
+def fresh_key(user_id: str, generation: int) -> str:
+    """A record with what has happened since publishing; written by the stream processor alone, and short-lived."""
+    return f"u:{_tag(user_id)}:fresh:{generation:x}"
+
+
 def live_key(user_id: str) -> str:
     """The live state (engine.stream.state); written by the stream processor alone, as the session is."""
     return f"u:{_tag(user_id)}:live"

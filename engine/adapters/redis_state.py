@@ -8,14 +8,23 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from engine.adapters.redis_keys import applied_key, live_key, popularity_key, record_key, session_key
+from engine.adapters.redis_keys import (
+    applied_key,
+    fresh_key,
+    history_key,
+    live_key,
+    popularity_key,
+    record_key,
+    session_key,
+)
 from engine.config import ProcessorConfig, RedisConfig
 from engine.errors import DependencyUnavailable
-from engine.features.record import RecordError, demographics_of
+from engine.features.record import RecordError, demographics_of, pack_record, unpack_record, unpack_session
+from engine.stream.fresh import Touched
 from engine.stream.live import Changes, Snapshot
 from engine.stream.popularity import Entry, pack_entry, total_counts, unpack_entry
 from engine.stream.state import LiveState, pack_state, unpack_state
-from engine.types import Demographics
+from engine.types import Demographics, UserRecord
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +127,56 @@ class RedisLiveStore:
 
     def close(self) -> None:
         self._pipeline.reset()
+        self._client.close()
+
+
+class RedisFreshStore:
+    """Implements engine.stream.fresh.FreshStore; belongs to one thread."""
+
+    def __init__(self, url: str, config: RedisConfig, ttl_s: int) -> None:
+        self._client = _connect(url, config)
+        self._ttl_s = ttl_s
+
+    def read_touched(self, user_ids: Sequence[str], generation: int) -> list[Touched]:
+        """These users, but those of whom something cannot be read. Raises DependencyUnavailable."""
+        keys = [
+            key
+            for user_id in user_ids
+            for key in (live_key(user_id), history_key(user_id), record_key(user_id, generation))
+        ]
+        try:
+            blobs: list[bytes | None] = self._client.mget(keys)  # type: ignore[assignment]  # bytes: nothing decodes
+        except (redis.RedisError, OSError) as error:
+            raise _unavailable(error) from error
+        touched = []
+        for user_id, live, history, record in zip(user_ids, blobs[::3], blobs[1::3], blobs[2::3], strict=True):
+            try:
+                state = unpack_state(live)
+                touched.append(
+                    Touched(
+                        user_id,
+                        unpack_session(history),
+                        unpack_session(state.session),
+                        state.interaction_count,
+                        state.purchase_count,
+                        unpack_record(record) if record else None,
+                    )
+                )
+            except RecordError as error:
+                log.error("user %r keeps the published record: %s", user_id, error)
+        return touched
+
+    def write_fresh(self, records: Iterable[tuple[str, UserRecord]]) -> None:
+        """Put records before the published ones for a while. Raises DependencyUnavailable."""
+        try:
+            with self._client.pipeline(transaction=False) as pipeline:
+                for user_id, record in records:
+                    pipeline.set(fresh_key(user_id, record.generation), pack_record(record), self._ttl_s)
+                pipeline.execute()
+        except (redis.RedisError, OSError) as error:
+            raise _unavailable(error) from error
+
+    def close(self) -> None:
         self._client.close()
 
 

@@ -7,12 +7,12 @@ import redis
 import redis.asyncio
 from redis.asyncio.connection import BlockingConnectionPool
 
-from engine.adapters.redis_keys import live_key, record_key, seen_key, session_key
+from engine.adapters.redis_keys import fresh_key, history_key, live_key, record_key, seen_key, session_key
 from engine.config import RedisConfig
 from engine.errors import DependencyUnavailable
-from engine.features.record import pack_keys, pack_record, unpack_keys, unpack_record, unpack_session
+from engine.features.record import pack_keys, pack_record, pack_session, unpack_keys, unpack_record, unpack_session
 from engine.stream.state import unpack_counts
-from engine.types import Int64Array, UserRecord, UserState
+from engine.types import Int64Array, Session, UserRecord, UserState
 
 
 class RedisFeatureStore:
@@ -32,15 +32,20 @@ class RedisFeatureStore:
     async def fetch(self, user_id: str, generation: int) -> UserState:
         """One user's state in one round trip; an unknown user has no record.
 
-        A record of another embedding space than `generation` is treated as absent. Raises DependencyUnavailable.
+        A fresh record goes before the published one. A record of another embedding space than `generation` is treated
+        as absent. Raises DependencyUnavailable.
         """
-        keys = (record_key(user_id, generation), session_key(user_id), seen_key(user_id), live_key(user_id))
+        keys = (
+            record_key(user_id, generation), session_key(user_id), seen_key(user_id), live_key(user_id),
+            fresh_key(user_id, generation),
+        )  # fmt: skip
         try:
             blobs: list[bytes | None] = await self._client.mget(keys)  # type: ignore[assignment]  # bytes: nothing decodes
         except (redis.RedisError, OSError) as error:
             raise DependencyUnavailable(f"the feature store did not answer: {error}") from error
-        record_blob, session_blob, seen_blob, live_blob = blobs
-        record = unpack_record(record_blob) if record_blob else None
+        record_blob, session_blob, seen_blob, live_blob, fresh_blob = blobs
+        current = fresh_blob or record_blob
+        record = unpack_record(current) if current else None
         if record is not None and record.generation != generation:
             record = None
         live = unpack_counts(live_blob)
@@ -91,6 +96,16 @@ class RedisPublisher:
         except (redis.RedisError, OSError) as error:
             raise DependencyUnavailable(f"publishing to Redis failed: {error}") from error
         return count
+
+    def publish_histories(self, users: Iterable[tuple[str, Session]]) -> None:
+        """Write users' last events; they live as long as the records. Raises DependencyUnavailable."""
+        try:
+            with self._client.pipeline(transaction=False) as pipeline:
+                for user_id, history in users:
+                    pipeline.set(history_key(user_id), pack_session(history), self._config.record_ttl_s)
+                pipeline.execute()
+        except (redis.RedisError, OSError) as error:
+            raise DependencyUnavailable(f"publishing to Redis failed: {error}") from error
 
     def close(self) -> None:
         self._client.close()

@@ -42,6 +42,7 @@ def publish_once(data: Path, settings: EngineConfig) -> int:
     from engine.bundle.store import BundleStore
     from engine.data.build import load_dataset
     from engine.publish import publish_users as publish
+    from engine.publish import recent_histories
 
     dataset = load_dataset(data)
     bundle = open_bundle(BundleStore(settings.bundle.directory).current())
@@ -49,6 +50,9 @@ def publish_once(data: Path, settings: EngineConfig) -> int:
     with redis_url(settings) as url:
         publisher = RedisPublisher(url, settings.redis)
         try:
+            if bundle.manifest.embeddings == "two-tower":
+                for batch in recent_histories(dataset, settings.redis.history_limit):
+                    publisher.publish_histories(batch)
             with progress_bar() as progress:
                 return publish(
                     bundle,

@@ -1,7 +1,7 @@
 """From a batch of the log to what Redis must hold of it: read, fold, write in one step, together with the position."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -67,11 +67,20 @@ class LiveStore(Protocol):
 class LiveSink:
     """Keeps a LiveStore true to the log. Implements engine.stream.processor.Sink."""
 
-    def __init__(self, store: LiveStore, log_name: str, limits: Limits, popular_items: int) -> None:
+    def __init__(
+        self,
+        store: LiveStore,
+        log_name: str,
+        limits: Limits,
+        popular_items: int,
+        touched: Callable[[Iterable[str]], None] = lambda user_ids: None,
+    ) -> None:
         self._store = store
         self._log = log_name
         self._limits = limits
         self._popular_items = popular_items
+        # Who hears of the users whose positive events have just been stored.
+        self._touched = touched
         self._applied: dict[int, int | None] = {}
         # One writer a partition, so that these lists stay true while the partition is ours.
         self._scopes: dict[tuple[int, str], Scope] = {}
@@ -113,6 +122,7 @@ class LiveSink:
         for scope in touched.values():
             scope.stored()
         self._applied.update(ends)
+        self._touched({event.user_id for event in taken if is_positive(event.event_type)})
         return {partition: last + 1 for partition, last in ends.items()}
 
     def flush(self) -> dict[int, int]:
