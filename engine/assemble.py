@@ -5,8 +5,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from functools import partial
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,9 @@ from engine.adapters.kafka_bus import KafkaEventLog, KafkaProducer
 from engine.adapters.onnx_ranker import OnnxRanker
 from engine.adapters.onnx_towers import OnnxUserTower
 from engine.adapters.redis_store import RedisFeatureStore
+from engine.adapters.redis_trending import RedisTrending
 from engine.bundle.bundle import INDEX_FILE, RANKER_FILE, USER_TOWER_FILE, Bundle, open_bundle
+from engine.bundle.live import LivePopularity
 from engine.bundle.store import BundleStore
 from engine.config import EngineConfig
 from engine.data.dataset import Dataset
@@ -32,9 +33,11 @@ from engine.publish import UserEmbedder
 from engine.rpc.server import Server, ServerSettings, create_server
 from engine.stages.eligibility import Eligibility
 from engine.stages.features import FetchFeatures
+from engine.stream.topics import EVENTS
 from engine.swap import follow_current
 from engine.training.config import AlsConfig, TrainingConfig
 from engine.training.embeddings import Progress
+from engine.trending import Trending, follow_trending
 from engine.types import Float32Array, Int64Array, RankingContext
 from kernels.warmup import warm_up
 
@@ -43,11 +46,15 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def running_server(config: EngineConfig) -> AsyncIterator[Server]:
-    """A warm, SERVING server with its bundle follower; drained and released at the end.
+    """A warm, SERVING server that follows new bundles and live counts; drained and released at the end.
 
     It starts without Kafka, too: recommendations need none, and recording events says UNAVAILABLE until there is one.
     """
-    async with open_pipeline(config) as pipeline, open_event_log(config) as event_log:
+    async with AsyncExitStack() as resources:
+        pipeline = await resources.enter_async_context(open_pipeline(config))
+        brokers = resources.enter_context(kafka_brokers(config))
+        event_log = await resources.enter_async_context(open_event_log(config, brokers))
+        trending = resources.enter_context(live_counts(config, brokers)) if config.trending.poll_s else None
         settings = ServerSettings(
             surfaces=tuple(config.surfaces),
             host=config.server.host,
@@ -62,16 +69,25 @@ async def running_server(config: EngineConfig) -> AsyncIterator[Server]:
         server = create_server(pipeline, settings, event_log=event_log)
         await server.start()
         server.set_serving()
+
+        def load(path: Path) -> ServingModel:
+            model = load_model(path, config)
+            if trending is not None:
+                # Before it serves: a new bundle must not take back what is live.
+                trending.refresh(model)
+            return model
+
         store = BundleStore(config.bundle.directory)
-        follower = asyncio.create_task(
-            follow_current(store, pipeline, partial(load_model, config=config), config.bundle.poll_s)
-        )
+        followers = [asyncio.create_task(follow_current(store, pipeline, load, config.bundle.poll_s))]
+        if trending is not None:
+            followers.append(asyncio.create_task(follow_trending(trending, pipeline, config.trending.poll_s)))
         try:
             yield server
         finally:
-            follower.cancel()
-            with suppress(asyncio.CancelledError):
-                await follower
+            for follower in followers:
+                follower.cancel()
+                with suppress(asyncio.CancelledError):
+                    await follower
             await server.stop(config.server.drain_s)
 
 
@@ -97,18 +113,26 @@ async def open_pipeline(config: EngineConfig) -> AsyncIterator[Pipeline]:
 
 
 @asynccontextmanager
-async def open_event_log(config: EngineConfig) -> AsyncIterator[KafkaEventLog]:
+async def open_event_log(config: EngineConfig, brokers: str) -> AsyncIterator[KafkaEventLog]:
     """The log that events are recorded in, connected where Kafka can be reached; what it holds is sent at the end."""
-    with kafka_brokers(config) as brokers:
-        producer = KafkaProducer(brokers, config.kafka)
+    producer = KafkaProducer(brokers, config.kafka)
+    try:
         try:
-            try:
-                await producer.connect()
-            except DependencyUnavailable as error:
-                log.warning("%s; recording events will say UNAVAILABLE meanwhile", error)
-            yield KafkaEventLog(producer)
-        finally:
-            await asyncio.to_thread(producer.close)
+            await producer.connect()
+        except DependencyUnavailable as error:
+            log.warning("%s; recording events will say UNAVAILABLE meanwhile", error)
+        yield KafkaEventLog(producer)
+    finally:
+        await asyncio.to_thread(producer.close)
+
+
+@contextmanager
+def live_counts(config: EngineConfig, brokers: str) -> Iterator[Trending]:
+    """What brings the live counts of the stream processor into models."""
+    with redis_url(config) as url:
+        source = RedisTrending(url, config.redis, log_name(config, brokers), EVENTS.partitions)
+        with closing(source):
+            yield Trending(source, config.trending.prior_events)
 
 
 @contextmanager
@@ -119,6 +143,13 @@ def kafka_brokers(config: EngineConfig) -> Iterator[str]:
     else:
         with EmbeddedKafka(config.kafka.directory) as broker:
             yield broker.brokers
+
+
+def log_name(config: EngineConfig, brokers: str) -> str:
+    """What the positions in the log are filed under: the configured name; an embedded log is another one each time."""
+    if config.processor.log or config.kafka.brokers:
+        return config.processor.log
+    return f"embedded-{brokers.replace(':', '-')}"
 
 
 @contextmanager
@@ -141,6 +172,7 @@ def load_model(path: Path, config: EngineConfig) -> ServingModel:
     warm_up()
     model = ServingModel(
         bundle=bundle,
+        popularity=LivePopularity(bundle),
         index=FaissIndex.open(path / INDEX_FILE, bundle.manifest.index, bundle.item_table),
         ranker=OnnxRanker(path / RANKER_FILE, schema, bundle.item_table, bundle.item_dynamic),
         encoder=ContextEncoder(schema),

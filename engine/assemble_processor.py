@@ -13,7 +13,7 @@ from prometheus_client import start_http_server
 
 from engine.adapters.kafka_source import KafkaDeadLetters, KafkaSource
 from engine.adapters.redis_state import RedisFreshStore, RedisLiveStore
-from engine.assemble import kafka_brokers, load_embedders, redis_url
+from engine.assemble import kafka_brokers, load_embedders, log_name, redis_url
 from engine.bundle.bundle import open_bundle
 from engine.bundle.manifest import read_manifest
 from engine.bundle.store import BundleStore
@@ -100,13 +100,6 @@ def run_until_stopped(loops: Sequence[Callable[[], None]], stop: threading.Event
         stop.set()
     for ended in running:
         ended.result()
-
-
-def log_name(config: EngineConfig, brokers: str) -> str:
-    """What the positions in the log are filed under: the configured name; an embedded log is another one each time."""
-    if config.processor.log or config.kafka.brokers:
-        return config.processor.log
-    return f"embedded-{brokers.replace(':', '-')}"
 
 
 def current_generation(config: EngineConfig) -> Callable[[], int | None]:

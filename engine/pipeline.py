@@ -5,6 +5,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from engine.bundle.bundle import Bundle
+from engine.bundle.live import LivePopularity
 from engine.clock import RequestClock, StageEstimates
 from engine.config import EngineConfig
 from engine.features.context import ContextEncoder
@@ -31,9 +32,13 @@ from kernels.membership import clear_rows
 
 @dataclass(frozen=True, slots=True)
 class ServingModel:
-    """Everything of one bundle that requests use, changed together or not at all."""
+    """Everything of one bundle that requests use, changed together or not at all.
+
+    popularity: the bundle's, with what is live counted in; the one thing that changes while the bundle serves.
+    """
 
     bundle: Bundle
+    popularity: LivePopularity
     index: ItemIndex
     ranker: Ranker
     encoder: ContextEncoder
@@ -116,7 +121,7 @@ class Pipeline:
         def from_popularity() -> tuple[Candidates, Strategy]:
             known = record.demographics if record else query.demographics
             demographics = query.demographics.or_else(known)
-            return popular_candidates(model.bundle.popularity, demographics, query.surface, eligible.copy(), count)
+            return popular_candidates(model.popularity.lists, demographics, query.surface, eligible.copy(), count)
 
         if record is None or state.interaction_count < self._config.cold_start.min_interactions:
             with clock.measure("cold_start"):
@@ -167,5 +172,5 @@ class Pipeline:
         left = eligible.copy()
         clear_rows(left, slate.rows)
         return Candidates.concat(
-            [slate, take_popular(model.bundle.popularity.overall, left, missing, ItemSource.BACKFILL)]
+            [slate, take_popular(model.popularity.lists.overall, left, missing, ItemSource.BACKFILL)]
         )

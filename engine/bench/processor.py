@@ -15,7 +15,7 @@ from engine.adapters.embedded_kafka import EmbeddedKafka
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.kafka_bus import create_topics, producer_settings
 from engine.adapters.redis_state import RedisLiveStore
-from engine.assemble_processor import log_name
+from engine.assemble import log_name
 from engine.bench.machine import describe_machine
 from engine.config import EngineConfig
 from engine.processes import engine_process, write_settings
