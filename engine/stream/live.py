@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from engine.stream.popularity import Entry, Scope, scopes_of
 from engine.stream.processor import LogRecord, PositionLost
 from engine.stream.state import (
@@ -176,6 +178,11 @@ def to_stream_event(partition: int, offset: int, logged: pb.LoggedEvent) -> Stre
         event_id_digest(event.event_id),
         item_key(event.item_id),
         event.type - 1,  # the API's codes leave 0 to "unspecified"
-        clamped_ms(event.time.ToMilliseconds(), logged.received.ToMilliseconds()),
+        clamped_ms(_ms(event.time), _ms(logged.received)),
         event.surface,
     )
+
+
+def _ms(moment: Timestamp) -> int:
+    # Timestamp.ToMilliseconds() checks what decoding has checked, and takes more than twice as long.
+    return moment.seconds * 1000 + moment.nanos // 1_000_000

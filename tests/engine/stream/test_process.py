@@ -4,10 +4,12 @@ import asyncio
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +20,9 @@ import redis
 
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.assemble import open_pipeline
-from engine.assemble_processor import process
+from engine.assemble_processor import process, run_until_stopped
 from engine.cli.publish import publish_once
-from engine.config import EngineConfig
+from engine.config import EngineConfig, ProcessorConfig, RedisConfig
 from engine.pipeline import Pipeline
 from engine.types import EventType, Recommendation, RecommendQuery, Strategy
 from tests.conftest import Trained
@@ -102,6 +104,44 @@ def test_killed_at_random_moments_it_leaves_what_an_undisturbed_run_leaves(
     for partition in range(8):
         offsets = [offset for part, offset, _ in rows if part == partition]
         assert offsets == list(range(len(offsets)))
+
+
+def test_what_the_processor_does_is_measured_over_http(bus: Bus, redis_url: str, background: Start) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = ProcessorConfig(metrics_port=port, log="m", group=f"metrics-{port}")
+    config = bus.config.model_copy(update={"redis": RedisConfig(url=redis_url), "processor": settings})
+    stop = threading.Event()
+    background(lambda: process(config, stop), stop)
+    bus.send([make_event("u")])
+
+    def figures() -> dict[str, float]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+    wait_for(lambda: applied_count(redis_url, "m") >= 1)
+    wait_for(lambda: figures().get('engine_processor_events_total{sink="live"}', 0) >= 1)
+    found = figures()
+    assert found['engine_processor_poison_total{sink="live"}'] >= 0
+    assert found['engine_processor_batch_seconds_count{sink="live"}'] >= 1
+    wait_for(lambda: figures()['engine_processor_lag{sink="live"}'] == 0)
+
+
+def test_a_loop_that_breaks_stops_the_others_and_is_heard_of() -> None:
+    stop = threading.Event()
+
+    def broken() -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_until_stopped([lambda: assert_stops(stop), broken], stop)
+    assert stop.is_set()
+
+
+def assert_stops(stop: threading.Event) -> None:
+    assert stop.wait(10)
 
 
 @pytest.fixture(scope="module")
