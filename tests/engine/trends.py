@@ -1,0 +1,33 @@
+"""Events written into a real Redis by the stream processor's own writer."""
+
+import uuid
+from collections.abc import Sequence
+
+from engine.adapters.redis_state import RedisLiveStore
+from engine.config import ProcessorConfig, RedisConfig
+from engine.stream.live import LiveSink
+from engine.stream.processor import LogRecord
+from engine.stream.state import Limits
+from engine.stream.topics import EVENTS
+from engine.v1 import event_pb2 as pb
+from tests.engine.stream.conftest import NOW_MS, make_event
+
+__all__ = ["NOW_MS", "write_events"]
+
+
+def write_events(url: str, log: str, picks: Sequence[tuple[str, int]], surface: str = "home") -> None:
+    """One click for each (item id, time in ms), each by a person of their own, over all partitions."""
+    processor = ProcessorConfig()
+    store = RedisLiveStore(url, RedisConfig(), processor, log, lambda: None)
+    sink = LiveSink(store, log, Limits(), processor.popular_items)
+    following = {partition: start or 0 for partition, start in sink.positions(range(EVENTS.partitions)).items()}
+    records = []
+    for number, (item, time_ms) in enumerate(picks):
+        partition = number % EVENTS.partitions
+        event = make_event(f"person-{uuid.uuid4().hex}", item, time_ms=time_ms, surface=surface)
+        logged = pb.LoggedEvent(event=event)
+        logged.received.FromMilliseconds(time_ms)
+        records.append(LogRecord(partition, following[partition], logged))
+        following[partition] += 1
+    sink.write(records)
+    store.close()
