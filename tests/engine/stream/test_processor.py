@@ -255,6 +255,11 @@ def test_a_cut_connection_to_kafka_changes_nothing(redis_url: str, background: S
 def test_a_second_processor_takes_its_share_and_the_first_goes_on_alone(
     bus: Bus, redis_url: str, background: Start, tmp_path: Path
 ) -> None:
+    # The embedded broker waits for a session's length before it hands partitions to others.
+    quick = bus.config.kafka.model_copy(
+        update={"properties": {"session.timeout.ms": "1000", "heartbeat.interval.ms": "200"}}
+    )
+    bus = Bus(bus.brokers, bus.config.model_copy(update={"kafka": quick}))
     events = stream(2000)
     stops = threading.Event(), threading.Event()
     first, _ = make_processor(bus, make_sink(redis_url, "t"), stops[0], "g", 20)
