@@ -129,7 +129,13 @@ class Pipeline:
         with clock.measure("blend"):
             session_rows = model.eligibility.rows(state.session.item_keys)
             vector = query_vector(
-                record.embedding, state.session, session_rows, model.bundle.item_vectors, query.time_ms, self._blend
+                record.embedding,
+                record.embedded_until_ms,
+                state.session,
+                session_rows,
+                model.bundle.item_vectors,
+                query.time_ms,
+                self._blend,
             )
         candidates, strategy = clock.attempt(
             "retrieve",

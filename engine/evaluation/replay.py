@@ -21,9 +21,9 @@ def query_vectors(model: EmbeddingModel, events: NextEvents, settings: BlendSett
     fresh = _embed(model, events, events.known_states)
     vectors = (
         stale,
-        blended(stale, model.item_vectors, events, settings),
+        blended(stale, events.published_states, model.item_vectors, events, settings),
         fresh,
-        blended(fresh, model.item_vectors, events, settings),
+        blended(fresh, events.known_states, model.item_vectors, events, settings),
     )
     return dict(zip(METHODS, vectors, strict=True))
 
@@ -38,16 +38,21 @@ def _embed(model: EmbeddingModel, events: NextEvents, states: HistoryStates) -> 
 
 
 def blended(
-    long_term: Float32Array, item_vectors: Float32Array, events: NextEvents, settings: BlendSettings
+    long_term: Float32Array,
+    states: HistoryStates,
+    item_vectors: Float32Array,
+    events: NextEvents,
+    settings: BlendSettings,
 ) -> Float32Array:
-    """Each long-term vector (n, dim) with its event's session mixed in, as a request would do it."""
+    """Each long-term vector (n, dim), computed from these states, with its session mixed in as a request does it."""
+    until_ms = events.histories.last_times_ms(states)
     signals = events.signals
     out = np.empty_like(long_term)
     for event, (start, stop) in enumerate(zip(events.session_starts, events.session_stops, strict=True)):
         rows = signals.rows[start:stop]
         session = Session(rows, signals.event_types[start:stop], signals.timestamps_ms[start:stop])
         now_ms = int(events.times_ms[event])
-        out[event] = query_vector(long_term[event], session, rows, item_vectors, now_ms, settings)
+        out[event] = query_vector(long_term[event], int(until_ms[event]), session, rows, item_vectors, now_ms, settings)
     return out
 
 

@@ -29,6 +29,7 @@ class BlendSettings:
 
 def query_vector(
     long_term: Float32Array,
+    embedded_until_ms: int,
     session: Session,
     session_rows: Int64Array,
     item_vectors: Float32Array,
@@ -37,16 +38,21 @@ def query_vector(
 ) -> Float32Array:
     """What retrieval searches with: float32 (dim,).
 
-    long_term: float32 (dim,). session_rows: int64 (n,), the rows of the session's items, -1 for unknown ones.
-    item_vectors: float32 (items, dim), may be a strided view. Without session events, `long_term` unchanged.
+    Only events after those that the long-term vector has read are mixed in. Counting the others again, as a plain
+    mean without their order, undoes what the user tower made of them (docs/adr/0008).
+
+    long_term: float32 (dim,), which has read the user's events up to embedded_until_ms.
+    session_rows: int64 (n,), the rows of the session's items, -1 for unknown ones.
+    item_vectors: float32 (items, dim), may be a strided view. Without unread events, `long_term` unchanged.
     Cost: O(n * dim).
     """
-    if not len(session_rows):
+    unread = session.timestamps_ms > embedded_until_ms
+    if not unread.any():
         return long_term
     vector, evidence = session_vector(
         item_vectors,
         len(long_term),
-        session_rows,
+        np.where(unread, session_rows, -1),
         session.event_types,
         session.timestamps_ms,
         now_ms,
