@@ -74,14 +74,14 @@ def _next_event(dataset: "Dataset", training: "TrainingConfig", seeds: int, serv
         report = evaluate_next_event(dataset, training, settings, range(1, seeds + 1), progress)
     _show_next_event(seeds, report)
     figures = asdict(report)
-    overall, in_session = figures.pop("overall"), figures.pop("in_session")
+    overall, in_session, seed_means = (figures.pop(name) for name in ("overall", "in_session", "seed_means"))
     return figures | {
         "methods": {
             name: {
                 "method": name,
                 **overall[name],
                 "in_session": in_session[name],
-                "seed_means": report.seed_means[name],
+                "seed_means": seed_means[name],
             }
             for name in overall
         }
