@@ -9,7 +9,8 @@ from engine.bundle.live import LivePopularity
 from engine.clock import RequestClock, StageEstimates
 from engine.config import EngineConfig
 from engine.features.context import ContextEncoder
-from engine.stages.blend import BlendSettings, query_vector
+from engine.features.session import SessionSettings, session_signal
+from engine.stages.blend import query_vector
 from engine.stages.cold_start import popular_candidates, take_popular
 from engine.stages.diversify import diversify
 from engine.stages.eligibility import Eligibility
@@ -52,7 +53,7 @@ class Pipeline:
         self.model = model
         self._features = features
         self._config = config
-        self._blend = BlendSettings.of(config.blend)
+        self._session = SessionSettings.of(config.blend)
         # Native calls leave the event loop free: they release the interpreter lock in these threads.
         self._executor = executor
         self._estimates = StageEstimates()
@@ -128,9 +129,10 @@ class Pipeline:
                 return from_popularity()
         with clock.measure("blend"):
             session_rows = model.eligibility.rows(state.session.item_keys)
-            vector = query_vector(
-                record.embedding, state.session, session_rows, model.bundle.item_vectors, query.time_ms, self._blend
+            signal = session_signal(
+                state.session, session_rows, model.bundle.item_vectors, query.time_ms, self._session
             )
+            vector = query_vector(record.embedding, signal, self._config.blend.evidence_half)
         candidates, strategy = clock.attempt(
             "retrieve",
             lambda: (retrieve(model.index, vector, count, eligible), Strategy.PERSONALIZED),
@@ -142,7 +144,7 @@ class Pipeline:
             return candidates, strategy
         ranked = clock.attempt(
             "rank",
-            lambda: rank(model.ranker, ranking_context(model.encoder, query, record, vector), candidates),
+            lambda: rank(model.ranker, ranking_context(model.encoder, query, record, vector, signal), candidates),
             lambda: candidates,
             failed=DegradedReason.RANKING_FAILED,
             skipped=DegradedReason.RANKING_SKIPPED,

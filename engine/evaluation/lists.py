@@ -1,11 +1,14 @@
 """Ranked lists for the tested users, one function a method. Every list is int64 (users, LIST_SIZE), padded with -1."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import redis
 import uvloop
 
+from engine.adapters.redis_keys import session_key
 from engine.adapters.redis_store import RedisPublisher
 from engine.assemble import load_embedders, open_pipeline, redis_url
 from engine.bundle.bundle import Bundle
@@ -13,8 +16,10 @@ from engine.config import EngineConfig
 from engine.errors import EngineError
 from engine.evaluation.leave_one_out import LeaveOneOut
 from engine.features.history import HistoryStates
+from engine.features.record import pack_session
+from engine.features.session import session_before
 from engine.publish import publish_users
-from engine.types import Float32Array, Int64Array, RecommendQuery
+from engine.types import Float32Array, Int64Array, RecommendQuery, item_keys
 
 LIST_SIZE = 50
 SURFACE = "evaluation"
@@ -72,9 +77,25 @@ def pipeline_lists(bundle: Bundle, split: LeaveOneOut, scratch: Path, diversity_
         publisher = RedisPublisher(url, config.redis)
         publish_users(bundle, split.train, embed, fold_in, publisher)
         publisher.close()
+        publish_sessions(url, split, config)
         weights = {"pipeline": 0.0, f"pipeline, MMR {diversity_weight:g}": None}
         lists: dict[str, Int64Array] = uvloop.run(_ask(config, split, weights))
         return lists
+
+
+def publish_sessions(url: str, split: LeaveOneOut, config: EngineConfig) -> None:
+    """Write what the processor would have written of each tested user: the events just before the test event."""
+    keys = item_keys(split.train.items["item_id"].to_list())
+    histories = split.train.histories()
+    user_ids = split.train.users["user_id"]
+    with redis.Redis.from_url(url) as client, client.pipeline(transaction=False) as pipe:
+        for user, time_ms in zip(split.users.tolist(), split.times_ms.tolist(), strict=True):
+            session, rows = session_before(
+                histories, user, time_ms, config.blend.window_s, config.processor.session_events
+            )
+            if len(rows):
+                pipe.set(session_key(user_ids[user]), pack_session(replace(session, item_keys=keys[rows])))
+        pipe.execute()
 
 
 async def _ask(config: EngineConfig, split: LeaveOneOut, weights: dict[str, float | None]) -> dict[str, Int64Array]:

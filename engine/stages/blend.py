@@ -1,57 +1,14 @@
 """Stage: mix the recent session into the user's long-term embedding."""
 
-from dataclasses import dataclass
-
-import numpy as np
-
-from engine.config import BlendConfig
-from engine.types import EventType, Float32Array, Int64Array, Session
-from kernels.session import blend, session_vector
+from engine.features.session import SessionSignal
+from engine.types import Float32Array
+from kernels.session import blend
 
 
-@dataclass(frozen=True, slots=True)
-class BlendSettings:
-    """The kernel's parameters. type_weights: float32 (256,), weight of an event by its type code."""
-
-    window_s: float
-    half_life_s: float
-    evidence_half: float
-    type_weights: Float32Array
-
-    @staticmethod
-    def of(config: BlendConfig) -> "BlendSettings":
-        # A weight for every possible byte, so that the kernel may index with whatever is stored.
-        weights = np.zeros(256, np.float32)
-        for name, weight in config.event_weights.items():
-            weights[EventType[name.upper()]] = weight
-        return BlendSettings(config.window_s, config.half_life_s, config.evidence_half, weights)
-
-
-def query_vector(
-    long_term: Float32Array,
-    session: Session,
-    session_rows: Int64Array,
-    item_vectors: Float32Array,
-    now_ms: int,
-    settings: BlendSettings,
-) -> Float32Array:
+def query_vector(long_term: Float32Array, signal: SessionSignal, evidence_half: float) -> Float32Array:
     """What retrieval searches with: float32 (dim,).
 
-    long_term: float32 (dim,). session_rows: int64 (n,), the rows of the session's items, -1 for unknown ones.
-    item_vectors: float32 (items, dim), may be a strided view. Without session events, `long_term` unchanged.
-    Cost: O(n * dim).
+    long_term: float32 (dim,). evidence_half: the evidence at which session and history weigh the same.
+    Without evidence, `long_term` unchanged. Cost: O(dim).
     """
-    if not len(session_rows):
-        return long_term
-    vector, evidence = session_vector(
-        item_vectors,
-        len(long_term),
-        session_rows,
-        session.event_types,
-        session.timestamps_ms,
-        now_ms,
-        settings.half_life_s,
-        settings.type_weights,
-        settings.window_s,
-    )
-    return blend(long_term, vector, evidence, settings.evidence_half)
+    return blend(long_term, signal.vector, signal.evidence, evidence_half) if signal.evidence else long_term

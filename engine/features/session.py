@@ -1,0 +1,118 @@
+"""The recent session as blending and the ranker read it: a function of events and a moment, in training and in serving.
+
+In training, the query vector beside these features is the user's state right at the moment, which knows the session
+already; in serving it is a stored one with the session blended in, or one that was embedded anew after the session's
+latest events. The session's own features are the same in all three cases, so that the ranker can lean on them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.config import BlendConfig
+from engine.features.history import Histories
+from engine.features.schema import SESSION_DENSE
+from engine.types import EventType, Float32Array, Int64Array, Session
+from kernels.session import session_vector
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """Which events count, and how much. type_weights: float32 (256,), weight of an event by its type code."""
+
+    window_s: float
+    half_life_s: float
+    type_weights: Float32Array
+
+    @staticmethod
+    def of(config: BlendConfig) -> "SessionSettings":
+        # A weight for every possible byte, so that the kernel may index with whatever is stored.
+        weights = np.zeros(256, np.float32)
+        for name, weight in config.event_weights.items():
+            weights[EventType[name.upper()]] = weight
+        return SessionSettings(config.window_s, config.half_life_s, weights)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSignal:
+    """What a session says at one moment.
+
+    vector: float32 (dim,), see kernels.session.session_vector; zeros where no event counts.
+    evidence: the sum of the events' weights. dense: float32 (len(SESSION_DENSE),), the ranker's inputs.
+    """
+
+    vector: Float32Array
+    evidence: float
+    dense: Float32Array
+
+
+def session_signal(
+    session: Session, session_rows: Int64Array, item_vectors: Float32Array, now_ms: int, settings: SessionSettings
+) -> SessionSignal:
+    """Sum up a session.
+
+    Args:
+        session_rows: int64 (n,), the rows of the session's items, -1 for unknown ones.
+        item_vectors: float32 (items, dim), may be a strided view. now_ms: Unix milliseconds.
+
+    Cost: O(n * dim).
+    """
+    vector, evidence = session_vector(
+        item_vectors,
+        item_vectors.shape[1],
+        session_rows,
+        session.event_types,
+        session.timestamps_ms,
+        now_ms,
+        settings.half_life_s,
+        settings.type_weights,
+        settings.window_s,
+    )
+    ages_s = np.maximum(now_ms - session.timestamps_ms, 0) / 1000.0
+    counted = (session_rows >= 0) & (ages_s <= settings.window_s) & (settings.type_weights[session.event_types] > 0)
+    # Without events, the latest one is as far away as the window lets it be.
+    latest_s = ages_s[counted].min(initial=settings.window_s)
+    dense = np.log1p(np.array([evidence, np.count_nonzero(counted), latest_s]))
+    assert len(dense) == len(SESSION_DENSE)
+    return SessionSignal(vector, evidence, dense.astype(np.float32))
+
+
+def session_inputs(
+    histories: Histories,
+    users: Int64Array,
+    moments_ms: Int64Array,
+    item_vectors: Float32Array,
+    settings: SessionSettings,
+    event_limit: int,
+) -> tuple[Float32Array, Float32Array]:
+    """What serving would have known of n users' sessions at n moments: vectors (n, dim), dense (n, len(SESSION_DENSE)).
+
+    Args:
+        histories: events of every kind that sessions hold, their rows indexing item_vectors.
+        users, moments_ms: int64 (n,). Only events that are strictly earlier than the moment are read.
+        event_limit: how many of the latest events a session keeps.
+
+    Cost: O(events of the sessions * dim), a few microseconds a moment.
+    """
+    vectors = np.zeros((len(users), item_vectors.shape[1]), np.float32)
+    dense = np.zeros((len(users), len(SESSION_DENSE)), np.float32)
+    for place, (user, moment_ms) in enumerate(zip(users.tolist(), moments_ms.tolist(), strict=True)):
+        session, rows = session_before(histories, user, moment_ms, settings.window_s, event_limit)
+        signal = session_signal(session, rows, item_vectors, moment_ms, settings)
+        vectors[place], dense[place] = signal.vector, signal.dense
+    return vectors, dense
+
+
+def session_before(
+    histories: Histories, user: int, moment_ms: int, window_s: float, event_limit: int
+) -> tuple[Session, Int64Array]:
+    """A user's last events before a moment, inside the window, and their rows; the session itself has no item keys."""
+    begin, end = int(histories.offsets[user]), int(histories.offsets[user + 1])
+    times = histories.timestamps_ms[begin:end]
+    stop = begin + int(np.searchsorted(times, moment_ms))
+    start = max(begin + int(np.searchsorted(times, moment_ms - window_s * 1000.0)), stop - event_limit)
+    part = slice(start, stop)
+    return (
+        Session(np.empty(0, np.int64), histories.event_types[part], histories.timestamps_ms[part]),
+        histories.rows[part],
+    )
