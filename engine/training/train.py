@@ -80,15 +80,17 @@ def train_models(dataset: Dataset, config: TrainingConfig, progress: Progress | 
     if dataset.item_count == 0 or len(dataset.interactions) == 0:
         raise DataError("training needs items and interactions; the data has none")
     split = split_for_ranker(dataset, config.ranker, config.seed)
-    als, towers = _train_embeddings(dataset.with_interactions(split.head), config, "head: ", progress)
+    als, towers = train_embeddings(dataset.with_interactions(split.head), config, "head: ", progress)
     ranker = train_ranker(dataset, split, towers or als, als, config.ranker, config.seed, progress)
-    als, towers = _train_embeddings(dataset, config, "", progress)
+    als, towers = train_embeddings(dataset, config, "", progress)
     return TrainedModels(als, towers, ranker)
 
 
-def _train_embeddings(
+def train_embeddings(
     dataset: Dataset, config: TrainingConfig, prefix: str, progress: Progress | None
 ) -> tuple[AlsModel, TwoTowerModel | None]:
+    """Matrix factorization, and the towers where they are the retrieval space; messages begin with `prefix`."""
+
     def report(done: int, total: int, message: str) -> None:
         if progress is not None:
             progress(done, total, prefix + message)

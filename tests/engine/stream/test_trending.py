@@ -92,7 +92,7 @@ def test_an_event_never_lowers_what_the_ranker_sees(base: np.ndarray, counts: np
         expected = [
             max(known, math.log1p(live)) for known, live in zip(base[:, column], counts[:, window], strict=True)
         ]
-        np.testing.assert_allclose(shown[:, column], expected, rtol=1e-6)
+        np.testing.assert_allclose(shown[:, column], expected, rtol=1e-6, atol=1e-9)
 
 
 def test_evidence_is_in_row_order_without_strangers() -> None:
