@@ -1,5 +1,6 @@
 """Ranked lists for the tested users, one function a method. Every list is int64 (users, LIST_SIZE), padded with -1."""
 
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -65,13 +66,16 @@ def _best_unseen(scores: Float32Array, split: LeaveOneOut) -> Int64Array:
 def pipeline_lists(bundle: Bundle, split: LeaveOneOut, scratch: Path, diversity_weight: float) -> dict[str, Int64Array]:
     """The serving pipeline itself, over a private Redis: with diversity off, and on with this weight.
 
-    Requests are made as of the time of the test event, which a server would know.
+    Requests are made as of the time of the test event, which a server would know, and with the session just before
+    it, which the ranker reads. Embeddings are computed from everything before that moment, so that they know the
+    session already; what mixing it into them once more does has a list of its own.
     """
     config = EngineConfig.load(
         bundle={"directory": bundle.path.parent},
         redis={"directory": scratch / "redis", "timeout_ms": PATIENCE_S * 1000},
         surfaces={SURFACE: {"diversity_weight": diversity_weight}},
     )
+    unmixed = config.model_copy(update={"blend": config.blend.model_copy(update={"evidence_half": math.inf})})
     with redis_url(config) as url:
         embed, fold_in = load_embedders(bundle)
         publisher = RedisPublisher(url, config.redis)
@@ -79,7 +83,8 @@ def pipeline_lists(bundle: Bundle, split: LeaveOneOut, scratch: Path, diversity_
         publisher.close()
         publish_sessions(url, split, config)
         weights = {"pipeline": 0.0, f"pipeline, MMR {diversity_weight:g}": None}
-        lists: dict[str, Int64Array] = uvloop.run(_ask(config, split, weights))
+        lists: dict[str, Int64Array] = uvloop.run(_ask(unmixed, split, weights))
+        lists.update(uvloop.run(_ask(config, split, {"pipeline, blended": 0.0})))
         return lists
 
 

@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from engine.config import BlendConfig
 from engine.evaluation.next_event import NextEvents
 from engine.features.history import HistoryStates
-from engine.stages.blend import BlendSettings, query_vector
+from engine.features.session import SessionSettings, session_signal
+from engine.stages.blend import query_vector
 from engine.training.embeddings import EmbeddingModel
 from engine.types import Float32Array, Int64Array, Session
 
@@ -15,15 +17,15 @@ METHODS = (STALE, "blended", "re-embedded", "re-embedded + blended")
 _CHUNK_SCORES = 16_000_000
 
 
-def query_vectors(model: EmbeddingModel, events: NextEvents, settings: BlendSettings) -> dict[str, Float32Array]:
+def query_vectors(model: EmbeddingModel, events: NextEvents, config: BlendConfig) -> dict[str, Float32Array]:
     """What each method searches with: float32 (n, dim) in the order of the events."""
     stale = _embed(model, events, events.published_states)
     fresh = _embed(model, events, events.known_states)
     vectors = (
         stale,
-        blended(stale, model.item_vectors, events, settings),
+        blended(stale, model.item_vectors, events, config),
         fresh,
-        blended(fresh, model.item_vectors, events, settings),
+        blended(fresh, model.item_vectors, events, config),
     )
     return dict(zip(METHODS, vectors, strict=True))
 
@@ -38,16 +40,18 @@ def _embed(model: EmbeddingModel, events: NextEvents, states: HistoryStates) -> 
 
 
 def blended(
-    long_term: Float32Array, item_vectors: Float32Array, events: NextEvents, settings: BlendSettings
+    long_term: Float32Array, item_vectors: Float32Array, events: NextEvents, config: BlendConfig
 ) -> Float32Array:
     """Each long-term vector (n, dim) with its event's session mixed in, as a request would do it."""
     signals = events.signals
+    settings = SessionSettings.of(config)
     out = np.empty_like(long_term)
     for event, (start, stop) in enumerate(zip(events.session_starts, events.session_stops, strict=True)):
         rows = signals.rows[start:stop]
         session = Session(rows, signals.event_types[start:stop], signals.timestamps_ms[start:stop])
         now_ms = int(events.times_ms[event])
-        out[event] = query_vector(long_term[event], session, rows, item_vectors, now_ms, settings)
+        signal = session_signal(session, rows, item_vectors, now_ms, settings)
+        out[event] = query_vector(long_term[event], signal, config.evidence_half)
     return out
 
 
