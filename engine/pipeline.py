@@ -128,9 +128,13 @@ class Pipeline:
             with clock.measure("cold_start"):
                 return from_popularity()
         with clock.measure("blend"):
-            session_rows = model.eligibility.rows(state.session.item_keys)
             signal = session_signal(
-                state.session, session_rows, model.bundle.item_vectors, query.time_ms, self._session
+                model.eligibility.rows(state.session.item_keys),
+                state.session.event_types,
+                state.session.timestamps_ms,
+                model.bundle.item_vectors,
+                query.time_ms,
+                self._session,
             )
             vector = query_vector(record.embedding, signal, self._config.blend.evidence_half)
         candidates, strategy = clock.attempt(

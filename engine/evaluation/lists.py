@@ -2,7 +2,6 @@
 
 import math
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from engine.features.history import HistoryStates
 from engine.features.record import pack_session
 from engine.features.session import session_before
 from engine.publish import publish_users
-from engine.types import Float32Array, Int64Array, RecommendQuery, item_keys
+from engine.types import Float32Array, Int64Array, RecommendQuery, Session, item_keys
 
 LIST_SIZE = 50
 SURFACE = "evaluation"
@@ -95,11 +94,10 @@ def publish_sessions(url: str, split: LeaveOneOut, config: EngineConfig) -> None
     user_ids = split.train.users["user_id"]
     with redis.Redis.from_url(url) as client, client.pipeline(transaction=False) as pipe:
         for user, time_ms in zip(split.users.tolist(), split.times_ms.tolist(), strict=True):
-            session, rows = session_before(
-                histories, user, time_ms, config.blend.window_s, config.processor.session_events
-            )
-            if len(rows):
-                pipe.set(session_key(user_ids[user]), pack_session(replace(session, item_keys=keys[rows])))
+            part = session_before(histories, user, time_ms, config.blend.window_s, config.processor.session_events)
+            session = Session(keys[histories.rows[part]], histories.event_types[part], histories.timestamps_ms[part])
+            if len(session.item_keys):
+                pipe.set(session_key(user_ids[user]), pack_session(session))
         pipe.execute()
 
 

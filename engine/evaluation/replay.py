@@ -8,7 +8,7 @@ from engine.features.history import HistoryStates
 from engine.features.session import SessionSettings, session_signal
 from engine.stages.blend import query_vector
 from engine.training.embeddings import EmbeddingModel
-from engine.types import Float32Array, Int64Array, Session
+from engine.types import Float32Array, Int64Array
 
 STALE = "stale"
 METHODS = (STALE, "blended", "re-embedded", "re-embedded + blended")
@@ -47,10 +47,14 @@ def blended(
     settings = SessionSettings.of(config)
     out = np.empty_like(long_term)
     for event, (start, stop) in enumerate(zip(events.session_starts, events.session_stops, strict=True)):
-        rows = signals.rows[start:stop]
-        session = Session(rows, signals.event_types[start:stop], signals.timestamps_ms[start:stop])
-        now_ms = int(events.times_ms[event])
-        signal = session_signal(session, rows, item_vectors, now_ms, settings)
+        signal = session_signal(
+            signals.rows[start:stop],
+            signals.event_types[start:stop],
+            signals.timestamps_ms[start:stop],
+            item_vectors,
+            int(events.times_ms[event]),
+            settings,
+        )
         out[event] = query_vector(long_term[event], signal, config.evidence_half)
     return out
 

@@ -12,7 +12,7 @@ import numpy as np
 from engine.config import BlendConfig
 from engine.features.history import Histories
 from engine.features.schema import SESSION_DENSE
-from engine.types import EventType, Float32Array, Int64Array, Session
+from engine.types import EventType, Float32Array, Int64Array, UInt8Array
 from kernels.session import session_vector
 
 
@@ -47,12 +47,17 @@ class SessionSignal:
 
 
 def session_signal(
-    session: Session, session_rows: Int64Array, item_vectors: Float32Array, now_ms: int, settings: SessionSettings
+    rows: Int64Array,
+    event_types: UInt8Array,
+    timestamps_ms: Int64Array,
+    item_vectors: Float32Array,
+    now_ms: int,
+    settings: SessionSettings,
 ) -> SessionSignal:
-    """Sum up a session.
+    """Sum up a session of n events, in any order.
 
     Args:
-        session_rows: int64 (n,), the rows of the session's items, -1 for unknown ones.
+        rows: int64 (n,), item rows, -1 for unknown ones. event_types: uint8 (n,). timestamps_ms: int64 (n,).
         item_vectors: float32 (items, dim), may be a strided view. now_ms: Unix milliseconds.
 
     Cost: O(n * dim).
@@ -60,20 +65,19 @@ def session_signal(
     vector, evidence = session_vector(
         item_vectors,
         item_vectors.shape[1],
-        session_rows,
-        session.event_types,
-        session.timestamps_ms,
+        rows,
+        event_types,
+        timestamps_ms,
         now_ms,
         settings.half_life_s,
         settings.type_weights,
         settings.window_s,
     )
-    ages_s = np.maximum(now_ms - session.timestamps_ms, 0) / 1000.0
-    counted = (session_rows >= 0) & (ages_s <= settings.window_s) & (settings.type_weights[session.event_types] > 0)
+    ages_s = np.maximum(now_ms - timestamps_ms, 0) / 1000.0
+    counted = (rows >= 0) & (ages_s <= settings.window_s) & (settings.type_weights[event_types] > 0)
     # Without events, the latest one is as far away as the window lets it be.
     latest_s = ages_s[counted].min(initial=settings.window_s)
     dense = np.log1p(np.array([evidence, np.count_nonzero(counted), latest_s]))
-    assert len(dense) == len(SESSION_DENSE)
     return SessionSignal(vector, evidence, dense.astype(np.float32))
 
 
@@ -97,22 +101,23 @@ def session_inputs(
     vectors = np.zeros((len(users), item_vectors.shape[1]), np.float32)
     dense = np.zeros((len(users), len(SESSION_DENSE)), np.float32)
     for place, (user, moment_ms) in enumerate(zip(users.tolist(), moments_ms.tolist(), strict=True)):
-        session, rows = session_before(histories, user, moment_ms, settings.window_s, event_limit)
-        signal = session_signal(session, rows, item_vectors, moment_ms, settings)
+        part = session_before(histories, user, moment_ms, settings.window_s, event_limit)
+        signal = session_signal(
+            histories.rows[part],
+            histories.event_types[part],
+            histories.timestamps_ms[part],
+            item_vectors,
+            moment_ms,
+            settings,
+        )
         vectors[place], dense[place] = signal.vector, signal.dense
     return vectors, dense
 
 
-def session_before(
-    histories: Histories, user: int, moment_ms: int, window_s: float, event_limit: int
-) -> tuple[Session, Int64Array]:
-    """A user's last events before a moment, inside the window, and their rows; the session itself has no item keys."""
+def session_before(histories: Histories, user: int, moment_ms: int, window_s: float, event_limit: int) -> slice:
+    """Positions of a user's last events strictly before a moment: inside the window, `event_limit` at most."""
     begin, end = int(histories.offsets[user]), int(histories.offsets[user + 1])
     times = histories.timestamps_ms[begin:end]
     stop = begin + int(np.searchsorted(times, moment_ms))
-    start = max(begin + int(np.searchsorted(times, moment_ms - window_s * 1000.0)), stop - event_limit)
-    part = slice(start, stop)
-    return (
-        Session(np.empty(0, np.int64), histories.event_types[part], histories.timestamps_ms[part]),
-        histories.rows[part],
-    )
+    start = begin + int(np.searchsorted(times, moment_ms - window_s * 1000.0))
+    return slice(max(start, stop - event_limit), stop)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -6,7 +8,7 @@ from engine.features.context import ContextEncoder
 from engine.features.profile import PROFILE, ItemStats
 from engine.features.schema import ITEM_DYNAMIC, SESSION_DENSE
 from engine.features.session import SessionSettings, session_before, session_signal
-from engine.training.ranker.examples import Examples, build_examples
+from engine.training.ranker.examples import Examples, build_examples, request_inputs
 from engine.training.ranker.item_table import item_popularity
 from engine.types import Demographics
 from tests.engine.training.ranker.small import CONFIG, head_model, ranker, split, tables, world
@@ -67,12 +69,21 @@ def test_sessions_are_read_in_the_space_of_the_query(examples: Examples) -> None
     settings = SessionSettings.of(BlendConfig())
     for i in range(0, len(examples), 17):
         user, moment_ms = int(examples.users[i]), int(split().moments_ms[i])
-        signal = session_signal(
-            *session_before(histories, user, moment_ms, settings.window_s, 50), vectors, moment_ms, settings
-        )
+        part = session_before(histories, user, moment_ms, settings.window_s, 50)
+        session = histories.rows[part], histories.event_types[part], histories.timestamps_ms[part]
+        signal = session_signal(*session, vectors, moment_ms, settings)
         assert signal.evidence > 0
         np.testing.assert_array_equal(examples.inputs.session[i], signal.vector)
         np.testing.assert_array_equal(examples.inputs.dense[i, -len(SESSION_DENSE) :], signal.dense)
+
+
+def test_what_was_only_shown_is_no_session(examples: Examples) -> None:
+    shown = world().interactions
+    everything = world().with_interactions(replace(shown, event_types=np.full_like(shown.event_types, 0)))
+    stats = ItemStats.from_tables(ranker().schema, *tables())
+    inputs = request_inputs(everything, split(), head_model(), head_model(), stats)
+    assert not inputs.session.any()
+    assert examples.inputs.session.any()
 
 
 def test_dense_is_what_serving_computes(examples: Examples) -> None:
