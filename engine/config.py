@@ -93,7 +93,9 @@ class RetrievalConfig(_Section):
 class BlendConfig(_Section):
     window_s: float = Field(1800.0, gt=0, description="older session events have no say")
     half_life_s: float = Field(600.0, gt=0)
-    evidence_half: float = Field(4.0, gt=0, description="evidence at which session and history weigh the same")
+    # Two clicks. On held-out training events of ml-latest-small HR@10 is 0.160, 0.164, 0.160 at 1, 2, 4 (0.135 without
+    # a session), on a synthetic world 0.366, 0.341, 0.309 (0.252). The half-life hardly matters between 300 and 1200.
+    evidence_half: float = Field(2.0, gt=0, description="evidence at which session and history weigh the same")
     event_weights: dict[Literal["impression", "view", "click", "cart", "purchase", "dwell"], float] = {
         "impression": 0.0, "view": 0.5, "click": 1.0, "cart": 2.0, "purchase": 3.0, "dwell": 0.5,
     }  # fmt: skip

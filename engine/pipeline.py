@@ -9,8 +9,8 @@ from engine.bundle.live import LivePopularity
 from engine.clock import RequestClock, StageEstimates
 from engine.config import EngineConfig
 from engine.features.context import ContextEncoder
-from engine.features.session import SessionSettings, session_signal
-from engine.stages.blend import query_vector
+from engine.features.session import session_signal
+from engine.stages.blend import BlendSettings, query_vector
 from engine.stages.cold_start import popular_candidates, take_popular
 from engine.stages.diversify import diversify
 from engine.stages.eligibility import Eligibility
@@ -53,7 +53,7 @@ class Pipeline:
         self.model = model
         self._features = features
         self._config = config
-        self._session = SessionSettings.of(config.blend)
+        self._blend = BlendSettings.of(config.blend)
         # Native calls leave the event loop free: they release the interpreter lock in these threads.
         self._executor = executor
         self._estimates = StageEstimates()
@@ -128,15 +128,25 @@ class Pipeline:
             with clock.measure("cold_start"):
                 return from_popularity()
         with clock.measure("blend"):
+            session_rows = model.eligibility.rows(state.session.item_keys)
+            vector = query_vector(
+                record.embedding,
+                record.embedded_until_ms,
+                state.session,
+                session_rows,
+                model.bundle.item_vectors,
+                query.time_ms,
+                self._blend,
+            )
+            # The ranker reads the whole session, the part that the embedding has read as well: it learned beside both.
             signal = session_signal(
-                model.eligibility.rows(state.session.item_keys),
+                session_rows,
                 state.session.event_types,
                 state.session.timestamps_ms,
                 model.bundle.item_vectors,
                 query.time_ms,
-                self._session,
+                self._blend.session,
             )
-            vector = query_vector(record.embedding, signal, self._config.blend.evidence_half)
         candidates, strategy = clock.attempt(
             "retrieve",
             lambda: (retrieve(model.index, vector, count, eligible), Strategy.PERSONALIZED),

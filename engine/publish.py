@@ -75,6 +75,7 @@ def user_batches(
         embeddings = embed(histories, states, codes)
         collaborative = fold_in(histories, states, codes)
         profiles = profile_features(histories, states, stats)
+        until_ms = histories.last_times_ms(states)
         yield [
             (
                 user_ids[user],
@@ -86,6 +87,7 @@ def user_batches(
                     interaction_count=int(states.lengths[position]),
                     purchase_count=int(purchases[user]),
                     demographics=people[user],
+                    embedded_until_ms=int(until_ms[position]),
                 ),
                 _distinct_recent_last(keys[seen.rows[seen.offsets[user] : seen.offsets[user + 1]]]),
             )

@@ -112,6 +112,7 @@ class UserRecord:
     embedding: float32 (dim,), a query vector of the item index.
     collaborative: float32 (collaborative_dim,), the matrix-factorization vector, a ranker input.
     profile: float32 (profile_dim,), dense features named by the bundle's feature schema.
+    embedded_until_ms: the latest event that the embedding has read; 0 where it has read none.
     """
 
     generation: int
@@ -121,6 +122,7 @@ class UserRecord:
     interaction_count: int
     purchase_count: int
     demographics: Demographics
+    embedded_until_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from engine.errors import DependencyUnavailable
 from engine.features.record import RecordError, demographics_of, pack_record, unpack_record, unpack_session
 from engine.stream.fresh import Touched
 from engine.stream.live import Changes, Snapshot
-from engine.stream.popularity import Entry, pack_entry, total_counts, unpack_entry
+from engine.stream.popularity import Entry, pack_entry, unpack_entry
 from engine.stream.state import LiveState, pack_state, unpack_state
 from engine.types import Demographics, UserRecord
 
@@ -175,23 +175,6 @@ class RedisFreshStore:
                 pipeline.execute()
         except (redis.RedisError, OSError) as error:
             raise _unavailable(error) from error
-
-    def close(self) -> None:
-        self._client.close()
-
-
-class RedisLivePopularity:
-    """Reads what is popular at this moment, over all partitions of a log. Blocking."""
-
-    def __init__(self, url: str, config: RedisConfig, log_name: str, partitions: int) -> None:
-        self._client = _connect(url, config)
-        self._log = log_name
-        self._partitions = partitions
-
-    def counts(self, scope: str, now_ms: int) -> dict[int, tuple[float, float, float]]:
-        """Decayed counts by item key, in the order of LIVE_WINDOWS. Raises DependencyUnavailable."""
-        scopes = [(partition, scope) for partition in range(self._partitions)]
-        return total_counts(_read_scopes(self._client, self._log, scopes), now_ms)
 
     def close(self) -> None:
         self._client.close()

@@ -1,6 +1,5 @@
 """Ranked lists for the tested users, one function a method. Every list is int64 (users, LIST_SIZE), padded with -1."""
 
-import math
 import time
 from pathlib import Path
 
@@ -66,15 +65,14 @@ def pipeline_lists(bundle: Bundle, split: LeaveOneOut, scratch: Path, diversity_
     """The serving pipeline itself, over a private Redis: with diversity off, and on with this weight.
 
     Requests are made as of the time of the test event, which a server would know, and with the session just before
-    it, which the ranker reads. Embeddings are computed from everything before that moment, so that they know the
-    session already; what mixing it into them once more does has a list of its own.
+    it, which the ranker reads. Embeddings are computed from everything before that moment, so that of the session
+    nothing is left to be mixed into them.
     """
     config = EngineConfig.load(
         bundle={"directory": bundle.path.parent},
         redis={"directory": scratch / "redis", "timeout_ms": PATIENCE_S * 1000},
         surfaces={SURFACE: {"diversity_weight": diversity_weight}},
     )
-    unmixed = config.model_copy(update={"blend": config.blend.model_copy(update={"evidence_half": math.inf})})
     with redis_url(config) as url:
         embed, fold_in = load_embedders(bundle)
         publisher = RedisPublisher(url, config.redis)
@@ -82,8 +80,7 @@ def pipeline_lists(bundle: Bundle, split: LeaveOneOut, scratch: Path, diversity_
         publisher.close()
         publish_sessions(url, split, config)
         weights = {"pipeline": 0.0, f"pipeline, MMR {diversity_weight:g}": None}
-        lists: dict[str, Int64Array] = uvloop.run(_ask(unmixed, split, weights))
-        lists.update(uvloop.run(_ask(config, split, {"pipeline, blended": 0.0})))
+        lists: dict[str, Int64Array] = uvloop.run(_ask(config, split, weights))
         return lists
 
 

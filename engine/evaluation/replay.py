@@ -2,13 +2,11 @@
 
 import numpy as np
 
-from engine.config import BlendConfig
 from engine.evaluation.next_event import NextEvents
 from engine.features.history import HistoryStates
-from engine.features.session import SessionSettings, session_signal
-from engine.stages.blend import query_vector
+from engine.stages.blend import BlendSettings, query_vector
 from engine.training.embeddings import EmbeddingModel
-from engine.types import Float32Array, Int64Array
+from engine.types import Float32Array, Int64Array, Session
 
 STALE = "stale"
 METHODS = (STALE, "blended", "re-embedded", "re-embedded + blended")
@@ -17,15 +15,15 @@ METHODS = (STALE, "blended", "re-embedded", "re-embedded + blended")
 _CHUNK_SCORES = 16_000_000
 
 
-def query_vectors(model: EmbeddingModel, events: NextEvents, config: BlendConfig) -> dict[str, Float32Array]:
+def query_vectors(model: EmbeddingModel, events: NextEvents, settings: BlendSettings) -> dict[str, Float32Array]:
     """What each method searches with: float32 (n, dim) in the order of the events."""
     stale = _embed(model, events, events.published_states)
     fresh = _embed(model, events, events.known_states)
     vectors = (
         stale,
-        blended(stale, model.item_vectors, events, config),
+        blended(stale, events.published_states, model.item_vectors, events, settings),
         fresh,
-        blended(fresh, model.item_vectors, events, config),
+        blended(fresh, events.known_states, model.item_vectors, events, settings),
     )
     return dict(zip(METHODS, vectors, strict=True))
 
@@ -40,22 +38,21 @@ def _embed(model: EmbeddingModel, events: NextEvents, states: HistoryStates) -> 
 
 
 def blended(
-    long_term: Float32Array, item_vectors: Float32Array, events: NextEvents, config: BlendConfig
+    long_term: Float32Array,
+    states: HistoryStates,
+    item_vectors: Float32Array,
+    events: NextEvents,
+    settings: BlendSettings,
 ) -> Float32Array:
-    """Each long-term vector (n, dim) with its event's session mixed in, as a request would do it."""
+    """Each long-term vector (n, dim), computed from these states, with its session mixed in as a request does it."""
+    until_ms = events.histories.last_times_ms(states)
     signals = events.signals
-    settings = SessionSettings.of(config)
     out = np.empty_like(long_term)
     for event, (start, stop) in enumerate(zip(events.session_starts, events.session_stops, strict=True)):
-        signal = session_signal(
-            signals.rows[start:stop],
-            signals.event_types[start:stop],
-            signals.timestamps_ms[start:stop],
-            item_vectors,
-            int(events.times_ms[event]),
-            settings,
-        )
-        out[event] = query_vector(long_term[event], signal, config.evidence_half)
+        rows = signals.rows[start:stop]
+        session = Session(rows, signals.event_types[start:stop], signals.timestamps_ms[start:stop])
+        now_ms = int(events.times_ms[event])
+        out[event] = query_vector(long_term[event], int(until_ms[event]), session, rows, item_vectors, now_ms, settings)
     return out
 
 

@@ -12,6 +12,7 @@ from engine.errors import DataError
 from engine.evaluation.metrics import Estimate, Float64Array, gains, hits
 from engine.evaluation.next_event import next_events
 from engine.evaluation.replay import METHODS, STALE, query_vectors, target_positions
+from engine.stages.blend import BlendSettings
 from engine.training.config import TrainingConfig
 from engine.training.embeddings import Progress
 from engine.training.train import train_embeddings
@@ -70,13 +71,14 @@ def evaluate_next_event(
     )
     if not len(events):
         raise DataError("no user has enough events for some of them to be replayed")
+    settings = BlendSettings.of(serving.blend)
     positions: dict[str, list[Int64Array]] = {method: [] for method in METHODS}
     for seed in seeds:
         als, towers = train_embeddings(
             events.train, config.model_copy(update={"seed": seed}), f"seed {seed}: ", progress
         )
         model = towers or als
-        for method, queries in query_vectors(model, events, serving.blend).items():
+        for method, queries in query_vectors(model, events, settings).items():
             positions[method].append(target_positions(queries, model.item_vectors, events))
     everywhere = np.ones(len(events), np.bool_)
     in_session = events.session_stops > events.session_starts

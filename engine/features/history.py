@@ -54,6 +54,14 @@ class Histories:
         first[order[1:]] = ~repeats
         return first
 
+    def last_times_ms(self, states: "HistoryStates") -> Int64Array:
+        """int64 (n,): when the latest event of each state happened, 0 where it has none."""
+        times = np.zeros(len(states), np.int64)
+        has_events = states.lengths > 0
+        ends = self.offsets[states.users] + states.lengths
+        times[has_events] = self.timestamps_ms[ends[has_events] - 1]
+        return times
+
     def latest(self) -> "HistoryStates":
         """Every user's whole history, user by user."""
         return HistoryStates(np.arange(self.user_count), self.lengths())

@@ -1,8 +1,8 @@
 """The bytes that Redis holds for a user: packed, versioned, and safe to read from anywhere.
 
 Record (little-endian): version u8, dim u16, collaborative dim u16, profile dim u16, generation i64,
-interaction count u32, purchase count u32, then three strings (u8 length, UTF-8), then the embedding and the
-collaborative vector as float16 and the profile as float32 (days do not fit into float16).
+interaction count u32, purchase count u32, embedded until i64 (Unix ms), then three strings (u8 length, UTF-8), then the
+embedding and the collaborative vector as float16 and the profile as float32 (days do not fit into float16).
 Seen items: int64 item keys, oldest first. Session: 17 bytes an event, oldest first.
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from engine.types import Demographics, Float32Array, Int64Array, Session, UserRecord
 
-RECORD_VERSION: Final = 1
-_HEADER: Final = struct.Struct("<BHHHqII")
+RECORD_VERSION: Final = 2
+_HEADER: Final = struct.Struct("<BHHHqIIq")
 _SESSION_EVENT: Final = np.dtype([("item_key", "<i8"), ("timestamp_ms", "<i8"), ("event_type", "u1")])
 _FLOAT16_MAX: Final = 65504.0
 
@@ -44,6 +44,7 @@ def pack_record(record: UserRecord) -> bytes:
         record.generation,
         record.interaction_count,
         record.purchase_count,
+        record.embedded_until_ms,
     )
     vectors = _pack_float16(record.embedding) + _pack_float16(record.collaborative)
     return header + strings + vectors + record.profile.astype("<f4").tobytes()
@@ -52,9 +53,10 @@ def pack_record(record: UserRecord) -> bytes:
 def unpack_record(blob: bytes) -> UserRecord:
     """The record of `pack_record`. Raises RecordError for other versions and for truncated bytes."""
     try:
-        version, dim, collaborative_dim, profile_dim, generation, interactions, purchases = _HEADER.unpack_from(blob)
+        header = _HEADER.unpack_from(blob)
     except struct.error:
         raise RecordError(f"user record of {len(blob)} bytes is truncated") from None
+    version, dim, collaborative_dim, profile_dim, generation, interactions, purchases, until_ms = header
     if version != RECORD_VERSION:
         raise RecordError(f"user record version {version} is unknown; this engine reads {RECORD_VERSION}")
     strings, offset = _strings(blob)
@@ -65,7 +67,8 @@ def unpack_record(blob: bytes) -> UserRecord:
     vectors = np.frombuffer(blob, "<f2", narrow, offset).astype(np.float32)
     profile = np.frombuffer(blob, "<f4", profile_dim, offset + 2 * narrow).astype(np.float32)
     embedding, collaborative = vectors[:dim], vectors[dim:]
-    return UserRecord(generation, embedding, collaborative, profile, interactions, purchases, Demographics(*strings))
+    people = Demographics(*strings)
+    return UserRecord(generation, embedding, collaborative, profile, interactions, purchases, people, until_ms)
 
 
 def demographics_of(blob: bytes) -> Demographics:

@@ -1,8 +1,8 @@
-"""The recent session as blending and the ranker read it: a function of events and a moment, in training and in serving.
+"""The recent session as the ranker reads it: a function of events and a moment, the same in training and in serving.
 
-In training, the query vector beside these features is the user's state right at the moment, which knows the session
-already; in serving it is a stored one with the session blended in, or one that was embedded anew after the session's
-latest events. The session's own features are the same in all three cases, so that the ranker can lean on them.
+In training, the query vector beside these features is the user's state right at the moment, which has read the whole
+session; in serving it has read a part of it, and the rest is mixed in. The session's own features are always of all of
+it, so that the ranker can lean on them when the query vector lags behind.
 """
 
 from dataclasses import dataclass

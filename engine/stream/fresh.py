@@ -113,6 +113,7 @@ def fresh_records(touched: Sequence[Touched], model: UserModel) -> list[tuple[st
     collaborative = model.fold_in(histories, states, codes)
     stats = ItemStats.from_tables(bundle.schema, bundle.item_table, bundle.item_dynamic)
     profiles = profile_features(histories, states, stats)
+    until_ms = histories.last_times_ms(states)
     lengths = histories.lengths()
     records = []
     for position, user in enumerate(touched):
@@ -132,6 +133,7 @@ def fresh_records(touched: Sequence[Touched], model: UserModel) -> list[tuple[st
                     ),
                     purchase_count=max(user.purchase_count, old.purchase_count + purchases if old else 0),
                     demographics=people[position],
+                    embedded_until_ms=int(until_ms[position]),
                 ),
             )
         )

@@ -6,7 +6,6 @@ with the offset that they include, and readers add the partitions up. Event time
 
 import math
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -115,14 +114,3 @@ class Scope:
         """Everything up to here is stored."""
         self.changed.clear()
         self.removed.clear()
-
-
-def total_counts(parts: Iterable[dict[int, Entry]], now_ms: int) -> dict[int, tuple[float, float, float]]:
-    """Decayed counts of each item over all partitions, as of a moment."""
-    totals: dict[int, tuple[float, float, float]] = {}
-    for part in parts:
-        for item, entry in part.items():
-            hour, day, week = counts_at(entry, now_ms)
-            sofar = totals.get(item, (0.0, 0.0, 0.0))
-            totals[item] = (sofar[0] + hour, sofar[1] + day, sofar[2] + week)
-    return totals

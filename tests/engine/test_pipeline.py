@@ -154,7 +154,7 @@ def test_diversity_makes_slates_less_alike(pipeline: Pipeline, model: ServingMod
     assert similarity(0.0) > similarity(0.5) > similarity(1.0)
 
 
-def test_the_ranker_reads_the_session_that_the_query_was_blended_with(
+def test_the_ranker_reads_the_session_whether_or_not_the_embedding_has_read_it(
     pipeline: Pipeline, model: ServingModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[RankingContext] = []
@@ -168,14 +168,18 @@ def test_the_ranker_reads_the_session_that_the_query_was_blended_with(
     user = record(model)
     item_id = model.bundle.items.ids(np.array([3]))
     clicked = Session(item_keys(item_id), np.array([EventType.CLICK], np.uint8), np.array([NOW_MS - 60_000]))
-    for session in (Session.empty(), clicked):
-        ask(pipeline, model, query(), UserState(user, session, np.empty(0, np.int64)))
-    without, with_click = seen
+    knowing = replace(user, embedded_until_ms=NOW_MS - 60_000)
+    for known, session in ((user, Session.empty()), (user, clicked), (knowing, clicked)):
+        ask(pipeline, model, query(), UserState(known, session, np.empty(0, np.int64)))
+    without, with_click, already_read = seen
     assert not without.session.any()
     np.testing.assert_array_equal(without.query, user.embedding)
     unit = model.bundle.item_vectors[3] / np.linalg.norm(model.bundle.item_vectors[3])
     np.testing.assert_allclose(with_click.session, unit, rtol=1e-5, atol=1e-6)
     assert not np.allclose(with_click.query, user.embedding)
+    np.testing.assert_array_equal(already_read.query, user.embedding)
+    np.testing.assert_array_equal(already_read.session, with_click.session)
+    np.testing.assert_array_equal(already_read.dense, with_click.dense)
     dense = dict(zip(CONTEXT_DENSE, with_click.dense[-len(CONTEXT_DENSE) :].tolist(), strict=True))
     assert dense["log_session_events"] == pytest.approx(np.log(2.0))
     assert dense["log_session_age_s"] == pytest.approx(np.log1p(60.0))

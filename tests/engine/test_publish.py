@@ -43,6 +43,7 @@ def test_counts_seen_items_and_demographics_are_those_of_the_tables(published: P
         own = events.select(events.users == user)
         assert record.interaction_count == len(own)
         assert record.purchase_count == (own.event_types == EventType.PURCHASE).sum()
+        assert record.embedded_until_ms == own.timestamps_ms.max(initial=0)
         # Each item once, in the order of its latest event.
         latest = list(dict.fromkeys(item_ids[row] for row in own.rows[::-1]))[::-1]
         np.testing.assert_array_equal(seen, item_keys(latest))

@@ -6,12 +6,12 @@ import redis
 
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.redis_keys import popularity_key
-from engine.adapters.redis_state import RedisLivePopularity
 from engine.adapters.redis_trending import RedisTrending
 from engine.config import RedisConfig
 from engine.errors import DependencyUnavailable
 from engine.stream.popularity import OVERALL
 from engine.stream.topics import EVENTS
+from tests.engine.stream.naive import live_counts
 from tests.engine.trends import NOW_MS, write_events
 
 HOME = '{"surface": "home"}'
@@ -24,11 +24,10 @@ def test_counts_are_the_processors_however_many_pages_they_take(redis_server: Em
     picks = [(f"item-{item}", NOW_MS - int(age_ms)) for item, age_ms in zip(items, ages_ms, strict=True)]
     write_events(redis_server.url, "t", picks)
     trending = RedisTrending(redis_server.url, RedisConfig(), "t", EVENTS.partitions)
-    one_by_one = RedisLivePopularity(redis_server.url, RedisConfig(), "t", EVENTS.partitions)
     for now_ms in (NOW_MS, NOW_MS + 3_600_000):
         live = trending.read((OVERALL, HOME, '{"surface": "cart"}'), now_ms)
         for scope, counts in live.items():
-            expected = one_by_one.counts(scope, now_ms)
+            expected = live_counts(redis_server.url, "t", scope, now_ms)
             assert counts.keys.tolist() == sorted(expected)
             for found, key in zip(counts.counts, counts.keys.tolist(), strict=True):
                 np.testing.assert_allclose(found, expected[key], rtol=1e-9)

@@ -29,6 +29,7 @@ def make_record(seed: int = 0, demographics: Demographics | None = None) -> User
         interaction_count=int(rng.integers(2**32)),
         purchase_count=int(rng.integers(2**32)),
         demographics=demographics or Demographics("25-34", "Köln", "ads"),
+        embedded_until_ms=int(rng.integers(2**60)),
     )
 
 
@@ -37,10 +38,11 @@ def test_a_record_survives_the_round_trip(seed: int, age: str, location: str, so
     record = make_record(seed, Demographics(age, location, source))
     back = unpack_record(pack_record(record))
     assert demographics_of(pack_record(record)) == back.demographics
-    assert (back.generation, back.interaction_count, back.purchase_count) == (
+    assert (back.generation, back.interaction_count, back.purchase_count, back.embedded_until_ms) == (
         record.generation,
         record.interaction_count,
         record.purchase_count,
+        record.embedded_until_ms,
     )
     # A value is cut at 255 bytes of UTF-8, between characters.
     for ours, theirs in ((back.demographics.age_group, age), (back.demographics.location, location)):

@@ -6,7 +6,6 @@ import pytest
 from engine.config import BlendConfig
 from engine.features.history import Histories
 from engine.features.session import SessionSettings, session_before, session_inputs, session_signal
-from engine.stages.blend import query_vector
 from engine.types import EventType
 from tests.kernels import naive
 
@@ -102,8 +101,6 @@ def test_events_that_do_not_count_are_no_session(kinds: list[EventType], ages_s:
     assert signal.evidence == 0
     assert not signal.vector.any()
     np.testing.assert_allclose(signal.dense, np.log1p([0, 0, 1800.0]), rtol=1e-6)
-    long_term = np.array([1.0, -2.0, 0.5, 3.0], np.float32)
-    np.testing.assert_array_equal(query_vector(long_term, signal, 4.0), long_term)
 
 
 def test_evidence_number_and_age_are_of_the_events_that_count() -> None:

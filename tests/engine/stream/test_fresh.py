@@ -91,6 +91,7 @@ def test_a_fresh_record_is_the_one_that_publishing_would_compute(
     np.testing.assert_allclose(fresh.profile, expected.profile, rtol=1e-3, atol=1e-3)
     assert (fresh.interaction_count, fresh.purchase_count) == (expected.interaction_count, expected.purchase_count)
     assert fresh.demographics == expected.demographics
+    assert fresh.embedded_until_ms == expected.embedded_until_ms == NOW_MS + 3
     # And that is news.
     assert np.abs(fresh.embedding - published[user].embedding).max() > 1e-3
 

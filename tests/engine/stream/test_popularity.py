@@ -14,10 +14,10 @@ from engine.stream.popularity import (
     counts_at,
     pack_entry,
     scopes_of,
-    total_counts,
     unpack_entry,
 )
 from engine.types import Demographics
+from tests.engine.stream.naive import total_counts
 
 HOUR_MS = 3_600_000
 times = st.lists(st.integers(0, 30 * 24 * HOUR_MS), min_size=1, max_size=30)

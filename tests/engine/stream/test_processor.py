@@ -15,7 +15,7 @@ from engine.adapters.embedded_kafka import EmbeddedKafka
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.kafka_source import KafkaDeadLetters, KafkaSource
 from engine.adapters.redis_keys import live_key, seen_key, session_key
-from engine.adapters.redis_state import RedisLivePopularity, RedisLiveStore
+from engine.adapters.redis_state import RedisLiveStore
 from engine.config import EngineConfig, ProcessorConfig, RedisConfig
 from engine.features.record import unpack_session
 from engine.stream.codec import encode
@@ -28,6 +28,7 @@ from engine.stream.topics import DEAD_LETTERS, EVENTS
 from engine.types import EventType, item_key
 from engine.v1 import event_pb2 as pb
 from tests.engine.stream.conftest import NOW_MS, Bus, make_event
+from tests.engine.stream.naive import live_counts
 from tests.kafka import read_back
 
 Start = Callable[[Callable[[], None], threading.Event], None]
@@ -137,9 +138,8 @@ def test_events_become_session_counts_and_popularity(bus: Bus, redis_url: str, b
     assert client.get(seen_key("u")) == b"12345678"
     assert unpack_session(client.get(session_key("v"))).timestamps_ms.tolist() == [NOW_MS]  # type: ignore[arg-type]
 
-    popularity = RedisLivePopularity(redis_url, RedisConfig(), "t", EVENTS.partitions)
-    assert popularity.counts(OVERALL, NOW_MS)[item_key("a")] == pytest.approx((2, 2, 2), rel=1e-3)
-    assert set(popularity.counts('{"surface": "cart"}', NOW_MS)) == {item_key("a")}
+    assert live_counts(redis_url, "t", OVERALL, NOW_MS)[item_key("a")] == pytest.approx((2, 2, 2), rel=1e-3)
+    assert set(live_counts(redis_url, "t", '{"surface": "cart"}', NOW_MS)) == {item_key("a")}
     assert registry.get_sample_value("engine_processor_events_total", {"sink": "live"}) == 5
 
 
