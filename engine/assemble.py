@@ -187,6 +187,7 @@ def _dry_run(model: ServingModel, bundle: Bundle, config: EngineConfig) -> None:
     schema = bundle.schema
     context = RankingContext(
         query=np.array(bundle.item_vectors[0], np.float32),
+        session=np.zeros(schema.embedding_dim, np.float32),
         collaborative=np.zeros(schema.collaborative_dim, np.float32),
         dense=np.zeros(schema.dense_dim, np.float32),
         codes=np.zeros(len(CODE_FEATURES), np.int64),

@@ -9,6 +9,7 @@ from engine.bundle.live import LivePopularity
 from engine.clock import RequestClock, StageEstimates
 from engine.config import EngineConfig
 from engine.features.context import ContextEncoder
+from engine.features.session import session_signal
 from engine.stages.blend import BlendSettings, query_vector
 from engine.stages.cold_start import popular_candidates, take_popular
 from engine.stages.diversify import diversify
@@ -137,6 +138,15 @@ class Pipeline:
                 query.time_ms,
                 self._blend,
             )
+            # The ranker reads the whole session, the part that the embedding has read as well: it learned beside both.
+            signal = session_signal(
+                session_rows,
+                state.session.event_types,
+                state.session.timestamps_ms,
+                model.bundle.item_vectors,
+                query.time_ms,
+                self._blend.session,
+            )
         candidates, strategy = clock.attempt(
             "retrieve",
             lambda: (retrieve(model.index, vector, count, eligible), Strategy.PERSONALIZED),
@@ -148,7 +158,7 @@ class Pipeline:
             return candidates, strategy
         ranked = clock.attempt(
             "rank",
-            lambda: rank(model.ranker, ranking_context(model.encoder, query, record, vector), candidates),
+            lambda: rank(model.ranker, ranking_context(model.encoder, query, record, vector, signal), candidates),
             lambda: candidates,
             failed=DegradedReason.RANKING_FAILED,
             skipped=DegradedReason.RANKING_SKIPPED,

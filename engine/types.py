@@ -200,11 +200,13 @@ class RankingContext:
     """The request's half of the ranker's input, assembled once a request.
 
     query: float32 (dim,), the vector that retrieval searched with.
+    session: float32 (dim,), the recent session in the same space, zeros where there is none.
     collaborative: float32 (collaborative_dim,). dense: float32 (dense_dim,), profile then context features.
     codes: int64 (code_count,), one vocabulary position per categorical feature, 0 for unknown.
     """
 
     query: Float32Array
+    session: Float32Array
     collaborative: Float32Array
     dense: Float32Array
     codes: Int64Array

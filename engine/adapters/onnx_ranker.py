@@ -61,17 +61,28 @@ class OnnxRanker:
     def score(self, context: RankingContext, rows: Int64Array) -> Float32Array:
         """Click probability of each candidate: float32 (n,) for rows int64 (n,), in their order."""
         clicks: Float32Array = self.score_batch(
-            context.query[None], context.collaborative[None], context.dense[None], context.codes[None], rows[None]
+            context.query[None],
+            context.session[None],
+            context.collaborative[None],
+            context.dense[None],
+            context.codes[None],
+            rows[None],
         )[0]
         return clicks
 
     def score_batch(
-        self, query: Float32Array, collaborative: Float32Array, dense: Float32Array, codes: Int64Array, rows: Int64Array
+        self,
+        query: Float32Array,
+        session: Float32Array,
+        collaborative: Float32Array,
+        dense: Float32Array,
+        codes: Int64Array,
+        rows: Int64Array,
     ) -> Float32Array:
         """Click probabilities of B requests with N candidates each.
 
         Args:
-            query (B, dim), collaborative (B, c), dense (B, d): float32. codes (B, C), rows (B, N): int64.
+            query, session (B, dim), collaborative (B, c), dense (B, d): float32. codes (B, C), rows (B, N): int64.
 
         Returns:
             float32 (B, N).
@@ -85,7 +96,10 @@ class OnnxRanker:
         # Negative rows would count from the table's end without a word.
         if rows.min() < 0 or rows.max() >= self._item_count:
             raise EngineError(f"ranker: candidate rows must lie in [0, {self._item_count})")
-        inputs = {"query": query, "collaborative": collaborative, "dense": dense, "codes": codes, "rows": rows}
+        inputs = {
+            "query": query, "session": session, "collaborative": collaborative, "dense": dense, "codes": codes,
+            "rows": rows,
+        }  # fmt: skip
         try:
             clicks = self._session.run(["click"], inputs | self._tables)[0]
         except Exception as error:  # ONNX Runtime's errors share no base class
@@ -98,6 +112,7 @@ class OnnxRanker:
     def _check_graph(self, schema: FeatureSchema) -> None:
         wanted = {
             "query": (np.float32, schema.embedding_dim),
+            "session": (np.float32, schema.embedding_dim),
             "collaborative": (np.float32, schema.collaborative_dim),
             "dense": (np.float32, schema.dense_dim),
             "codes": (np.int64, len(CODE_FEATURES)),

@@ -4,8 +4,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import redis
 import uvloop
 
+from engine.adapters.redis_keys import session_key
 from engine.adapters.redis_store import RedisPublisher
 from engine.assemble import load_embedders, open_pipeline, redis_url
 from engine.bundle.bundle import Bundle
@@ -13,8 +15,10 @@ from engine.config import EngineConfig
 from engine.errors import EngineError
 from engine.evaluation.leave_one_out import LeaveOneOut
 from engine.features.history import HistoryStates
+from engine.features.record import pack_session
+from engine.features.session import session_before
 from engine.publish import publish_users
-from engine.types import Float32Array, Int64Array, RecommendQuery
+from engine.types import Float32Array, Int64Array, RecommendQuery, Session, item_keys
 
 LIST_SIZE = 50
 SURFACE = "evaluation"
@@ -60,7 +64,9 @@ def _best_unseen(scores: Float32Array, split: LeaveOneOut) -> Int64Array:
 def pipeline_lists(bundle: Bundle, split: LeaveOneOut, scratch: Path, diversity_weight: float) -> dict[str, Int64Array]:
     """The serving pipeline itself, over a private Redis: with diversity off, and on with this weight.
 
-    Requests are made as of the time of the test event, which a server would know.
+    Requests are made as of the time of the test event, which a server would know, and with the session just before
+    it, which the ranker reads. Embeddings are computed from everything before that moment, so that of the session
+    nothing is left to be mixed into them.
     """
     config = EngineConfig.load(
         bundle={"directory": bundle.path.parent},
@@ -72,9 +78,24 @@ def pipeline_lists(bundle: Bundle, split: LeaveOneOut, scratch: Path, diversity_
         publisher = RedisPublisher(url, config.redis)
         publish_users(bundle, split.train, embed, fold_in, publisher)
         publisher.close()
+        publish_sessions(url, split, config)
         weights = {"pipeline": 0.0, f"pipeline, MMR {diversity_weight:g}": None}
         lists: dict[str, Int64Array] = uvloop.run(_ask(config, split, weights))
         return lists
+
+
+def publish_sessions(url: str, split: LeaveOneOut, config: EngineConfig) -> None:
+    """Write what the processor would have written of each tested user: the events just before the test event."""
+    keys = item_keys(split.train.items["item_id"].to_list())
+    histories = split.train.histories()
+    user_ids = split.train.users["user_id"]
+    with redis.Redis.from_url(url) as client, client.pipeline(transaction=False) as pipe:
+        for user, time_ms in zip(split.users.tolist(), split.times_ms.tolist(), strict=True):
+            part = session_before(histories, user, time_ms, config.blend.window_s, config.processor.session_events)
+            session = Session(keys[histories.rows[part]], histories.event_types[part], histories.timestamps_ms[part])
+            if len(session.item_keys):
+                pipe.set(session_key(user_ids[user]), pack_session(session))
+        pipe.execute()
 
 
 async def _ask(config: EngineConfig, split: LeaveOneOut, weights: dict[str, float | None]) -> dict[str, Int64Array]:

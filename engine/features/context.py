@@ -45,10 +45,11 @@ class ContextEncoder:
                 out[position] = self._codes.get(name, {}).get(values[name], 0)
         return out
 
-    def dense(self, profile: Float32Array, time_ms: int) -> Float32Array:
-        """float32 (dense_dim,): the user's profile, then CONTEXT_DENSE.
+    def dense(self, profile: Float32Array, time_ms: int, session: Float32Array) -> Float32Array:
+        """float32 (dense_dim,): the user's profile, then CONTEXT_DENSE, which ends in the session's SESSION_DENSE.
 
         Time counts in whole minutes: a request that is repeated at once gets the same answer.
         """
         minute_ms = time_ms - time_ms % MS_PER_MINUTE
-        return np.append(profile, np.float32((minute_ms - self._epoch_ms) / MS_PER_DAY)).astype(np.float32)
+        now_days = np.float32((minute_ms - self._epoch_ms) / MS_PER_DAY)
+        return np.concatenate([profile, [now_days], session]).astype(np.float32)

@@ -4,7 +4,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 # Categorical features of a request, in the order of the ranker's `codes` input. Code 0 is "unknown".
 CODE_FEATURES: Final = (
@@ -13,8 +13,10 @@ CODE_FEATURES: Final = (
 # Exponentially decayed interaction counts of an item, log1p; the number is the mean lifetime of a count.
 POPULARITY_WINDOWS_S: Final = {"1h": 3600.0, "24h": 86400.0, "7d": 604800.0, "30d": 2592000.0}
 ITEM_DYNAMIC: Final = (*(f"log_count_{name}" for name in POPULARITY_WINDOWS_S), "log_count_all")
+# Of the recent session: the sum of the events' weights, their number, and how long ago the latest one was; log1p.
+SESSION_DENSE: Final = ("log_session_evidence", "log_session_events", "log_session_age_s")
 # Dense features of the request itself; they follow the profile in the ranker's `dense` input.
-CONTEXT_DENSE: Final = ("now_days",)
+CONTEXT_DENSE: Final = ("now_days", *SESSION_DENSE)
 
 
 class FeatureSchema(BaseModel):

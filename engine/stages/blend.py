@@ -5,26 +5,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.config import BlendConfig
-from engine.types import EventType, Float32Array, Int64Array, Session
+from engine.features.session import SessionSettings
+from engine.types import Float32Array, Int64Array, Session
 from kernels.session import blend, session_vector
 
 
 @dataclass(frozen=True, slots=True)
 class BlendSettings:
-    """The kernel's parameters. type_weights: float32 (256,), weight of an event by its type code."""
+    """What of a session counts, and the evidence at which session and history weigh the same."""
 
-    window_s: float
-    half_life_s: float
+    session: SessionSettings
     evidence_half: float
-    type_weights: Float32Array
 
     @staticmethod
     def of(config: BlendConfig) -> "BlendSettings":
-        # A weight for every possible byte, so that the kernel may index with whatever is stored.
-        weights = np.zeros(256, np.float32)
-        for name, weight in config.event_weights.items():
-            weights[EventType[name.upper()]] = weight
-        return BlendSettings(config.window_s, config.half_life_s, config.evidence_half, weights)
+        return BlendSettings(SessionSettings.of(config), config.evidence_half)
 
 
 def query_vector(
@@ -56,8 +51,8 @@ def query_vector(
         session.event_types,
         session.timestamps_ms,
         now_ms,
-        settings.half_life_s,
-        settings.type_weights,
-        settings.window_s,
+        settings.session.half_life_s,
+        settings.session.type_weights,
+        settings.session.window_s,
     )
     return blend(long_term, vector, evidence, settings.evidence_half)

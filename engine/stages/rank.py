@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from engine.features.context import ContextEncoder
+from engine.features.session import SessionSignal
 from engine.types import Candidates, Float32Array, Int64Array, RankingContext, RecommendQuery, UserRecord
 from kernels.topk import top_k
 
@@ -23,13 +24,18 @@ def rank(ranker: Ranker, context: RankingContext, candidates: Candidates) -> Can
 
 
 def ranking_context(
-    encoder: ContextEncoder, query: RecommendQuery, record: UserRecord, query_vector: Float32Array
+    encoder: ContextEncoder,
+    query: RecommendQuery,
+    record: UserRecord,
+    query_vector: Float32Array,
+    session: SessionSignal,
 ) -> RankingContext:
     """The request's half of the ranker's input."""
     demographics = query.demographics.or_else(record.demographics)
     return RankingContext(
         query=query_vector,
+        session=session.vector,
         collaborative=record.collaborative,
-        dense=encoder.dense(record.profile, query.time_ms),
+        dense=encoder.dense(record.profile, query.time_ms, session.dense),
         codes=encoder.codes(demographics, query.device, query.country, query.surface, query.time_ms),
     )

@@ -24,8 +24,9 @@ def ranker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def context(position: int) -> RankingContext:
     sample = small.ranker().sample
     return RankingContext(
-        sample.query[position], sample.collaborative[position], sample.dense[position], sample.codes[position]
-    )
+        sample.query[position], sample.session[position], sample.collaborative[position], sample.dense[position],
+        sample.codes[position],
+    )  # fmt: skip
 
 
 def some_rows(seed: int, count: int = 100) -> np.ndarray:

@@ -11,17 +11,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.adapters.onnx_ranker import OnnxRanker
 from engine.assemble import load_model
 from engine.clock import RequestClock, StageEstimates
 from engine.config import EngineConfig
 from engine.errors import DeadlineExceeded, EngineError
+from engine.features.schema import CONTEXT_DENSE
 from engine.pipeline import Pipeline, ServingModel
 from engine.stages.features import FetchFeatures
 from engine.types import (
     DegradedReason,
     Demographics,
     EventType,
+    Float32Array,
+    Int64Array,
     ItemSource,
+    RankingContext,
     Recommendation,
     RecommendQuery,
     Session,
@@ -147,6 +152,38 @@ def test_diversity_makes_slates_less_alike(pipeline: Pipeline, model: ServingMod
         return float(np.mean(values))
 
     assert similarity(0.0) > similarity(0.5) > similarity(1.0)
+
+
+def test_the_ranker_reads_the_session_whether_or_not_the_embedding_has_read_it(
+    pipeline: Pipeline, model: ServingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[RankingContext] = []
+
+    def score(self: OnnxRanker, context: RankingContext, rows: Int64Array) -> Float32Array:
+        seen.append(context)
+        return original(self, context, rows)
+
+    original = OnnxRanker.score
+    monkeypatch.setattr(OnnxRanker, "score", score)
+    user = record(model)
+    item_id = model.bundle.items.ids(np.array([3]))
+    clicked = Session(item_keys(item_id), np.array([EventType.CLICK], np.uint8), np.array([NOW_MS - 60_000]))
+    knowing = replace(user, embedded_until_ms=NOW_MS - 60_000)
+    for known, session in ((user, Session.empty()), (user, clicked), (knowing, clicked)):
+        ask(pipeline, model, query(), UserState(known, session, np.empty(0, np.int64)))
+    without, with_click, already_read = seen
+    assert not without.session.any()
+    np.testing.assert_array_equal(without.query, user.embedding)
+    unit = model.bundle.item_vectors[3] / np.linalg.norm(model.bundle.item_vectors[3])
+    np.testing.assert_allclose(with_click.session, unit, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(with_click.query, user.embedding)
+    np.testing.assert_array_equal(already_read.query, user.embedding)
+    np.testing.assert_array_equal(already_read.session, with_click.session)
+    np.testing.assert_array_equal(already_read.dense, with_click.dense)
+    dense = dict(zip(CONTEXT_DENSE, with_click.dense[-len(CONTEXT_DENSE) :].tolist(), strict=True))
+    assert dense["log_session_events"] == pytest.approx(np.log(2.0))
+    assert dense["log_session_age_s"] == pytest.approx(np.log1p(60.0))
+    assert dense["log_session_evidence"] == pytest.approx(np.log1p(2.0**-0.1))
 
 
 def test_a_session_moves_the_slate_towards_what_was_clicked(pipeline: Pipeline, model: ServingModel) -> None:

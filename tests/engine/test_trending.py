@@ -74,6 +74,7 @@ def scores(model: ServingModel) -> Float32Array:
     rng = np.random.default_rng(0)
     context = RankingContext(
         query=np.array(model.bundle.item_vectors[0], np.float32),
+        session=np.zeros(schema.embedding_dim, np.float32),
         collaborative=rng.normal(size=schema.collaborative_dim).astype(np.float32),
         dense=rng.normal(size=schema.dense_dim).astype(np.float32),
         codes=np.zeros(len(CODE_FEATURES), np.int64),

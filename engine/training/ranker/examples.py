@@ -5,16 +5,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from engine.config import BlendConfig, ProcessorConfig
 from engine.data.dataset import Dataset
 from engine.features.context import MS_PER_DAY, MS_PER_MINUTE
 from engine.features.history import Histories
 from engine.features.popularity import PopularityTimeline
 from engine.features.profile import ItemStats, profile_features
 from engine.features.schema import CODE_FEATURES
+from engine.features.session import SessionSettings, session_inputs
 from engine.training.config import RankerConfig
 from engine.training.embeddings import EmbeddingModel
 from engine.training.ranker.split import RankerSplit
-from engine.types import Float32Array, Int64Array
+from engine.types import EventType, Float32Array, Int64Array
 
 # Scores computed at once while retrieving: bounds memory to about 64 MB.
 _CHUNK_FLOATS = 16_000_000
@@ -24,18 +26,20 @@ _CHUNK_FLOATS = 16_000_000
 class RequestInputs:
     """The request's half of the ranker's input, for n moments; see engine.types.RankingContext.
 
-    query: float32 (n, dim). collaborative: float32 (n, c). dense: float32 (n, d). codes: int64 (n, codes).
+    query, session: float32 (n, dim). collaborative: float32 (n, c). dense: float32 (n, d). codes: int64 (n, codes).
     """
 
     query: Float32Array
+    session: Float32Array
     collaborative: Float32Array
     dense: Float32Array
     codes: Int64Array
 
     def take(self, positions: npt.NDArray[np.integer]) -> "RequestInputs":
         return RequestInputs(
-            self.query[positions], self.collaborative[positions], self.dense[positions], self.codes[positions]
-        )
+            self.query[positions], self.session[positions], self.collaborative[positions], self.dense[positions],
+            self.codes[positions],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +140,35 @@ def request_inputs(
     collaborative: EmbeddingModel,
     item_stats: ItemStats,
 ) -> RequestInputs:
-    """What serving would have assembled at each moment of the split, from the events before it."""
+    """What serving would have assembled at each moment of the split, from the events before it.
+
+    The session is read with the weights that serving has unless it is configured otherwise.
+    """
     demographic_codes = dataset.demographic_codes()
     profile = profile_features(split.histories, split.states, item_stats)
     minutes_ms = split.moments_ms - split.moments_ms % MS_PER_MINUTE  # whole ones, as ContextEncoder.dense has them
     now_days = ((minutes_ms - item_stats.epoch_ms) / MS_PER_DAY).astype(np.float32)
+    session, session_dense = session_inputs(
+        _sessions(dataset),
+        split.states.users,
+        split.moments_ms,
+        retrieval.item_vectors,
+        SessionSettings.of(BlendConfig()),
+        ProcessorConfig().session_events,
+    )
     return RequestInputs(
         query=retrieval.user_vectors(split.histories, split.states, demographic_codes),
+        session=session,
         collaborative=collaborative.user_vectors(split.histories, split.states, demographic_codes),
-        dense=np.concatenate([profile, now_days[:, None]], axis=1),
+        dense=np.concatenate([profile, now_days[:, None], session_dense], axis=1),
         codes=_codes(split, demographic_codes[split.states.users]),
     )
+
+
+def _sessions(dataset: Dataset) -> Histories:
+    """Events as the stream processor keeps them: of every kind but impressions, which say nothing of the user."""
+    events = dataset.interactions.select(dataset.interactions.event_types != EventType.IMPRESSION)
+    return Histories.build(events.users, events.rows, events.event_types, events.timestamps_ms, dataset.user_count)
 
 
 def _codes(split: RankerSplit, demographics: Int64Array) -> Int64Array:

@@ -28,6 +28,7 @@ class ServingGraph(nn.Module):
     def forward(
         self,
         query: Tensor,
+        session: Tensor,
         collaborative: Tensor,
         dense: Tensor,
         codes: Tensor,
@@ -37,7 +38,7 @@ class ServingGraph(nn.Module):
     ) -> Tensor:
         items = nn.functional.embedding(rows, item_table)
         dynamic = nn.functional.embedding(rows, item_dynamic)
-        return self.network.click_probability(self.network(query, collaborative, dense, codes, items, dynamic))
+        return self.network.click_probability(self.network(query, session, collaborative, dense, codes, items, dynamic))
 
 
 def export_network(
@@ -62,6 +63,7 @@ def export_network(
     rows = np.random.default_rng(0).integers(0, len(item_table), (len(sample.codes), _CHECKED_CANDIDATES))
     inputs = {
         "query": sample.query,
+        "session": sample.session,
         "collaborative": sample.collaborative,
         "dense": sample.dense,
         "codes": sample.codes,
@@ -79,16 +81,16 @@ def export_network(
             str(path),
             input_names=list(inputs),
             output_names=["click"],
-            dynamic_axes={name: {0: "batch"} for name in ("query", "collaborative", "dense", "codes")}
+            dynamic_axes={name: {0: "batch"} for name in ("query", "session", "collaborative", "dense", "codes")}
             | {name: {0: "batch", 1: "candidates"} for name in ("rows", "click")}
             | {name: {0: "items"} for name in ("item_table", "item_dynamic")},
             opset_version=_OPSET,
             dynamo=False,
         )
     served = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(["click"], inputs)[0]
-    gathered = (sample.query, sample.collaborative, sample.dense, sample.codes, item_table[rows], item_dynamic[rows])
+    request = (sample.query, sample.session, sample.collaborative, sample.dense, sample.codes)
     with torch.no_grad():
-        logits = network.tiled(*map(torch.from_numpy, gathered))
+        logits = network.tiled(*map(torch.from_numpy, (*request, item_table[rows], item_dynamic[rows])))
         wanted = network.click_probability(logits).numpy()
     difference = float(np.abs(served - wanted).max())
     if not difference <= _TOLERANCE:

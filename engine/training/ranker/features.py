@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.features.schema import CODE_FEATURES, ITEM_DYNAMIC, FeatureSchema
+from engine.features.schema import CODE_FEATURES, ITEM_DYNAMIC, SESSION_DENSE, FeatureSchema
 from engine.types import Float32Array
 
 _DAYS_PER_YEAR = 365.25
@@ -24,7 +24,7 @@ _PLAIN_PROFILE = (
 )  # fmt: skip
 _PROFILE_DAYS = ("mean_published_days", "recent_published_days", "last_event_days")
 _ITEM_FEATURES = (
-    "retrieval", "collaborative", *ITEM_DYNAMIC, "log_age", "unreleased", "log_years_from_mean",
+    "retrieval", "session", "collaborative", *ITEM_DYNAMIC, "log_age", "unreleased", "log_years_from_mean",
     "log_years_from_recent", "log_price", "log_price_from_mean", "popularity_from_recent", "published_missing",
     "price_missing",
 )  # fmt: skip
@@ -76,7 +76,7 @@ class RankerFeatures(nn.Module):
         self.codes = nn.ModuleList(nn.Embedding(size + 1, _CODE_DIM) for size in sizes)
         for table in self.codes:
             nn.init.normal_(table.weight, std=0.1)
-        plain = len(_PLAIN_PROFILE) + len(_PROFILE_DAYS)
+        plain = len(_PLAIN_PROFILE) + len(_PROFILE_DAYS) + len(SESSION_DENSE)
         self.user_dim = plain + _CODE_DIM * len(CODE_FEATURES)
         self.item_dim = len(_ITEM_FEATURES)
         self.user_scale = Standardizer(plain)
@@ -96,10 +96,11 @@ class RankerFeatures(nn.Module):
         """The user's features before standardizing, without the codes."""
         plain = dense[:, [self._profile[name] for name in _PLAIN_PROFILE]]
         days_ago = dense[:, self._now : self._now + 1] - dense[:, [self._profile[name] for name in _PROFILE_DAYS]]
-        return torch.cat([plain, _log1p(torch.relu(days_ago))], dim=1)
+        session = dense[:, self._now + 1 : self._now + 1 + len(SESSION_DENSE)]
+        return torch.cat([plain, session, _log1p(torch.relu(days_ago))], dim=1)
 
     def item(
-        self, query: Tensor, collaborative: Tensor, dense: Tensor, items: Tensor, dynamic: Tensor
+        self, query: Tensor, session: Tensor, collaborative: Tensor, dense: Tensor, items: Tensor, dynamic: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The item block (B, N, item_dim) and, unclipped, the logarithm of the retrieval score (B, N, 1).
 
@@ -107,15 +108,21 @@ class RankerFeatures(nn.Module):
         that it keeps the order) tames the long tail of a matrix factorization's scores, tens of deviations above the
         mean, which no bounded correction could put right.
         """
-        raw = self.raw_item(query, collaborative, dense, items, dynamic)
+        raw = self.raw_item(query, session, collaborative, dense, items, dynamic)
         return self.item_scale(raw), _symmetric_log(raw[:, :, :1])
 
-    def raw_item(self, query: Tensor, collaborative: Tensor, dense: Tensor, items: Tensor, dynamic: Tensor) -> Tensor:
-        """The candidates' features before standardizing, in the order of _ITEM_FEATURES."""
-        # Both inner products and the scalar columns in one product with the gathered rows: no slices are copied.
+    def raw_item(
+        self, query: Tensor, session: Tensor, collaborative: Tensor, dense: Tensor, items: Tensor, dynamic: Tensor
+    ) -> Tensor:
+        """The candidates' features before standardizing, in the order of _ITEM_FEATURES.
+
+        A zero vector, of a user without a session, has the product 0 with every candidate.
+        """
+        # The inner products and the scalar columns in one product with the gathered rows: no slices are copied.
         directions, offsets = [], []
         for name, space, vector in (
-            ("embedding", self.retrieval, query), ("collaborative", self.collaborative, collaborative),
+            ("embedding", self.retrieval, query), ("embedding", self.retrieval, session),
+            ("collaborative", self.collaborative, collaborative),
         ):  # fmt: skip
             start, stop = self._columns[name]
             direction, offset = space(vector)

@@ -63,10 +63,11 @@ class ExampleBatches:
         return torch.logsumexp(logits + torch.log(counts), dim=1), logits[:, 0]
 
     @staticmethod
-    def request(part: Examples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def request(part: Examples) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         inputs = part.inputs
         return (
             torch.from_numpy(inputs.query),
+            torch.from_numpy(inputs.session),
             torch.from_numpy(inputs.collaborative),
             torch.from_numpy(inputs.dense),
             torch.from_numpy(inputs.codes),
@@ -75,10 +76,10 @@ class ExampleBatches:
     def measure(self, network: RankerNetwork, positions: np.ndarray, stale: np.ndarray) -> None:
         """Set the network's standardizers from these examples."""
         part = self.examples.take(positions)
-        query, collaborative, dense, _ = self.request(part)
+        query, session, collaborative, dense, _ = self.request(part)
         rows = torch.from_numpy(part.rows)
         dynamic = torch.where(torch.from_numpy(stale)[:, None, None], self._stale[rows], torch.from_numpy(part.dynamic))
-        raw = network.features.raw_item(query, collaborative, dense, self._table[rows], dynamic)
+        raw = network.features.raw_item(query, session, collaborative, dense, self._table[rows], dynamic)
         network.features.item_scale.measure(raw[torch.from_numpy(part.valid)])
         network.features.user_scale.measure(network.features.raw_user(dense))
 

@@ -103,27 +103,41 @@ class RankerNetwork(nn.Module):
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
     def forward(
-        self, query: Tensor, collaborative: Tensor, dense: Tensor, codes: Tensor, items: Tensor, dynamic: Tensor
+        self,
+        query: Tensor,
+        session: Tensor,
+        collaborative: Tensor,
+        dense: Tensor,
+        codes: Tensor,
+        items: Tensor,
+        dynamic: Tensor,
     ) -> Tensor:
         """Ranking logits.
 
         Args:
-            query (B, dim), collaborative (B, c), dense (B, d): float32. codes: int64 (B, C).
+            query, session (B, dim), collaborative (B, c), dense (B, d): float32. codes: int64 (B, C).
             items: float32 (B, N, K), rows of the item table. dynamic: float32 (B, N, D), rows of the live counts.
 
         Returns:
             float32 (B, N).
         """
         user = self.features.user(dense, codes)
-        item, retrieval = self.features.item(query, collaborative, dense, items, dynamic)
+        item, retrieval = self.features.item(query, session, collaborative, dense, items, dynamic)
         return self._logits(retrieval, self.cross(user, item) + self.tower(user, item))
 
     def tiled(
-        self, query: Tensor, collaborative: Tensor, dense: Tensor, codes: Tensor, items: Tensor, dynamic: Tensor
+        self,
+        query: Tensor,
+        session: Tensor,
+        collaborative: Tensor,
+        dense: Tensor,
+        codes: Tensor,
+        items: Tensor,
+        dynamic: Tensor,
     ) -> Tensor:
         """The same with the user half repeated beside every candidate: slower, and what forward is held against."""
         user = self.features.user(dense, codes)
-        item, retrieval = self.features.item(query, collaborative, dense, items, dynamic)
+        item, retrieval = self.features.item(query, session, collaborative, dense, items, dynamic)
         both = torch.cat([user[:, None, :].expand(-1, item.shape[1], -1), item], dim=2)
         return self._logits(retrieval, self.cross.tiled(both) + self.tower.tiled(both))
 

@@ -21,15 +21,16 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def context(position: int) -> RankingContext:
     sample = small.ranker().sample
     return RankingContext(
-        sample.query[position], sample.collaborative[position], sample.dense[position], sample.codes[position]
-    )
+        sample.query[position], sample.session[position], sample.collaborative[position], sample.dense[position],
+        sample.codes[position],
+    )  # fmt: skip
 
 
 def test_a_batch_scores_as_its_requests_one_by_one(graph: Path) -> None:
     ranker = OnnxRanker(graph, small.ranker().schema, *small.tables())
     sample = small.ranker().sample
     rows = np.random.default_rng(0).integers(0, small.world().item_count, (16, 50))
-    batch = ranker.score_batch(sample.query, sample.collaborative, sample.dense, sample.codes, rows)
+    batch = ranker.score_batch(sample.query, sample.session, sample.collaborative, sample.dense, sample.codes, rows)
     singles = [ranker.score(context(i), rows[i]) for i in range(16)]
     np.testing.assert_allclose(batch, singles, rtol=1e-4)
 
@@ -75,7 +76,7 @@ def test_scores_that_are_not_finite_are_refused(graph: Path) -> None:
 def test_a_vector_of_another_space_is_refused(graph: Path) -> None:
     ranker = OnnxRanker(graph, small.ranker().schema, *small.tables())
     good = context(0)
-    bad = RankingContext(np.zeros(9, np.float32), good.collaborative, good.dense, good.codes)
+    bad = RankingContext(np.zeros(9, np.float32), good.session, good.collaborative, good.dense, good.codes)
     with pytest.raises(EngineError, match="ranker: "):
         ranker.score(bad, np.array([0]))
 

@@ -40,9 +40,11 @@ def test_known_values_have_their_place_and_unknown_ones_none(encoder: ContextEnc
 
 def test_time_counts_from_the_epoch_in_whole_minutes(encoder: ContextEncoder) -> None:
     profile = np.array([1.5, -2.0], np.float32)
-    dense = encoder.dense(profile, MOMENT_MS)
+    session = np.array([0.5, 0.75, 3.0], np.float32)
+    dense = encoder.dense(profile, MOMENT_MS, session)
     assert dense.dtype == np.float32
     np.testing.assert_array_equal(dense[:2], profile)
     assert dense[2] == pytest.approx(1.0, abs=1e-3)
-    np.testing.assert_array_equal(dense, encoder.dense(profile, MOMENT_MS + 30_000))
-    assert encoder.dense(profile, MOMENT_MS + 60_000)[2] > dense[2]
+    np.testing.assert_array_equal(dense[3:], session)
+    np.testing.assert_array_equal(dense, encoder.dense(profile, MOMENT_MS + 30_000, session))
+    assert encoder.dense(profile, MOMENT_MS + 60_000, session)[2] > dense[2]

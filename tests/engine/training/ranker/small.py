@@ -65,5 +65,5 @@ def scrambled(schema: FeatureSchema, seed: int = 0) -> RankerNetwork:
 def arguments(inputs: RequestInputs, rows: np.ndarray) -> list[torch.Tensor]:
     """The network's arguments for n requests with candidate rows (n, k)."""
     table, dynamic = tables()
-    arrays = (inputs.query, inputs.collaborative, inputs.dense, inputs.codes, table[rows], dynamic[rows])
-    return [torch.from_numpy(array) for array in arrays]
+    request = (inputs.query, inputs.session, inputs.collaborative, inputs.dense, inputs.codes)
+    return [torch.from_numpy(array) for array in (*request, table[rows], dynamic[rows])]

@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from engine.config import BlendConfig
 from engine.features.context import ContextEncoder
-from engine.features.profile import ItemStats
-from engine.features.schema import ITEM_DYNAMIC
-from engine.training.ranker.examples import Examples, build_examples
+from engine.features.profile import PROFILE, ItemStats
+from engine.features.schema import ITEM_DYNAMIC, SESSION_DENSE
+from engine.features.session import SessionSettings, session_before, session_signal
+from engine.training.ranker.examples import Examples, build_examples, request_inputs
 from engine.training.ranker.item_table import item_popularity
 from engine.types import Demographics
 from tests.engine.training.ranker.small import CONFIG, head_model, ranker, split, tables, world
@@ -59,7 +63,32 @@ def test_codes_are_those_that_serving_computes(examples: Examples) -> None:
         np.testing.assert_array_equal(codes, encoder.codes(Demographics(), "", "", "", int(moment_ms)))
 
 
+def test_sessions_are_read_in_the_space_of_the_query(examples: Examples) -> None:
+    histories = world().histories()
+    vectors = head_model().item_vectors
+    settings = SessionSettings.of(BlendConfig())
+    for i in range(0, len(examples), 17):
+        user, moment_ms = int(examples.users[i]), int(split().moments_ms[i])
+        part = session_before(histories, user, moment_ms, settings.window_s, 50)
+        session = histories.rows[part], histories.event_types[part], histories.timestamps_ms[part]
+        signal = session_signal(*session, vectors, moment_ms, settings)
+        assert signal.evidence > 0
+        np.testing.assert_array_equal(examples.inputs.session[i], signal.vector)
+        np.testing.assert_array_equal(examples.inputs.dense[i, -len(SESSION_DENSE) :], signal.dense)
+
+
+def test_what_was_only_shown_is_no_session(examples: Examples) -> None:
+    shown = world().interactions
+    everything = world().with_interactions(replace(shown, event_types=np.full_like(shown.event_types, 0)))
+    stats = ItemStats.from_tables(ranker().schema, *tables())
+    inputs = request_inputs(everything, split(), head_model(), head_model(), stats)
+    assert not inputs.session.any()
+    assert examples.inputs.session.any()
+
+
 def test_dense_is_what_serving_computes(examples: Examples) -> None:
     encoder = ContextEncoder(ranker().schema)
     for dense, moment_ms in zip(examples.inputs.dense, split().moments_ms, strict=True):
-        np.testing.assert_allclose(dense, encoder.dense(dense[:-1], int(moment_ms)), rtol=1e-6)
+        np.testing.assert_allclose(
+            dense, encoder.dense(dense[: len(PROFILE)], int(moment_ms), dense[-len(SESSION_DENSE) :]), rtol=1e-6
+        )

@@ -41,34 +41,52 @@ def test_another_basis_and_scale_of_the_spaces_changes_nothing() -> None:
     network = scrambled(ranker().schema)
     inputs = arguments(ranker().sample, ROWS)
     turn = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))[0]
-    query, collaborative, dense, codes, items, dynamic = inputs
+    query, session, collaborative, dense, codes, items, dynamic = inputs
     turned_items = torch.cat([3.0 * items[:, :, :8] @ turn, 0.5 * items[:, :, 8:16] @ turn, items[:, :, 16:]], dim=2)
     vectors = torch.from_numpy(tables()[0][:, :8]) @ turn
     successor = copy.deepcopy(network)
     successor.features.use_spaces((3.0 * vectors).numpy(), (0.5 * vectors).numpy())
     with torch.no_grad():
         torch.testing.assert_close(
-            successor(0.1 * query @ turn, 7.0 * collaborative @ turn, dense, codes, turned_items, dynamic),
+            successor(
+                0.1 * query @ turn,
+                2.0 * session @ turn,
+                7.0 * collaborative @ turn,
+                dense,
+                codes,
+                turned_items,
+                dynamic,
+            ),
             network(*inputs),
             rtol=1e-3,
             atol=1e-3,
         )
 
 
-def test_a_user_without_vectors_gets_finite_scores() -> None:
-    query, collaborative, *rest = arguments(ranker().sample, ROWS)
+def test_a_user_without_a_session_has_no_product_with_it() -> None:
+    network = scrambled(ranker().schema)
+    query, session, collaborative, dense, _, items, dynamic = arguments(ranker().sample, ROWS)
+    assert session.any()
     with torch.no_grad():
-        assert torch.isfinite(scrambled(ranker().schema)(query * 0, collaborative * 0, *rest)).all()
+        product = network.features.raw_item(query, session * 0, collaborative, dense, items, dynamic)[:, :, 1]
+        assert not product.any()
+        assert network.features.raw_item(query, session, collaborative, dense, items, dynamic)[:, :, 1].any()
 
 
-@pytest.mark.parametrize("position", range(6))
+def test_a_user_without_vectors_gets_finite_scores() -> None:
+    query, session, collaborative, *rest = arguments(ranker().sample, ROWS)
+    with torch.no_grad():
+        assert torch.isfinite(scrambled(ranker().schema)(query * 0, session * 0, collaborative * 0, *rest)).all()
+
+
+@pytest.mark.parametrize("position", range(7))
 def test_every_input_reaches_the_score(position: int) -> None:
     network = scrambled(ranker().schema)
     changed = arguments(ranker().sample, ROWS)
     with torch.no_grad():
         straight = network(*changed)
-        if position == 3:  # of the codes, all but the hour and the weekday are unknown in this world
-            changed[3][:, -2:] = torch.tensor([24, 7]) + 1 - changed[3][:, -2:]
+        if position == 4:  # of the codes, all but the hour and the weekday are unknown in this world
+            changed[4][:, -2:] = torch.tensor([24, 7]) + 1 - changed[4][:, -2:]
         else:
             changed[position] = changed[position].flip(0)
         assert not torch.allclose(network(*changed), straight)

@@ -44,8 +44,8 @@ def test_too_few_users_leave_the_ranker_at_the_order_of_retrieval(tmp_path: Path
 def serving_inputs(sample: RequestInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
     table, dynamic = tables()
     return {
-        "query": sample.query, "collaborative": sample.collaborative, "dense": sample.dense, "codes": sample.codes,
-        "rows": rows, "item_table": table, "item_dynamic": dynamic,
+        "query": sample.query, "session": sample.session, "collaborative": sample.collaborative,
+        "dense": sample.dense, "codes": sample.codes, "rows": rows, "item_table": table, "item_dynamic": dynamic,
     }  # fmt: skip
 
 
