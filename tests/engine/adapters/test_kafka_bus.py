@@ -68,9 +68,12 @@ async def published(producer: KafkaProducer, batch: list[Record], topic: Topic =
 
 
 async def published_at_last(producer: KafkaProducer, batch: list[Record]) -> None:
-    for _ in range(20):
+    # By time, not by attempts: on a loaded machine a producer may refuse many at once before it is back.
+    give_up = time.monotonic() + 30
+    while time.monotonic() < give_up:
         if await published(producer, batch):
             return
+        await asyncio.sleep(0.05)
     pytest.fail("published in vain")
 
 
