@@ -93,7 +93,9 @@ class Pipeline:
             eligible = model.eligibility.open(query.surface, state.seen_keys, query.exclude_item_ids)
         candidates, strategy = self._candidates(model, query, state, eligible, clock)
         with clock.measure("filter"):
-            kept, _ = keep_eligible(candidates, eligible, model.eligibility.of_surface(query.surface))
+            # Stock may have changed while the request was under way; from here on nothing older is consulted.
+            eligible &= model.eligibility.of_surface(query.surface)
+            kept, _ = keep_eligible(candidates, eligible)
         slate = self._diversify(model, query, kept, clock)
         with clock.measure("backfill"):
             slate = self._fill_up(model, query, slate, eligible)
@@ -181,12 +183,11 @@ class Pipeline:
 
     @staticmethod
     def _fill_up(model: ServingModel, query: RecommendQuery, slate: Candidates, eligible: UInt8Array) -> Candidates:
-        """Whenever that many eligible items exist, that many come back."""
+        """Whenever that many eligible items exist, that many come back. Clears what it takes in `eligible`."""
         missing = query.item_count - len(slate)
         if missing <= 0:
             return slate
-        left = eligible.copy()
-        clear_rows(left, slate.rows)
+        clear_rows(eligible, slate.rows)
         return Candidates.concat(
-            [slate, take_popular(model.popularity.lists.overall, left, missing, ItemSource.BACKFILL)]
+            [slate, take_popular(model.popularity.lists.overall, eligible, missing, ItemSource.BACKFILL)]
         )

@@ -222,7 +222,7 @@ class StageTiming:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """The answer, still in rows; the servicer turns rows into ids through the same bundle."""
+    """The answer. slate: the items in order, as rows of the bundle that answered; item_ids: their ids, in step."""
 
     slate: Candidates
     item_ids: tuple[str, ...]

@@ -19,6 +19,7 @@ from engine.errors import DeadlineExceeded, EngineError
 from engine.features.schema import CONTEXT_DENSE
 from engine.pipeline import Pipeline, ServingModel
 from engine.stages.features import FetchFeatures
+from engine.stages.retrieve import ItemIndex
 from engine.types import (
     DegradedReason,
     Demographics,
@@ -31,10 +32,12 @@ from engine.types import (
     RecommendQuery,
     Session,
     Strategy,
+    UInt8Array,
     UserRecord,
     UserState,
     item_keys,
 )
+from kernels.membership import clear_rows
 from kernels.membership import test_rows as rows_in
 from tests.conftest import Trained
 
@@ -247,6 +250,85 @@ def test_every_rung_of_the_ladder_holds(pipeline: Pipeline, model: ServingModel)
     assert no_index.degraded_reasons == (DegradedReason.RETRIEVAL_FAILED,)
     assert no_index.strategy is Strategy.POPULARITY
     assert len(no_index.slate) == 50
+
+
+class StockChanges:
+    """A ranker during whose call some items go out of stock."""
+
+    def __init__(self, model: ServingModel, gone: Int64Array) -> None:
+        self._ranker = model.ranker
+        self._bitmap = model.eligibility.of_surface("home").copy()
+        clear_rows(self._bitmap, gone)
+        self._eligibility = model.eligibility
+
+    def score(self, context: RankingContext, rows: Int64Array) -> Float32Array:
+        self._eligibility._by_surface["home"] = self._bitmap
+        return self._ranker.score(context, rows)
+
+
+def test_what_sells_out_under_way_is_neither_kept_nor_filled_up_with(pipeline: Pipeline, trained: Trained) -> None:
+    model = load_model(trained.bundles.current(), EngineConfig.load())
+    state = UserState(record(model), Session.empty(), np.empty(0, np.int64))
+    # All but 30 items, the most popular ones among those that go: the slate is short and must stay short.
+    gone = np.array(model.bundle.popularity.overall.rows[:-30], np.int64)
+    answer = ask(pipeline, replace(model, ranker=StockChanges(model, gone)), query(), state)
+    assert answer.strategy is Strategy.PERSONALIZED
+    assert not set(answer.slate.rows.tolist()) & set(gone.tolist())
+    assert 0 < len(answer.slate) <= 30
+
+
+class ShortIndex:
+    """An index that finds less than there is, as approximate ones may."""
+
+    dim, item_count = 16, 600
+
+    def __init__(self, index: ItemIndex) -> None:
+        self._index = index
+
+    def search(self, query: Float32Array, k: int, eligible: UInt8Array) -> tuple[Int64Array, Float32Array]:
+        return self._index.search(query, min(k, 3), eligible)
+
+
+def test_a_short_slate_is_filled_up_from_popularity_and_says_so(pipeline: Pipeline, model: ServingModel) -> None:
+    state = UserState(record(model), Session.empty(), np.empty(0, np.int64))
+    answer = ask(pipeline, replace(model, index=ShortIndex(model.index)), query(), state)
+    assert answer.slate.sources.tolist() == [ItemSource.RETRIEVAL] * 3 + [ItemSource.BACKFILL] * 47
+    shown = rows_in(model.eligibility.of_surface("home"), model.popularity.lists.overall.rows.astype(np.int64))
+    popular = [row for row in model.popularity.lists.overall.rows[shown].tolist() if row not in answer.slate.rows[:3]]
+    assert answer.slate.rows[3:].tolist() == popular[:47]
+
+
+def test_the_request_knows_better_than_the_record(pipeline: Pipeline, model: ServingModel) -> None:
+    lists = model.bundle.popularity
+    ages = [age for age in ("18-24", "25-34", "35-44", "45-54", "55-64", "65+") if lists.of_segment(Demographics(age))]
+    stored, said = Demographics(ages[0]), Demographics(ages[-1])
+    thin = UserState(
+        replace(record(model, interaction_count=1), demographics=stored), Session.empty(), np.empty(0, np.int64)
+    )
+    asked = query(diversity_weight=0.0, item_count=10)
+    for request, expected in ((asked, stored), (replace(asked, demographics=said), said)):
+        road = lists.of_segment(expected)
+        assert road is not None
+        shown = road.rows[rows_in(model.eligibility.of_surface("home"), road.rows.astype(np.int64))]
+        assert ask(pipeline, model, request, thin).slate.rows.tolist() == shown[:10].tolist()
+    assert lists.of_segment(stored).rows[:10].tolist() != lists.of_segment(said).rows[:10].tolist()  # type: ignore[union-attr]
+
+
+def test_a_stranger_gets_what_is_popular_on_the_surface(pipeline: Pipeline, model: ServingModel) -> None:
+    surface = next(name for name in SURFACES if model.bundle.popularity.of_surface(name))
+    road = model.bundle.popularity.of_surface(surface)
+    assert road is not None
+    answer = ask(pipeline, model, query(surface=surface, diversity_weight=0.0, item_count=10), UserState.unknown())
+    shown = road.rows[rows_in(model.eligibility.of_surface(surface), road.rows.astype(np.int64))]
+    assert answer.slate.rows.tolist() == shown[:10].tolist()
+    assert set(answer.slate.sources.tolist()) == {ItemSource.SURFACE_POPULARITY}
+
+
+def test_a_request_that_waited_too_long_for_a_thread_makes_no_native_call(
+    pipeline: Pipeline, model: ServingModel
+) -> None:
+    with pytest.raises(DeadlineExceeded):
+        pipeline.answer(replace(model, eligibility=None), query(), UserState.unknown(), clock(-0.001))  # type: ignore[arg-type]
 
 
 async def test_a_passed_deadline_starts_nothing(pipeline: Pipeline) -> None:
