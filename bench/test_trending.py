@@ -15,11 +15,12 @@ from bench.world_bundle import build_world, world_bundle
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.redis_keys import applied_key, popularity_key
 from engine.adapters.redis_trending import RedisTrending
+from engine.assemble import load_model
 from engine.bundle.bundle import Bundle
-from engine.bundle.live import LivePopularity
-from engine.config import RedisConfig
+from engine.config import EngineConfig, RedisConfig
 from engine.stream.popularity import OVERALL, pack_entry
 from engine.stream.topics import EVENTS
+from engine.stream.trending import scopes_of_popularity
 
 LOG = "bench"
 NOW_MS = 1_764_000_000_000
@@ -43,7 +44,7 @@ def live(request: pytest.FixtureRequest, bundle: Bundle, tmp_path_factory: pytes
     home: Path = tmp_path_factory.mktemp("redis")
     with EmbeddedRedis(home) as server:
         client = redis.Redis.from_url(server.url)
-        for scope in LivePopularity(bundle).scopes:
+        for scope in scopes_of_popularity(bundle.popularity):
             members = keys if scope == OVERALL else rng.choice(keys, count // 10, replace=False)
             for partition, own in enumerate(np.array_split(members, EVENTS.partitions)):
                 entries = {
@@ -57,7 +58,7 @@ def live(request: pytest.FixtureRequest, bundle: Bundle, tmp_path_factory: pytes
 
 
 def test_update(benchmark: Any, bundle: Bundle, live: str) -> None:
-    popularity = LivePopularity(bundle)
+    popularity = load_model(bundle.path, EngineConfig.load()).popularity
     source = RedisTrending(live, RedisConfig(), LOG, EVENTS.partitions)
     client = redis.Redis.from_url(live)
     read_s: list[float] = []

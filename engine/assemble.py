@@ -3,27 +3,44 @@
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import polars as pl
+from pydantic import ValidationError
 
 from engine.adapters.embedded_kafka import EmbeddedKafka
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.faiss_index import FaissIndex
 from engine.adapters.kafka_bus import KafkaEventLog, KafkaProducer
 from engine.adapters.onnx_ranker import OnnxRanker
-from engine.adapters.onnx_towers import OnnxUserTower
+from engine.adapters.onnx_towers import OnnxItemTower, OnnxUserTower
+from engine.adapters.redis_catalog import RedisCatalogSource, RedisCatalogWriter
 from engine.adapters.redis_store import RedisFeatureStore
 from engine.adapters.redis_trending import RedisTrending
-from engine.bundle.bundle import INDEX_FILE, RANKER_FILE, USER_TOWER_FILE, Bundle, open_bundle
-from engine.bundle.live import LivePopularity
+from engine.bundle.bundle import (
+    CONTENT_FILE,
+    INDEX_FILE,
+    ITEM_TOWER_FILE,
+    RANKER_FILE,
+    USER_TOWER_FILE,
+    Bundle,
+    open_bundle,
+)
 from engine.bundle.store import BundleStore
+from engine.catalog.embed import CategoryMeans, ItemEmbedder
+from engine.catalog.follow import CatalogueFollower
+from engine.catalog.index import LiveIndex
+from engine.catalog.live import LiveCatalogue
+from engine.catalog.popularity import LivePopularity
 from engine.config import EngineConfig
 from engine.data.dataset import Dataset
 from engine.errors import BundleError, DependencyUnavailable, EngineError
+from engine.features.content import ContentSchema, content_features
 from engine.features.context import ContextEncoder
 from engine.features.fold_in import fold_in
 from engine.features.history import Histories, HistoryStates
@@ -31,7 +48,7 @@ from engine.features.schema import CODE_FEATURES
 from engine.pipeline import Pipeline, ServingModel
 from engine.publish import UserEmbedder
 from engine.rpc.server import Server, ServerSettings, create_server
-from engine.stages.eligibility import Eligibility
+from engine.rules.model import Rules
 from engine.stages.features import FetchFeatures
 from engine.stream.topics import EVENTS
 from engine.swap import follow_current
@@ -39,6 +56,7 @@ from engine.training.config import AlsConfig, TrainingConfig
 from engine.training.embeddings import Progress
 from engine.trending import Trending, follow_trending
 from engine.types import Float32Array, Int64Array, RankingContext
+from kernels.membership import pack_mask
 from kernels.warmup import warm_up
 
 log = logging.getLogger(__name__)
@@ -64,16 +82,24 @@ async def running_server(config: EngineConfig) -> AsyncIterator[Server]:
             event_concurrency_limit=config.events.max_concurrent_batches,
             max_event_age_s=config.events.max_age_s,
             max_event_ahead_s=config.events.max_ahead_s,
-            max_calls=config.server.max_concurrent_requests + config.events.max_concurrent_batches + 1024,
+            catalog_concurrency_limit=config.catalog.max_concurrent_batches,
+            categories=config.catalog.categories,
+            max_calls=config.server.max_concurrent_requests
+            + config.events.max_concurrent_batches
+            + config.catalog.max_concurrent_batches
+            + 1024,
         )
-        server = create_server(pipeline, settings, event_log=event_log)
+        catalogue = await resources.enter_async_context(living_catalogue(config, pipeline))
+        changes = await resources.enter_async_context(open_catalogue_writer(config))
+        server = create_server(pipeline, settings, event_log=event_log, catalogue=(changes, ServingCatalogue(pipeline)))
         await server.start()
         server.set_serving()
 
         def load(path: Path) -> ServingModel:
             model = load_model(path, config)
+            # Before it serves: a new bundle must take back neither what has changed nor what is live.
+            catalogue.bring_up(model.catalogue)
             if trending is not None:
-                # Before it serves: a new bundle must not take back what is live.
                 trending.refresh(model)
             return model
 
@@ -126,6 +152,52 @@ async def open_event_log(config: EngineConfig, brokers: str) -> AsyncIterator[Ka
         await asyncio.to_thread(producer.close)
 
 
+@asynccontextmanager
+async def living_catalogue(config: EngineConfig, pipeline: Pipeline) -> AsyncIterator[CatalogueFollower]:
+    """The overlay, shown in full in what serves by the time that this is entered, and followed from then on."""
+    with ExitStack() as resources:
+        url = resources.enter_context(redis_url(config))
+        source = resources.enter_context(closing(RedisCatalogSource(url, config.redis)))
+        follower = CatalogueFollower(source)
+        await asyncio.to_thread(follower.load, pipeline.model.bundle.manifest.generation)
+        await asyncio.to_thread(follower.bring_up, pipeline.model.catalogue)
+        stop = threading.Event()
+        thread = threading.Thread(
+            target=follower.run, args=(lambda: pipeline.model.catalogue, stop), name="engine-catalogue", daemon=True
+        )
+        thread.start()
+        try:
+            yield follower
+        finally:
+            stop.set()
+            await asyncio.to_thread(thread.join)
+
+
+@asynccontextmanager
+async def open_catalogue_writer(config: EngineConfig) -> AsyncIterator[RedisCatalogWriter]:
+    """Where the API's changes of the catalogue go."""
+    with redis_url(config) as url:
+        writer = RedisCatalogWriter(url, config.redis)
+        try:
+            yield writer
+        finally:
+            await writer.close()
+
+
+class ServingCatalogue:
+    """Room in the catalogue that serves at this moment. Implements engine.rpc.catalog_servicer.CatalogueRoom."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    def unknown(self, keys: Int64Array) -> list[bool]:
+        return self._pipeline.model.catalogue.unknown(keys)
+
+    @property
+    def room(self) -> int:
+        return self._pipeline.model.catalogue.room
+
+
 @contextmanager
 def live_counts(config: EngineConfig, brokers: str) -> Iterator[Trending]:
     """What brings the live counts of the stream processor into models."""
@@ -170,13 +242,17 @@ def load_model(path: Path, config: EngineConfig) -> ServingModel:
     bundle = open_bundle(path)
     schema = bundle.schema
     warm_up()
+    catalogue = LiveCatalogue(
+        bundle, load_item_embedder(bundle), list(config.surfaces), config.catalog.fresh_capacity, Rules()
+    )
+    index = FaissIndex.open(path / INDEX_FILE, bundle.manifest.index, bundle.item_table)
     model = ServingModel(
         bundle=bundle,
-        popularity=LivePopularity(bundle),
-        index=FaissIndex.open(path / INDEX_FILE, bundle.manifest.index, bundle.item_table),
-        ranker=OnnxRanker(path / RANKER_FILE, schema, bundle.item_table, bundle.item_dynamic),
+        catalogue=catalogue,
+        popularity=LivePopularity(bundle, catalogue),
+        index=LiveIndex(index, catalogue),
+        ranker=OnnxRanker(path / RANKER_FILE, schema, catalogue.item_table, catalogue.item_dynamic),
         encoder=ContextEncoder(schema),
-        eligibility=Eligibility(bundle.items, list(config.surfaces)),
     )
     _dry_run(model, bundle, config)
     return model
@@ -192,7 +268,7 @@ def _dry_run(model: ServingModel, bundle: Bundle, config: EngineConfig) -> None:
         dense=np.zeros(schema.dense_dim, np.float32),
         codes=np.zeros(len(CODE_FEATURES), np.int64),
     )
-    everything = np.full((len(bundle.items) + 7) // 8, 255, np.uint8)
+    everything = pack_mask(np.arange(model.catalogue.row_count) < len(bundle.items))
     try:
         rows, _ = model.index.search(context.query, config.retrieval.candidate_count, everything)
         scores = model.ranker.score(context, rows)
@@ -212,6 +288,22 @@ def train_bundle(
 
     models = train_models(dataset, config, progress)
     return store.publish(lambda directory: write_bundle(directory, dataset, models, config, build_index, progress))
+
+
+def load_item_embedder(bundle: Bundle) -> ItemEmbedder:
+    """What gives items that the bundle does not hold their vectors: its item tower, or the mean of their category."""
+    if bundle.manifest.embeddings == "als":
+        return CategoryMeans(bundle.items.table, bundle.item_vectors)
+    tower = OnnxItemTower(bundle.path / ITEM_TOWER_FILE)
+    try:
+        schema = ContentSchema.model_validate_json((bundle.path / CONTENT_FILE).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BundleError(f"{bundle.path / CONTENT_FILE}: {error}") from None
+
+    def embed(items: pl.DataFrame) -> Float32Array:
+        return tower.embed(content_features(items, schema))
+
+    return embed
 
 
 def load_embedders(bundle: Bundle) -> tuple[UserEmbedder, UserEmbedder]:

@@ -109,6 +109,12 @@ class SurfaceConfig(_Section):
     diversity_weight: float = Field(0.1, ge=0, le=1, description="0 keeps relevance order; a request may say otherwise")
 
 
+class CatalogConfig(_Section):
+    fresh_capacity: int = Field(65_536, ge=8, le=10_000_000, description="new items that fit beside a bundle's own")
+    categories: tuple[str, ...] = Field((), description="the only categories that upserts may name; empty: any")
+    max_concurrent_batches: int = Field(16, ge=1, le=10_000, description="of catalogue changes; past it: refused")
+
+
 class TrendingConfig(_Section):
     poll_s: float = Field(1.0, ge=0, description="how often live counts reach ranker and popularity lists; 0: never")
     prior_events: float = Field(
@@ -145,6 +151,7 @@ class EngineConfig(BaseSettings):
     blend: BlendConfig = BlendConfig()
     cold_start: ColdStartConfig = ColdStartConfig()
     trending: TrendingConfig = TrendingConfig()
+    catalog: CatalogConfig = CatalogConfig()
     device: DeviceConfig = DeviceConfig()
     surfaces: dict[str, SurfaceConfig] = Field(default_factory=_default_surfaces, min_length=1)
 

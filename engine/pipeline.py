@@ -5,15 +5,16 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from engine.bundle.bundle import Bundle
-from engine.bundle.live import LivePopularity
+from engine.catalog.live import LiveCatalogue
+from engine.catalog.popularity import LivePopularity
 from engine.clock import RequestClock, StageEstimates
 from engine.config import EngineConfig
 from engine.features.context import ContextEncoder
 from engine.features.session import session_signal
 from engine.stages.blend import BlendSettings, query_vector
-from engine.stages.cold_start import popular_candidates, take_popular
+from engine.stages.cold_start import popular_candidates, take_first, take_popular
 from engine.stages.diversify import diversify
-from engine.stages.eligibility import Eligibility
+from engine.stages.eligibility import open_bitmap
 from engine.stages.features import FetchFeatures
 from engine.stages.filter import keep_eligible
 from engine.stages.rank import Ranker, rank, ranking_context
@@ -35,15 +36,16 @@ from kernels.membership import clear_rows
 class ServingModel:
     """Everything of one bundle that requests use, changed together or not at all.
 
-    popularity: the bundle's, with what is live counted in; the one thing that changes while the bundle serves.
+    catalogue: the bundle's items with what has changed since, and popularity: its lists with what is live counted in,
+    change while the bundle serves; nothing else does.
     """
 
     bundle: Bundle
+    catalogue: LiveCatalogue
     popularity: LivePopularity
     index: ItemIndex
     ranker: Ranker
     encoder: ContextEncoder
-    eligibility: Eligibility
 
 
 class Pipeline:
@@ -90,17 +92,17 @@ class Pipeline:
         clock.check()
         clock.since_mark("queue")
         with clock.measure("eligibility"):
-            eligible = model.eligibility.open(query.surface, state.seen_keys, query.exclude_item_ids)
+            eligible = open_bitmap(model.catalogue, query.surface, state.seen_keys, query.exclude_item_ids)
         candidates, strategy = self._candidates(model, query, state, eligible, clock)
         with clock.measure("filter"):
             # Stock may have changed while the request was under way; from here on nothing older is consulted.
-            eligible &= model.eligibility.of_surface(query.surface)
+            eligible &= model.catalogue.of_surface(query.surface)
             kept, _ = keep_eligible(candidates, eligible)
         slate = self._diversify(model, query, kept, clock)
         with clock.measure("backfill"):
             slate = self._fill_up(model, query, slate, eligible)
         with clock.measure("respond"):
-            item_ids = model.bundle.items.ids(slate.rows)
+            item_ids = model.catalogue.ids(slate.rows)
         clock.total()
         return Recommendation(
             slate=slate,
@@ -130,13 +132,13 @@ class Pipeline:
             with clock.measure("cold_start"):
                 return from_popularity()
         with clock.measure("blend"):
-            session_rows = model.eligibility.rows(state.session.item_keys)
+            session_rows = model.catalogue.rows(state.session.item_keys)
             vector = query_vector(
                 record.embedding,
                 record.embedded_until_ms,
                 state.session,
                 session_rows,
-                model.bundle.item_vectors,
+                model.catalogue.item_vectors,
                 query.time_ms,
                 self._blend,
             )
@@ -145,7 +147,7 @@ class Pipeline:
                 session_rows,
                 state.session.event_types,
                 state.session.timestamps_ms,
-                model.bundle.item_vectors,
+                model.catalogue.item_vectors,
                 query.time_ms,
                 self._blend.session,
             )
@@ -175,7 +177,7 @@ class Pipeline:
             weight = self._config.surfaces[query.surface].diversity_weight
         return clock.attempt(
             "diversify",
-            lambda: diversify(candidates, model.bundle.item_vectors, weight, query.item_count),
+            lambda: diversify(candidates, model.catalogue.item_vectors, weight, query.item_count),
             lambda: candidates.head(query.item_count),
             failed=DegradedReason.DIVERSITY_FAILED,
             skipped=DegradedReason.DIVERSITY_SKIPPED,
@@ -188,6 +190,7 @@ class Pipeline:
         if missing <= 0:
             return slate
         clear_rows(eligible, slate.rows)
-        return Candidates.concat(
-            [slate, take_popular(model.popularity.lists.overall, eligible, missing, ItemSource.BACKFILL)]
-        )
+        popular = take_popular(model.popularity.lists.overall, eligible, missing, ItemSource.BACKFILL)
+        # Items that came after the bundle, and of which nothing is heard yet, are in no list.
+        newest = take_first(model.catalogue.fresh.newest_first(), eligible, missing - len(popular), ItemSource.BACKFILL)
+        return Candidates.concat([slate, popular, newest])

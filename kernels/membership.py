@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from kernels.signatures import BYTES, EXACT, ROWS
+from kernels.signatures import BYTES, EXACT, ROWS, read_only
 
 Int64Array = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
@@ -45,6 +45,23 @@ def clear_rows(bitmap: UInt8Array, rows: Int64Array) -> None:
     Cost: O(n).
     """
     _clear_rows(bitmap, rows)
+
+
+def assign_rows(bitmap: UInt8Array, rows: Int64Array, values: BoolArray) -> None:
+    """Set or clear the bit of each row in place.
+
+    Args:
+        bitmap: uint8 (bytes,), writable. rows: int64 (n,); those outside the bitmap (-1 too) are ignored.
+        values: bool (n,), whether the bit is to be set; of a row that repeats, the last one holds.
+
+    Raises:
+        ValueError: rows and values of different lengths.
+
+    Cost: O(n).
+    """
+    if len(rows) != len(values):
+        raise ValueError(f"{len(rows)} rows and {len(values)} values differ")
+    _assign_rows(bitmap, rows, values)
 
 
 def test_rows(bitmap: UInt8Array, rows: Int64Array) -> BoolArray:
@@ -108,6 +125,19 @@ def _clear_rows(bitmap, rows):  # type: ignore[no-untyped-def]
         row = rows[i]
         if 0 <= row < limit:
             bitmap[row >> 3] &= np.uint8(~(1 << (row & 7)) & 0xFF)
+
+
+@numba.njit(types.void(types.uint8[::1], ROWS, read_only(types.boolean)), **EXACT)
+def _assign_rows(bitmap, rows, values):  # type: ignore[no-untyped-def]
+    limit = len(bitmap) * 8
+    for i in range(len(rows)):
+        row = rows[i]
+        if 0 <= row < limit:
+            bit = np.uint8(1 << (row & 7))
+            if values[i]:
+                bitmap[row >> 3] |= bit
+            else:
+                bitmap[row >> 3] &= np.uint8(~bit)
 
 
 @numba.njit(types.boolean[::1](BYTES, ROWS), **EXACT)

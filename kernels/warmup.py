@@ -41,6 +41,7 @@ def _call_all(frozen: bool) -> None:
     membership.test_rows(bitmap, rows)
     membership.count_rows(bitmap, 2)
     membership.clear_rows(bitmap.copy(), rows)
+    membership.assign_rows(bitmap.copy(), rows, membership.test_rows(bitmap, rows))
     topk.top_k(floats, 1)
     scan.scan_eligible(mmr.gather_unit_rows(table, rows, 2), floats, bitmap)
     topk.first_eligible(order, bitmap, 1, rows)

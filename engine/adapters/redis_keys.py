@@ -40,6 +40,17 @@ def popularity_key(log: str, partition: int, scope: str) -> str:
     return f"popular:{log}:{partition}:{scope}"
 
 
+# The catalogue's keys share one hash tag: a change of the overlay and its message are one transaction.
+CATALOG_ITEMS = "{catalog}:items"
+CATALOG_STOCK = "{catalog}:stock"
+CATALOG_CHANGES = "{catalog}:changes"
+
+
+def catalog_vectors_key(generation: int) -> str:
+    """Vectors that interactions have moved, in one embedding space."""
+    return f"{{catalog}}:vectors:{generation:x}"
+
+
 def _tag(user_id: str) -> str:
     # A brace inside the id would end the tag early, or make it empty and scatter the user's keys over slots.
     return "{" + user_id.replace("%", "%25").replace("{", "%7B").replace("}", "%7D") + "}"

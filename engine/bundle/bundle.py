@@ -34,7 +34,7 @@ class Bundle:
     """An opened bundle.
 
     item_table: float32 (items, schema.table_width), memory-mapped and read-only; column ranges are in the schema.
-    item_dynamic: float32 (items, len(ITEM_DYNAMIC)), this process's own copy: live counts are written into it.
+    item_dynamic: float32 (items, len(ITEM_DYNAMIC)), log1p counts as of the end of the data; mapped and read-only.
     """
 
     path: Path
@@ -83,7 +83,7 @@ def open_bundle(path: Path, verify: bool = True) -> Bundle:
         raise BundleError(f"{path / 'items.arrow'}: {len(items)} items where the manifest says {manifest.item_count}")
     table = _read_matrix(path / ITEM_TABLE_FILE, (len(items), schema.table_width))
     dynamic = _read_matrix(path / ITEM_DYNAMIC_FILE, (len(items), len(ITEM_DYNAMIC)))
-    return Bundle(path, manifest, schema, items, table, np.array(dynamic), Popularity.read(path, len(items)))
+    return Bundle(path, manifest, schema, items, table, dynamic, Popularity.read(path, len(items)))
 
 
 def _read_schema(path: Path) -> FeatureSchema:

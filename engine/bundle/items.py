@@ -32,16 +32,24 @@ class Items:
         """The ids of n rows, in their order. Cost: O(n)."""
         return tuple(self._ids.take(pa.array(rows)).to_pylist())
 
-    def eligibility(self, surface: str) -> UInt8Array:
-        """uint8 (ceil(items / 8),): bit `row & 7` of byte `row >> 3` is set where the item is in stock and may be
-        shown on the surface. Cost: O(items); computed once a surface and kept.
+    def stock(self) -> UInt8Array:
+        """uint8 (ceil(items / 8),): bit `row & 7` of byte `row >> 3` is set where the item is in stock.
+
+        Cost: O(items).
         """
-        frame = pl.from_arrow(self.table.select(["in_stock", "surfaces"]))
-        assert isinstance(frame, pl.DataFrame)
-        surfaces = pl.col("surfaces").fill_null("")
-        anywhere_or_here = (surfaces == "") | surfaces.str.split("|").list.contains(surface)
-        shown = frame.select(pl.col("in_stock").fill_null(True) & anywhere_or_here).to_series()
+        shown = self._column("in_stock").fill_null(True)
         return np.packbits(shown.to_numpy(), bitorder="little")
+
+    def shown_on(self, surface: str) -> UInt8Array:
+        """The same for items that may be shown on the surface; an item that names none may be shown everywhere."""
+        surfaces = self._column("surfaces").fill_null("")
+        shown = (surfaces == "") | surfaces.str.split("|").list.contains(surface)
+        return np.packbits(shown.to_numpy(), bitorder="little")
+
+    def _column(self, name: str) -> pl.Series:
+        column = pl.from_arrow(self.table.column(name))
+        assert isinstance(column, pl.Series)
+        return column
 
 
 def write_items(directory: Path, frame: pl.DataFrame) -> None:

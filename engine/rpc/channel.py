@@ -8,11 +8,12 @@ from grpc_health.v1 import health_pb2
 
 from engine.errors import EngineError
 from engine.rpc.status import from_wire
-from engine.v1 import event_pb2
+from engine.v1 import catalog_pb2, event_pb2
 from engine.v1 import recommendation_pb2 as pb
 
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
 EVENT_SERVICE_NAME: str = event_pb2.DESCRIPTOR.services_by_name["EventService"].full_name
+CATALOG_SERVICE_NAME: str = catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name
 DEFAULT_TIMEOUT_S = 0.2
 # A batch waits for Kafka's acknowledgement; enough for all retries of a server whose Kafka is away to say so.
 RECORD_TIMEOUT_S = 10.0
@@ -25,7 +26,9 @@ HEALTH_POLL_S = 0.05
 def channel_options(retries: int) -> list[tuple[str, Any]]:
     if not 0 <= retries <= MAX_RETRIES:
         raise ValueError(f"retries must be between 0 and {MAX_RETRIES}, got {retries}")
-    method: dict[str, Any] = {"name": [{"service": SERVICE_NAME}, {"service": EVENT_SERVICE_NAME}]}
+    method: dict[str, Any] = {
+        "name": [{"service": name} for name in (SERVICE_NAME, EVENT_SERVICE_NAME, CATALOG_SERVICE_NAME)]
+    }
     if retries:
         method["retryPolicy"] = {
             "maxAttempts": retries + 1,

@@ -12,7 +12,7 @@ grpc.RpcError as their cause.
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -31,8 +31,8 @@ from engine.rpc.channel import (
     raise_unless_transient,
     translated,
 )
-from engine.rpc.requests import RequestFields, build_batch, build_request
-from engine.v1 import event_pb2, event_pb2_grpc
+from engine.rpc.requests import RequestFields, build_batch, build_request, stock_levels
+from engine.v1 import catalog_pb2, catalog_pb2_grpc, event_pb2, event_pb2_grpc
 from engine.v1 import recommendation_pb2 as pb
 from engine.v1 import recommendation_pb2_grpc as pb_grpc
 
@@ -64,6 +64,7 @@ class AsyncRecommendationClient:
             self._channel = grpc.aio.secure_channel(target, credentials, options)
         self._recommend: Any = pb_grpc.RecommendationServiceStub(self._channel).Recommend  # type: ignore[no-untyped-call]
         self._record: Any = event_pb2_grpc.EventServiceStub(self._channel).RecordEvents  # type: ignore[no-untyped-call]
+        self._catalog: Any = catalog_pb2_grpc.CatalogServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._check: Any = health_pb2_grpc.HealthStub(self._channel).Check
 
     async def recommend(
@@ -120,6 +121,42 @@ class AsyncRecommendationClient:
             raise translated(error) from error
         return response
 
+    async def upsert_items(
+        self, items: Iterable[catalog_pb2.Item], *, timeout_s: float = RECORD_TIMEOUT_S
+    ) -> catalog_pb2.UpsertItemsResponse:
+        """Add items or replace their content: 1 to 100. The response says which were refused, and why.
+
+        Raises as `record_events` does; sending the same batch again is safe.
+        """
+        response: catalog_pb2.UpsertItemsResponse = await self._change(
+            "UpsertItems", catalog_pb2.UpsertItemsRequest(items=items), timeout_s
+        )
+        return response
+
+    async def update_inventory(
+        self, in_stock: Mapping[str, bool], *, timeout_s: float = RECORD_TIMEOUT_S
+    ) -> catalog_pb2.UpdateInventoryResponse:
+        """Say of 1 to 1000 items, by id, whether they are in stock. Otherwise as `upsert_items`."""
+        response: catalog_pb2.UpdateInventoryResponse = await self._change(
+            "UpdateInventory", stock_levels(in_stock), timeout_s
+        )
+        return response
+
+    async def delete_items(
+        self, item_ids: Iterable[str], *, timeout_s: float = RECORD_TIMEOUT_S
+    ) -> catalog_pb2.DeleteItemsResponse:
+        """Take 1 to 1000 items out of every answer. Otherwise as `upsert_items`."""
+        response: catalog_pb2.DeleteItemsResponse = await self._change(
+            "DeleteItems", catalog_pb2.DeleteItemsRequest(item_ids=item_ids), timeout_s
+        )
+        return response
+
+    async def _change(self, method: str, request: Any, timeout_s: float) -> Any:
+        try:
+            return await getattr(self._catalog, method)(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise translated(error) from error
+
     async def wait_until_serving(self, timeout_s: float = 30.0) -> None:
         """Return once health says SERVING.
 
@@ -169,6 +206,7 @@ class RecommendationClient:
             self._channel = grpc.secure_channel(target, credentials, options)
         self._recommend: Any = pb_grpc.RecommendationServiceStub(self._channel).Recommend  # type: ignore[no-untyped-call]
         self._record: Any = event_pb2_grpc.EventServiceStub(self._channel).RecordEvents  # type: ignore[no-untyped-call]
+        self._catalog: Any = catalog_pb2_grpc.CatalogServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._check: Any = health_pb2_grpc.HealthStub(self._channel).Check
 
     def recommend(
@@ -199,6 +237,39 @@ class RecommendationClient:
         except grpc.RpcError as error:
             raise translated(error) from error
         return response
+
+    def upsert_items(
+        self, items: Iterable[catalog_pb2.Item], *, timeout_s: float = RECORD_TIMEOUT_S
+    ) -> catalog_pb2.UpsertItemsResponse:
+        """As AsyncRecommendationClient.upsert_items, with the same errors."""
+        response: catalog_pb2.UpsertItemsResponse = self._change(
+            "UpsertItems", catalog_pb2.UpsertItemsRequest(items=items), timeout_s
+        )
+        return response
+
+    def update_inventory(
+        self, in_stock: Mapping[str, bool], *, timeout_s: float = RECORD_TIMEOUT_S
+    ) -> catalog_pb2.UpdateInventoryResponse:
+        """As AsyncRecommendationClient.update_inventory, with the same errors."""
+        response: catalog_pb2.UpdateInventoryResponse = self._change(
+            "UpdateInventory", stock_levels(in_stock), timeout_s
+        )
+        return response
+
+    def delete_items(
+        self, item_ids: Iterable[str], *, timeout_s: float = RECORD_TIMEOUT_S
+    ) -> catalog_pb2.DeleteItemsResponse:
+        """As AsyncRecommendationClient.delete_items, with the same errors."""
+        response: catalog_pb2.DeleteItemsResponse = self._change(
+            "DeleteItems", catalog_pb2.DeleteItemsRequest(item_ids=item_ids), timeout_s
+        )
+        return response
+
+    def _change(self, method: str, request: Any, timeout_s: float) -> Any:
+        try:
+            return getattr(self._catalog, method)(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise translated(error) from error
 
     def wait_until_serving(self, timeout_s: float = 30.0) -> None:
         """As AsyncRecommendationClient.wait_until_serving."""

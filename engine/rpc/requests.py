@@ -2,13 +2,13 @@
 
 import datetime
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypedDict, Unpack
 
 from engine.errors import InvalidRequest
 from engine.rpc.validate import MAX_REQUEST_BYTES
 from engine.types import Demographics
-from engine.v1 import event_pb2
+from engine.v1 import catalog_pb2, event_pb2
 from engine.v1 import recommendation_pb2 as pb
 
 
@@ -122,6 +122,12 @@ def build_batch(events: Iterable[event_pb2.Event]) -> event_pb2.RecordEventsRequ
     request = event_pb2.RecordEventsRequest(events=events)
     _check_size(request.ByteSize())
     return request
+
+
+def stock_levels(in_stock: Mapping[str, bool]) -> catalog_pb2.UpdateInventoryRequest:
+    """The API's message from item ids and whether each is in stock."""
+    levels = [catalog_pb2.StockLevel(item_id=item_id, in_stock=there) for item_id, there in in_stock.items()]
+    return catalog_pb2.UpdateInventoryRequest(levels=levels)
 
 
 def _check_zone(field: str, moment: datetime.datetime | None) -> None:

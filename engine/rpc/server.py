@@ -15,13 +15,15 @@ from grpc_reflection.v1alpha import reflection
 
 from engine.errors import ConfigError
 from engine.rpc.access_log import AccessLog
+from engine.rpc.catalog_servicer import CatalogServicer, CatalogueRoom, CatalogueStore
 from engine.rpc.event_servicer import EventLog, EventServicer
 from engine.rpc.health import HealthServicer
 from engine.rpc.interceptors import Admission, CallInterceptor
 from engine.rpc.servicer import RecommendationServicer, Recommender
 from engine.rpc.validate import MAX_REQUEST_BYTES
+from engine.rpc.validate_catalog import CatalogueRules
 from engine.rpc.validate_events import EventRules
-from engine.v1 import event_pb2, event_pb2_grpc
+from engine.v1 import catalog_pb2, catalog_pb2_grpc, event_pb2, event_pb2_grpc
 from engine.v1 import recommendation_pb2 as pb
 from engine.v1 import recommendation_pb2_grpc as pb_grpc
 
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
 EVENT_SERVICE_NAME: str = event_pb2.DESCRIPTOR.services_by_name["EventService"].full_name
+CATALOG_SERVICE_NAME: str = catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name
 HEALTH_SERVICE_NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 MAX_PORT = 65_535
 
@@ -44,6 +47,8 @@ class ServerSettings:
         request_timeout_ms: the longest that one request may take.
         concurrency_limit: requests that may run at once; past it the answer is RESOURCE_EXHAUSTED at once.
         event_concurrency_limit: the same for batches of events, apart, so that a slow log takes no place from requests.
+        catalog_concurrency_limit: the same for batches of catalogue changes.
+        categories: the only ones that items may have; empty allows any.
         max_event_age_s: older events are refused.
         max_event_ahead_s: events further in the future are refused.
         max_calls: all calls at once, health and reflection included: the backstop.
@@ -65,6 +70,8 @@ class ServerSettings:
     request_timeout_ms: float = 100.0
     concurrency_limit: int = 64
     event_concurrency_limit: int = 64
+    catalog_concurrency_limit: int = 16
+    categories: tuple[str, ...] = ()
     max_event_age_s: int = 7 * 86_400
     max_event_ahead_s: int = 300
     max_calls: int = 1024
@@ -84,6 +91,7 @@ class ServerSettings:
             "request_timeout_ms",
             "concurrency_limit",
             "event_concurrency_limit",
+            "catalog_concurrency_limit",
             "max_event_age_s",
             "max_request_bytes",
             "keepalive_time_s",
@@ -93,7 +101,7 @@ class ServerSettings:
         ):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}: must be above 0, got {getattr(self, name)}")
-        limits = self.concurrency_limit + self.event_concurrency_limit
+        limits = self.concurrency_limit + self.event_concurrency_limit + self.catalog_concurrency_limit
         if self.max_calls <= limits:
             raise ConfigError(
                 f"max_calls: must be above the concurrency limits together ({limits}), or health checks "
@@ -155,6 +163,7 @@ def create_server(
     settings: ServerSettings,
     credentials: grpc.ServerCredentials | None = None,
     event_log: EventLog | None = None,
+    catalogue: tuple[CatalogueStore, CatalogueRoom] | None = None,
 ) -> Server:
     """Build the server and bind its port, without answering yet.
 
@@ -166,6 +175,7 @@ def create_server(
         settings: see there.
         credentials: TLS; plain text without.
         event_log: where recorded events go; without, the server has no EventService.
+        catalogue: where its changes go, and what there is room for; without, the server has no CatalogService.
 
     Raises:
         ConfigError: the address cannot be bound; the text says which and why.
@@ -175,6 +185,8 @@ def create_server(
     admissions = {SERVICE_NAME: Admission(settings.concurrency_limit)}
     if event_log is not None:
         admissions[EVENT_SERVICE_NAME] = Admission(settings.event_concurrency_limit)
+    if catalogue is not None:
+        admissions[CATALOG_SERVICE_NAME] = Admission(settings.catalog_concurrency_limit)
     health = HealthServicer(admissions)
     server = grpc.aio.server(
         interceptors=[CallInterceptor(admissions, AccessLog(settings.access_log_every))],
@@ -186,6 +198,10 @@ def create_server(
     if event_log is not None:
         events = EventServicer(event_log, _event_rules(settings))
         event_pb2_grpc.add_EventServiceServicer_to_server(events, server)  # type: ignore[no-untyped-call]
+    if catalogue is not None:
+        rules = CatalogueRules(frozenset(settings.surfaces), frozenset(settings.categories))
+        changes = CatalogServicer(*catalogue, rules)
+        catalog_pb2_grpc.add_CatalogServiceServicer_to_server(changes, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection([*admissions, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME], server)
     return Server(server, health, admissions.values(), _bind(server, settings, credentials))

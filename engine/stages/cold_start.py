@@ -3,7 +3,7 @@
 import numpy as np
 
 from engine.bundle.popularity import Popularity, PopularityList
-from engine.types import Candidates, Demographics, ItemSource, Strategy, UInt8Array
+from engine.types import Candidates, Demographics, Int64Array, ItemSource, Strategy, UInt8Array
 from kernels.membership import clear_rows
 from kernels.topk import first_eligible
 
@@ -40,3 +40,10 @@ def take_popular(road: PopularityList, eligible: UInt8Array, limit: int, source:
     rows = road.rows[positions].astype(np.int64)
     clear_rows(eligible, rows)
     return Candidates.of(rows, road.scores[positions], source)
+
+
+def take_first(order: Int64Array, eligible: UInt8Array, limit: int, source: ItemSource) -> Candidates:
+    """The same of rows without scores: int64 (n,), best first; they get the score 0."""
+    rows = order[first_eligible(order, eligible, limit)]
+    clear_rows(eligible, rows)
+    return Candidates.of(rows, np.zeros(len(rows), np.float32), source)

@@ -1,34 +1,32 @@
 """Stage: which rows this request may return at all, as one packed bitmap that every later stage consults."""
 
-from engine.bundle.items import Items
+from typing import Protocol
+
 from engine.types import Int64Array, UInt8Array, item_keys
-from kernels.membership import clear_rows, rows_of_keys
+from kernels.membership import clear_rows
 
 
-class Eligibility:
-    """Per surface, the rows in stock and shown there: computed once and kept. Safe for concurrent readers."""
-
-    def __init__(self, items: Items, surfaces: list[str]) -> None:
-        self._items = items
-        self._by_surface = {surface: items.eligibility(surface) for surface in surfaces}
-        for bitmap in self._by_surface.values():
-            bitmap.flags.writeable = False
+class Catalogue(Protocol):
+    """What can be shown where, at this moment. Safe for concurrent readers."""
 
     def of_surface(self, surface: str) -> UInt8Array:
-        """The kept bitmap, read-only: uint8 (ceil(items / 8),)."""
-        return self._by_surface[surface]
+        """The rows in stock, shown on the surface and allowed there, read-only: uint8 (ceil(rows / 8),)."""
+        ...
 
     def rows(self, keys: Int64Array) -> Int64Array:
         """int64 (n,): the row of each item key, -1 for an unknown one."""
-        return rows_of_keys(self._items.sorted_keys, self._items.sorted_rows, keys)
+        ...
 
-    def open(self, surface: str, seen_keys: Int64Array, exclude_item_ids: tuple[str, ...]) -> UInt8Array:
-        """This request's own bitmap: the surface's, less what the user has seen and the caller excludes.
 
-        Cost: one copy of the bitmap (125 KB at a million items) and a binary search a key.
-        """
-        bitmap = self.of_surface(surface).copy()
-        clear_rows(bitmap, self.rows(seen_keys))
-        if exclude_item_ids:
-            clear_rows(bitmap, self.rows(item_keys(exclude_item_ids)))
-        return bitmap
+def open_bitmap(
+    catalogue: Catalogue, surface: str, seen_keys: Int64Array, exclude_item_ids: tuple[str, ...]
+) -> UInt8Array:
+    """This request's own bitmap: the surface's, less what the user has seen and the caller excludes.
+
+    Cost: one copy of the bitmap (125 KB at a million items) and a binary search a key.
+    """
+    bitmap = catalogue.of_surface(surface).copy()
+    clear_rows(bitmap, catalogue.rows(seen_keys))
+    if exclude_item_ids:
+        clear_rows(bitmap, catalogue.rows(item_keys(exclude_item_ids)))
+    return bitmap

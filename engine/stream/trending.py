@@ -161,7 +161,8 @@ def blend(
 
     Args:
         popularity: the bundle's own lists, not an earlier blend.
-        positions: int32 (items,), where each row is in the overall list.
+        positions: int32 (rows,), where each row is in the overall list; -1 for an item that came after the bundle,
+            which counts as its last one.
         live: evidence by scope; a scope that is not there has none.
         prior_events: above 0.
 
@@ -178,6 +179,7 @@ def blend(
     strength = _strength(everything, prior_events)
     total = float(overall.events.sum())
     at = positions[overall.rows]
+    scores = strength * _shares(everything, at) + overall.events
     lists = {}
     trends = overall.head(_TRENDS)
     pull = _PARENT_STRENGTH / (strength + total)
@@ -189,12 +191,15 @@ def blend(
             rows,
             own.at(rows) + pull * trends.at(rows),
             float(own.events.sum()) + pull * total,
-            everything.scores[positions[rows]],
+            _shares(everything, positions[rows]),
             prior_events,
         )
-    return Popularity(
-        _merge(everything, at, overall.rows, strength * everything.scores[at] + overall.events, strength, total), lists
-    )
+    return Popularity(_merge(everything, at[at >= 0], overall.rows, scores, strength, total), lists)
+
+
+def _shares(everything: PopularityList, positions: npt.NDArray[np.int32]) -> Float32Array:
+    """The overall share of what stands at these positions, and the last listed one for -1."""
+    return np.where(positions >= 0, everything.scores[positions], everything.scores[-1]).astype(np.float32)
 
 
 def _union(first: Int64Array, second: Int64Array) -> Int64Array:

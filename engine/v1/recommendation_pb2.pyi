@@ -25,6 +25,9 @@ class ItemSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ITEM_SOURCE_SURFACE_POPULARITY: _ClassVar[ItemSource]
     ITEM_SOURCE_GLOBAL_POPULARITY: _ClassVar[ItemSource]
     ITEM_SOURCE_BACKFILL: _ClassVar[ItemSource]
+    ITEM_SOURCE_SESSION: _ClassVar[ItemSource]
+    ITEM_SOURCE_EXPLORATION: _ClassVar[ItemSource]
+    ITEM_SOURCE_PINNED: _ClassVar[ItemSource]
 
 class DegradedReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -47,6 +50,9 @@ ITEM_SOURCE_SEGMENT_POPULARITY: ItemSource
 ITEM_SOURCE_SURFACE_POPULARITY: ItemSource
 ITEM_SOURCE_GLOBAL_POPULARITY: ItemSource
 ITEM_SOURCE_BACKFILL: ItemSource
+ITEM_SOURCE_SESSION: ItemSource
+ITEM_SOURCE_EXPLORATION: ItemSource
+ITEM_SOURCE_PINNED: ItemSource
 DEGRADED_REASON_UNSPECIFIED: DegradedReason
 DEGRADED_REASON_FEATURES_STALE: DegradedReason
 DEGRADED_REASON_FEATURES_UNAVAILABLE: DegradedReason
@@ -116,28 +122,58 @@ class RecommendResponse(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., strategy: _Optional[_Union[Strategy, str]] = ..., bundle_version: _Optional[str] = ..., degraded_reasons: _Optional[_Iterable[_Union[DegradedReason, str]]] = ..., request_id: _Optional[str] = ..., debug: _Optional[_Union[DebugInfo, _Mapping]] = ...) -> None: ...
 
 class RecommendedItem(_message.Message):
-    __slots__ = ("item_id", "score", "position", "source")
+    __slots__ = ("item_id", "score", "position", "source", "propensity", "explanation")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     score: float
     position: int
     source: ItemSource
-    def __init__(self, item_id: _Optional[str] = ..., score: _Optional[float] = ..., position: _Optional[int] = ..., source: _Optional[_Union[ItemSource, str]] = ...) -> None: ...
+    propensity: float
+    explanation: ItemExplanation
+    def __init__(self, item_id: _Optional[str] = ..., score: _Optional[float] = ..., position: _Optional[int] = ..., source: _Optional[_Union[ItemSource, str]] = ..., propensity: _Optional[float] = ..., explanation: _Optional[_Union[ItemExplanation, _Mapping]] = ...) -> None: ...
+
+class ItemExplanation(_message.Message):
+    __slots__ = ("retrieval_score", "rank_score", "rule_factor", "rules", "diversity_penalty", "relaxed")
+    RETRIEVAL_SCORE_FIELD_NUMBER: _ClassVar[int]
+    RANK_SCORE_FIELD_NUMBER: _ClassVar[int]
+    RULE_FACTOR_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    DIVERSITY_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    RELAXED_FIELD_NUMBER: _ClassVar[int]
+    retrieval_score: float
+    rank_score: float
+    rule_factor: float
+    rules: _containers.RepeatedScalarFieldContainer[str]
+    diversity_penalty: float
+    relaxed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, retrieval_score: _Optional[float] = ..., rank_score: _Optional[float] = ..., rule_factor: _Optional[float] = ..., rules: _Optional[_Iterable[str]] = ..., diversity_penalty: _Optional[float] = ..., relaxed: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DebugInfo(_message.Message):
-    __slots__ = ("stages", "candidate_count", "known_user", "interaction_count")
+    __slots__ = ("stages", "candidate_count", "known_user", "interaction_count", "removed")
     STAGES_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_COUNT_FIELD_NUMBER: _ClassVar[int]
     KNOWN_USER_FIELD_NUMBER: _ClassVar[int]
     INTERACTION_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
     stages: _containers.RepeatedCompositeFieldContainer[StageTiming]
     candidate_count: int
     known_user: bool
     interaction_count: int
-    def __init__(self, stages: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., candidate_count: _Optional[int] = ..., known_user: _Optional[bool] = ..., interaction_count: _Optional[int] = ...) -> None: ...
+    removed: _containers.RepeatedCompositeFieldContainer[RemovalCount]
+    def __init__(self, stages: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., candidate_count: _Optional[int] = ..., known_user: _Optional[bool] = ..., interaction_count: _Optional[int] = ..., removed: _Optional[_Iterable[_Union[RemovalCount, _Mapping]]] = ...) -> None: ...
+
+class RemovalCount(_message.Message):
+    __slots__ = ("reason", "count")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    count: int
+    def __init__(self, reason: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class StageTiming(_message.Message):
     __slots__ = ("stage", "duration_ms")

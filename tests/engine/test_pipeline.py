@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from engine.adapters.onnx_ranker import OnnxRanker
 from engine.assemble import load_model
+from engine.catalog.changes import ItemState
 from engine.clock import RequestClock, StageEstimates
 from engine.config import EngineConfig
 from engine.errors import DeadlineExceeded, EngineError
@@ -37,7 +38,6 @@ from engine.types import (
     UserState,
     item_keys,
 )
-from kernels.membership import clear_rows
 from kernels.membership import test_rows as rows_in
 from tests.conftest import Trained
 
@@ -117,7 +117,7 @@ def test_never_short_never_twice_never_what_must_not_be_shown(
     )
     answer = ask(pipeline, model, request, state)
 
-    eligible = rows_in(model.eligibility.of_surface(surface), np.arange(item_count))
+    eligible = rows_in(model.catalogue.of_surface(surface), np.arange(item_count))
     eligible[seen] = False
     eligible[excluded] = False
     rows = answer.slate.rows
@@ -243,7 +243,7 @@ def test_every_rung_of_the_ladder_holds(pipeline: Pipeline, model: ServingModel)
     state = UserState(record(model), Session.empty(), np.empty(0, np.int64))
     no_ranker = ask(pipeline, replace(model, ranker=Broken()), query(diversity_weight=0.0), state)
     assert no_ranker.degraded_reasons == (DegradedReason.RANKING_FAILED,)
-    expected, _ = model.index.search(state.record.embedding, 50, model.eligibility.of_surface("home"))  # type: ignore[union-attr]
+    expected, _ = model.index.search(state.record.embedding, 50, model.catalogue.of_surface("home"))  # type: ignore[union-attr]
     np.testing.assert_array_equal(no_ranker.slate.rows, expected)
 
     no_index = ask(pipeline, replace(model, index=Broken()), query(), state)
@@ -257,12 +257,11 @@ class StockChanges:
 
     def __init__(self, model: ServingModel, gone: Int64Array) -> None:
         self._ranker = model.ranker
-        self._bitmap = model.eligibility.of_surface("home").copy()
-        clear_rows(self._bitmap, gone)
-        self._eligibility = model.eligibility
+        self._catalogue = model.catalogue
+        self._gone = [ItemState(int(key), in_stock=False) for key in item_keys(model.catalogue.ids(gone))]
 
     def score(self, context: RankingContext, rows: Int64Array) -> Float32Array:
-        self._eligibility._by_surface["home"] = self._bitmap
+        self._catalogue.apply(self._gone, 1)
         return self._ranker.score(context, rows)
 
 
@@ -293,7 +292,7 @@ def test_a_short_slate_is_filled_up_from_popularity_and_says_so(pipeline: Pipeli
     state = UserState(record(model), Session.empty(), np.empty(0, np.int64))
     answer = ask(pipeline, replace(model, index=ShortIndex(model.index)), query(), state)
     assert answer.slate.sources.tolist() == [ItemSource.RETRIEVAL] * 3 + [ItemSource.BACKFILL] * 47
-    shown = rows_in(model.eligibility.of_surface("home"), model.popularity.lists.overall.rows.astype(np.int64))
+    shown = rows_in(model.catalogue.of_surface("home"), model.popularity.lists.overall.rows.astype(np.int64))
     popular = [row for row in model.popularity.lists.overall.rows[shown].tolist() if row not in answer.slate.rows[:3]]
     assert answer.slate.rows[3:].tolist() == popular[:47]
 
@@ -309,7 +308,7 @@ def test_the_request_knows_better_than_the_record(pipeline: Pipeline, model: Ser
     for request, expected in ((asked, stored), (replace(asked, demographics=said), said)):
         road = lists.of_segment(expected)
         assert road is not None
-        shown = road.rows[rows_in(model.eligibility.of_surface("home"), road.rows.astype(np.int64))]
+        shown = road.rows[rows_in(model.catalogue.of_surface("home"), road.rows.astype(np.int64))]
         assert ask(pipeline, model, request, thin).slate.rows.tolist() == shown[:10].tolist()
     assert lists.of_segment(stored).rows[:10].tolist() != lists.of_segment(said).rows[:10].tolist()  # type: ignore[union-attr]
 
@@ -319,7 +318,7 @@ def test_a_stranger_gets_what_is_popular_on_the_surface(pipeline: Pipeline, mode
     road = model.bundle.popularity.of_surface(surface)
     assert road is not None
     answer = ask(pipeline, model, query(surface=surface, diversity_weight=0.0, item_count=10), UserState.unknown())
-    shown = road.rows[rows_in(model.eligibility.of_surface(surface), road.rows.astype(np.int64))]
+    shown = road.rows[rows_in(model.catalogue.of_surface(surface), road.rows.astype(np.int64))]
     assert answer.slate.rows.tolist() == shown[:10].tolist()
     assert set(answer.slate.sources.tolist()) == {ItemSource.SURFACE_POPULARITY}
 
@@ -328,7 +327,7 @@ def test_a_request_that_waited_too_long_for_a_thread_makes_no_native_call(
     pipeline: Pipeline, model: ServingModel
 ) -> None:
     with pytest.raises(DeadlineExceeded):
-        pipeline.answer(replace(model, eligibility=None), query(), UserState.unknown(), clock(-0.001))  # type: ignore[arg-type]
+        pipeline.answer(replace(model, catalogue=None), query(), UserState.unknown(), clock(-0.001))  # type: ignore[arg-type]
 
 
 async def test_a_passed_deadline_starts_nothing(pipeline: Pipeline) -> None:

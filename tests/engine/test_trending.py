@@ -59,7 +59,7 @@ def trending_over(url: str) -> Trending:
 
 def least_popular(model: ServingModel) -> tuple[int, str]:
     """The row and id of the least popular item that may be shown at home."""
-    bitmap = model.eligibility.of_surface("home")
+    bitmap = model.catalogue.of_surface("home")
     rows = [int(row) for row in model.bundle.popularity.overall.rows if bitmap[row >> 3] >> (row & 7) & 1]
     return rows[-1], model.bundle.items.ids(np.array(rows[-1:]))[0]
 
@@ -104,25 +104,25 @@ async def test_a_trend_leads_an_unknown_users_slate_within_two_polls(
 def test_the_rankers_scores_of_what_trends_change_and_come_back(model: ServingModel, live_redis: EmbeddedRedis) -> None:
     trending = trending_over(live_redis.url)
     row, item_id = least_popular(model)
-    bundle_counts, before = model.bundle.item_dynamic.copy(), scores(model)
+    bundle_counts, before = model.catalogue.item_dynamic.copy(), scores(model)
     write_events(live_redis.url, LOG, [*clicks(item_id, 300), *clicks("an item of another catalogue", 5)])
     trending.refresh(model)
-    changed = np.flatnonzero((model.bundle.item_dynamic != bundle_counts).any(axis=1))
+    changed = np.flatnonzero((model.catalogue.item_dynamic != bundle_counts).any(axis=1))
     assert changed.tolist() == [row]
-    np.testing.assert_allclose(np.expm1(model.bundle.item_dynamic[row]), 300, rtol=0.01)
+    np.testing.assert_allclose(np.expm1(model.catalogue.item_dynamic[row]), 300, rtol=0.01)
     assert np.flatnonzero(scores(model) != before).tolist() == [row]
     assert model.popularity.lists.overall.rows[0] == row
     redis.Redis.from_url(live_redis.url).flushdb()
     trending.refresh(model)
-    np.testing.assert_array_equal(model.bundle.item_dynamic, bundle_counts)
+    np.testing.assert_array_equal(model.catalogue.item_dynamic, bundle_counts)
     np.testing.assert_array_equal(scores(model), before)
     assert model.popularity.lists is model.bundle.popularity
 
 
 def test_without_live_counts_nothing_is_touched(model: ServingModel, live_redis: EmbeddedRedis) -> None:
-    bundle_counts = model.bundle.item_dynamic.copy()
+    bundle_counts = model.catalogue.item_dynamic.copy()
     trending_over(live_redis.url).refresh(model)
-    assert model.bundle.item_dynamic.tobytes() == bundle_counts.tobytes()
+    assert model.catalogue.item_dynamic.tobytes() == bundle_counts.tobytes()
     assert model.popularity.lists is model.bundle.popularity
 
 
@@ -134,17 +134,17 @@ def test_popularity_stays_while_redis_is_away_and_moves_on_with_it(
         trending = trending_over(server.url)
         write_events(server.url, LOG, clicks(item_id, 100))
         trending.refresh(model)
-    trend, counts = model.popularity.lists, model.bundle.item_dynamic[row].copy()
+    trend, counts = model.popularity.lists, model.catalogue.item_dynamic[row].copy()
     with caplog.at_level(logging.WARNING, "engine.trending"):
         for _ in range(5):
             trending.refresh(model)
     assert len(caplog.records) <= 1
     assert model.popularity.lists is trend
-    np.testing.assert_array_equal(model.bundle.item_dynamic[row], counts)
+    np.testing.assert_array_equal(model.catalogue.item_dynamic[row], counts)
     with EmbeddedRedis(tmp_path) as server:
         write_events(server.url, LOG, clicks(item_id, 200))
         trending.refresh(model)
-    assert model.bundle.item_dynamic[row, 0] > counts[0]
+    assert model.catalogue.item_dynamic[row, 0] > counts[0]
 
 
 async def test_a_new_bundle_serves_with_what_is_live_from_its_first_answer(

@@ -1,11 +1,9 @@
 """What the ranker reads of each item: the wide, immutable item table and the small table of live counts."""
 
 import numpy as np
-import numpy.typing as npt
-import polars as pl
 
 from engine.data.dataset import Dataset
-from engine.features.context import MS_PER_DAY
+from engine.features.item_attributes import KnownMeans, item_attributes
 from engine.features.popularity import PopularityTimeline
 from engine.types import Float32Array
 
@@ -29,7 +27,7 @@ def build_item_table(
 
     Cost: one copy of the vectors.
     """
-    attributes = item_attributes(dataset.items, epoch_ms)
+    attributes = item_attributes(dataset.items, epoch_ms, KnownMeans.of(dataset.items, epoch_ms))
     parts = {"embedding": item_vectors, "collaborative": collaborative_vectors} | {
         name: values[:, None] for name, values in attributes.items()
     }
@@ -41,27 +39,7 @@ def build_item_table(
     return np.ascontiguousarray(np.concatenate(list(parts.values()), axis=1), np.float32), columns
 
 
-def item_attributes(items: pl.DataFrame, epoch_ms: int) -> dict[str, Float32Array]:
-    """The scalar columns of the item table, by name, each float32 (items,)."""
-    published_ms = items["published_ms"].cast(pl.Float64).to_numpy()
-    price = items["price"].cast(pl.Float64).to_numpy()
-    published_days, published_missing = _impute((published_ms - epoch_ms) / MS_PER_DAY)
-    log_price, price_missing = _impute(np.log1p(price))
-    return {
-        "published_days": published_days,
-        "log_price": log_price,
-        "published_missing": published_missing,
-        "price_missing": price_missing,
-    }
-
-
 def item_popularity(dataset: Dataset) -> PopularityTimeline:
     """The timeline of the data set's positive events; `.table(as_of_ms)` of it is the ranker's item_dynamic."""
     events = dataset.interactions.positive()
     return PopularityTimeline.build(events.rows, events.timestamps_ms, dataset.item_count)
-
-
-def _impute(values: npt.NDArray[np.float64]) -> tuple[Float32Array, Float32Array]:
-    missing = ~np.isfinite(values)
-    mean = values[~missing].mean() if not missing.all() else 0.0
-    return np.where(missing, mean, values).astype(np.float32), missing.astype(np.float32)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from engine.bundle.items import ITEM_FILES, Items, read_items, write_items
 from engine.errors import BundleError
-from engine.stages.eligibility import Eligibility
 from engine.types import item_keys
+from kernels.membership import rows_of_keys
 from kernels.membership import test_rows as rows_in  # under its own name pytest would collect it
 
 SURFACES = ["home", "cart", "email"]
@@ -31,31 +31,21 @@ surface_lists = st.one_of(
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(surface_lists, st.booleans()), min_size=1, max_size=70))
-def test_eligibility_is_stock_and_surface(tmp_path_factory: pytest.TempPathFactory, rows: list) -> None:
+def test_bitmaps_of_stock_and_surfaces(tmp_path_factory: pytest.TempPathFactory, rows: list) -> None:
     items = items_of(tmp_path_factory.mktemp("items"), [row[0] for row in rows], [row[1] for row in rows])
+    everything = np.arange(len(rows))
+    assert rows_in(items.stock(), everything).tolist() == [stock for _, stock in rows]
     for surface in SURFACES:
-        expected = [stock and (not shown or surface in shown.split("|")) for shown, stock in rows]
-        found = rows_in(items.eligibility(surface), np.arange(len(rows)))
-        assert found.tolist() == expected
+        expected = [not shown or surface in shown.split("|") for shown, _ in rows]
+        assert rows_in(items.shown_on(surface), everything).tolist() == expected
 
 
 def test_ids_and_keys_find_each_other(tmp_path: Path) -> None:
     items = items_of(tmp_path, [None] * 500, [True] * 500)
-    eligibility = Eligibility(items, SURFACES)
     rows = np.random.default_rng(0).permutation(500)
     ids = items.ids(rows)
     assert ids == tuple(f"item-{row}" for row in rows)
-    np.testing.assert_array_equal(eligibility.rows(item_keys(ids)), rows)
-    assert eligibility.rows(item_keys(["stranger"])).tolist() == [-1]
-
-
-def test_a_request_has_its_own_bitmap(tmp_path: Path) -> None:
-    items = items_of(tmp_path, [None] * 20, [row != 4 for row in range(20)])
-    eligibility = Eligibility(items, SURFACES)
-    seen = item_keys(["item-1", "stranger"])
-    bitmap = eligibility.open("home", seen, ("item-2", "item-2", "another stranger"))
-    assert np.flatnonzero(~rows_in(bitmap, np.arange(20))).tolist() == [1, 2, 4]
-    assert np.flatnonzero(~rows_in(eligibility.of_surface("home"), np.arange(20))).tolist() == [4]
+    np.testing.assert_array_equal(rows_of_keys(items.sorted_keys, items.sorted_rows, item_keys(ids)), rows)
 
 
 def test_two_ids_with_one_key_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

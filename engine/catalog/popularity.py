@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engine.bundle.bundle import ITEM_DYNAMIC_FILE, Bundle
+from engine.bundle.bundle import Bundle
 from engine.bundle.popularity import Popularity
+from engine.catalog.live import LiveCatalogue
 from engine.stream.popularity import OVERALL
 from engine.stream.trending import ItemCounts, blend, dynamic_rows, evidence_of, scopes_of_popularity
-from engine.types import Int64Array
-from kernels.membership import rows_of_keys
+from engine.types import Float32Array, Int64Array
 
 
 class LivePopularity:
@@ -20,12 +20,13 @@ class LivePopularity:
     wrong than either. One `apply` at a time.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
+    def __init__(self, bundle: Bundle, catalogue: LiveCatalogue) -> None:
+        self._catalogue = catalogue
         self._known: Popularity = bundle.popularity
-        # Mapped: the bundle's own counts, for the rows that go back to them.
-        self._known_dynamic = np.load(bundle.path / ITEM_DYNAMIC_FILE, mmap_mode="r", allow_pickle=False)
-        self._positions = np.empty(len(bundle.items), np.int32)
+        # The bundle's own counts, for the rows that go back to them; fresh items have none.
+        self._known_dynamic = bundle.item_dynamic
+        # Where each row is in the bundle's overall list; -1 for fresh rows, which are in none.
+        self._positions = np.full(catalogue.row_count, -1, np.int32)
         self._positions[self._known.overall.rows] = np.arange(len(bundle.items), dtype=np.int32)
         self._changed: Int64Array = np.empty(0, np.int64)
         self.lists: Popularity = self._known
@@ -38,10 +39,10 @@ class LivePopularity:
     def apply(self, live: Mapping[str, ItemCounts], prior_events: float) -> None:
         """Show these live counts, by scope, instead of those of the last call; without any, it is the bundle as it was.
 
-        Items that the bundle does not hold are left out. Cost: engine.stream.trending.blend, and a write to each row
+        Items that the catalogue does not hold are left out. Cost: engine.stream.trending.blend, and a write to each row
         of item_dynamic that has live counts or had them.
         """
-        rows = {scope: self._rows(counts.keys) for scope, counts in live.items()}
+        rows = {scope: self._catalogue.rows(counts.keys) for scope, counts in live.items()}
         if OVERALL in live:
             self._show_counts(rows[OVERALL], live[OVERALL])
         evidence = {scope: evidence_of(rows[scope], counts.counts) for scope, counts in live.items()}
@@ -50,11 +51,14 @@ class LivePopularity:
     def _show_counts(self, rows: Int64Array, counts: ItemCounts) -> None:
         known = rows >= 0
         rows = rows[known]
-        dynamic = self._bundle.item_dynamic
+        dynamic = self._catalogue.item_dynamic
         silent = np.setdiff1d(self._changed, rows)
-        dynamic[silent] = self._known_dynamic[silent]
-        dynamic[rows] = dynamic_rows(self._known_dynamic[rows], counts.counts[known])
+        dynamic[silent] = self._known_counts(silent)
+        dynamic[rows] = dynamic_rows(self._known_counts(rows), counts.counts[known])
         self._changed = rows
 
-    def _rows(self, keys: Int64Array) -> Int64Array:
-        return rows_of_keys(self._bundle.items.sorted_keys, self._bundle.items.sorted_rows, keys)
+    def _known_counts(self, rows: Int64Array) -> Float32Array:
+        counts = np.zeros((len(rows), self._known_dynamic.shape[1]), np.float32)
+        known = rows < len(self._known_dynamic)
+        counts[known] = self._known_dynamic[rows[known]]
+        return counts

@@ -1,0 +1,1 @@
+"""The living catalogue: what has changed since the bundle was written, in what is being served."""

@@ -1,0 +1,103 @@
+"""Changes of the catalogue, and the overlay that they add up to: what holds of each item since the bundle was written.
+
+Content, stock and moved vectors of an item are kept apart and each is overwritten by its latest change, so that no
+change needs to read before it writes, and replicas that have seen the same changes hold the same overlay, whether they
+followed them one by one or began with a snapshot.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from engine.types import Float32Array
+from engine.v1 import catalog_pb2 as pb
+
+
+class PositionLost(Exception):
+    """The source of changes does not go on where its reader left it: the overlay is to be read as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContentChange:
+    """The item's content is this, or it was taken out (`stored.removed`)."""
+
+    key: int
+    stored: pb.StoredItem
+
+
+@dataclass(frozen=True, slots=True)
+class StockChange:
+    key: int
+    in_stock: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VectorChange:
+    """The item's retrieval vector in one embedding space is this: float32 (dim,)."""
+
+    key: int
+    generation: int
+    vector: Float32Array
+
+
+Change = ContentChange | StockChange | VectorChange
+
+
+@dataclass(slots=True)
+class ItemState:
+    """What the overlay holds of one item; None: nothing."""
+
+    key: int
+    stored: pb.StoredItem | None = None
+    in_stock: bool | None = None
+    vectors: dict[int, Float32Array] = field(default_factory=dict)
+    sequence: int = 0
+
+
+class Overlay:
+    """All changes, added up. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        # In the order of each item's latest change.
+        self._states: dict[int, ItemState] = {}
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._states
+
+    def add(self, changes: Iterable[Change]) -> None:
+        """Count changes in, in their order."""
+        for change in changes:
+            self.sequence += 1
+            # Taken out and put in again: it moves to the end.
+            state = self._states.pop(change.key, None) or ItemState(change.key)
+            self._states[change.key] = state
+            state.sequence = self.sequence
+            match change:
+                case ContentChange():
+                    state.stored = change.stored
+                case StockChange():
+                    state.in_stock = change.in_stock
+                case VectorChange():
+                    state.vectors[change.generation] = change.vector
+
+    def replace(self, changes: Iterable[Change]) -> None:
+        """Hold these changes and nothing else; items that are in none of them go back to what the bundle says."""
+        gone = self._states
+        self._states = {}
+        self.add(changes)
+        for key in gone.keys() - self._states.keys():
+            self.sequence += 1
+            self._states[key] = ItemState(key, sequence=self.sequence)
+
+    def since(self, sequence: int) -> list[ItemState]:
+        """The items that changed after this point, oldest change first. Cost: O(items that changed)."""
+        return list(self._newest_down_to(sequence))[::-1]
+
+    def _newest_down_to(self, sequence: int) -> Iterator[ItemState]:
+        for state in reversed(self._states.values()):
+            if state.sequence <= sequence:
+                return
+            yield state

@@ -1,0 +1,79 @@
+"""Keep what is being served true to the catalogue overlay and to the rules file, from a thread of its own."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from engine.catalog.changes import Change, Overlay, PositionLost
+from engine.catalog.live import LiveCatalogue
+from engine.errors import DependencyUnavailable
+from engine.logs import OncePerInterval
+
+log = logging.getLogger(__name__)
+log.addFilter(OncePerInterval(interval_s=30.0))
+
+# How long one look at the stream waits for changes: bounds how late a swapped bundle or a stop is noticed.
+_WAIT_S: Final = 0.25
+_RETRY_S: Final = 0.25
+
+
+class ChangeSource(Protocol):
+    """Where the overlay lives; calls may block. Each raises DependencyUnavailable."""
+
+    def snapshot(self, generations: Iterable[int]) -> list[Change]:
+        """The whole overlay, vectors of these embedding spaces included; `follow` goes on from there."""
+        ...
+
+    def follow(self, timeout_s: float) -> list[Change]:
+        """What has changed since; waits for it. Raises PositionLost where only a snapshot can tell."""
+        ...
+
+
+class CatalogueFollower:
+    """Holds the overlay, and brings catalogues up to it. `catalogue` may be called while the follower's thread runs."""
+
+    def __init__(self, source: ChangeSource) -> None:
+        self._source = source
+        self._overlay = Overlay()
+        self._lock = threading.Lock()
+        # The embedding space whose moved vectors the overlay holds from the start.
+        self._generation = -1
+
+    def load(self, generation: int) -> None:
+        """Read the whole overlay, for a bundle of this embedding space. Raises DependencyUnavailable."""
+        changes = self._source.snapshot([generation])
+        with self._lock:
+            self._overlay.replace(changes)
+        self._generation = generation
+
+    def bring_up(self, catalogue: LiveCatalogue) -> None:
+        """Show a catalogue all that has changed since it was last here."""
+        with self._lock:
+            if catalogue.sequence < self._overlay.sequence:
+                catalogue.apply(self._overlay.since(catalogue.sequence), self._overlay.sequence)
+
+    def run(self, serving: Callable[[], LiveCatalogue], stop: threading.Event) -> None:
+        """Follow until `stop` is set. Whatever goes wrong, the catalogue as it was keeps serving."""
+        behind = False
+        while not stop.is_set():
+            try:
+                generation = serving().bundle.manifest.generation
+                if behind or generation != self._generation:
+                    self.load(generation)
+                    behind = False
+                else:
+                    changes = self._source.follow(_WAIT_S)
+                    with self._lock:
+                        self._overlay.add(changes)
+                self.bring_up(serving())
+            except PositionLost as error:
+                log.warning("reading the whole catalogue overlay: %s", error)
+                behind = True
+            except DependencyUnavailable as error:
+                log.warning("the catalogue stays as it was: %s", error)
+                behind = True
+                stop.wait(_RETRY_S)
+            except Exception:  # nobody waits for this thread: it would end without a word
+                log.exception("a change of the catalogue could not be shown")
+                stop.wait(_RETRY_S)

@@ -1,0 +1,41 @@
+"""Items that came after the bundle: rows of their own behind the bundle's, in the tables that have room for them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.types import Int64Array
+
+
+@dataclass(frozen=True, slots=True)
+class FreshRows:
+    """The fresh items of one moment, replaced as one object.
+
+    count: rows first_row to first_row + count are taken, in the order in which the items came.
+    sorted_keys, sorted_rows: int64 (count,), every fresh item key in ascending order and its row.
+    """
+
+    first_row: int
+    count: int
+    sorted_keys: Int64Array
+    sorted_rows: Int64Array
+
+    @staticmethod
+    def none(first_row: int) -> "FreshRows":
+        return FreshRows(first_row, 0, np.empty(0, np.int64), np.empty(0, np.int64))
+
+    def with_keys(self, keys: Int64Array) -> "FreshRows":
+        """These and n more items, whose keys (int64 (n,)) are new, in the next rows."""
+        rows = np.arange(self.first_row + self.count, self.first_row + self.count + len(keys), dtype=np.int64)
+        every_key = np.concatenate([self.sorted_keys, keys])
+        order = np.argsort(every_key, kind="stable")
+        return FreshRows(
+            self.first_row,
+            self.count + len(keys),
+            every_key[order],
+            np.concatenate([self.sorted_rows, rows])[order],
+        )
+
+    def newest_first(self) -> Int64Array:
+        """int64 (count,): every fresh row."""
+        return np.arange(self.first_row + self.count - 1, self.first_row - 1, -1, dtype=np.int64)

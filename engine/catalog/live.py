@@ -1,0 +1,195 @@
+"""One bundle's items as they are at this moment: its own rows with what has changed, and fresh rows behind them."""
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from engine.bundle.bundle import ITEM_TABLE_FILE, Bundle
+from engine.bundle.room import map_with_room
+from engine.catalog.changes import ItemState
+from engine.catalog.content import canonical, to_frame
+from engine.catalog.embed import ItemEmbedder
+from engine.catalog.fresh import FreshRows
+from engine.catalog.visibility import Visibility
+from engine.features.item_attributes import KnownMeans, item_attributes
+from engine.logs import OncePerInterval
+from engine.rules.compiled import CompiledRules
+from engine.rules.model import Rules
+from engine.types import Float32Array, Int64Array, UInt8Array
+from engine.v1 import catalog_pb2 as pb
+from kernels.membership import rows_of_keys
+
+log = logging.getLogger(__name__)
+log.addFilter(OncePerInterval(interval_s=30.0))
+
+_BITS: Final = 8
+
+
+class LiveCatalogue:
+    """Belongs to one opened bundle and goes with it. Implements engine.stages.eligibility.Catalogue.
+
+    Any number of threads may read; one at a time may `apply` or `set_rules`. Readers see a change row by row: a new row
+    is written in full before any bitmap shows it; a changed one may be half old for one score.
+
+    item_table: float32 (rows, schema.table_width), the bundle's rows from 0 and fresh ones from `fresh.first_row`.
+    item_dynamic: float32 (rows, len(ITEM_DYNAMIC)), live counts, in step.
+    fresh_vectors: float32 (fresh capacity, dim), contiguous, for exact search; row 0 is `fresh.first_row`.
+    sequence: up to which change of the overlay this has come.
+    """
+
+    def __init__(
+        self, bundle: Bundle, embed: ItemEmbedder, surfaces: Sequence[str], fresh_capacity: int, rules: Rules
+    ) -> None:
+        self.bundle = bundle
+        self._embed = embed
+        # Both ends at whole bytes, so that a bitmap's two parts are views of it.
+        first_row = _whole_bytes(len(bundle.items))
+        self.row_count = first_row + _whole_bytes(fresh_capacity)
+        self.fresh = FreshRows.none(first_row)
+        self.item_table = map_with_room(bundle.path / ITEM_TABLE_FILE, self.row_count)
+        self.item_dynamic = np.zeros((self.row_count, bundle.item_dynamic.shape[1]), np.float32)
+        self.item_dynamic[: len(bundle.items)] = bundle.item_dynamic
+        self.fresh_vectors = np.zeros((self.row_count - first_row, bundle.schema.embedding_dim), np.float32)
+        self.sequence = 0
+        self._fresh_ids: list[str] = []
+        # What the overlay says of rows, for when rules are compiled anew.
+        self._contents: dict[int, pb.StoredItem] = {}
+        self._base = canonical(_frame(bundle.items.table))
+        self._means = KnownMeans.of(self._base, bundle.schema.epoch_ms)
+        self.rules = CompiledRules(rules, self._base, self.row_count)
+        self.visibility = Visibility(bundle.items, list(surfaces), self.row_count, self.rules)
+
+    @property
+    def item_vectors(self) -> Float32Array:
+        """float32 (rows, dim): the retrieval vectors, a strided view of the item table."""
+        return self.item_table[:, : self.bundle.schema.embedding_dim]
+
+    def of_surface(self, surface: str) -> UInt8Array:
+        """The kept bitmap of what may be shown there, read-only: uint8 (rows / 8,)."""
+        return self.visibility.of_surface(surface)
+
+    def rows(self, keys: Int64Array) -> Int64Array:
+        """int64 (n,): the row of each item key, -1 for an unknown one."""
+        items, fresh = self.bundle.items, self.fresh
+        rows = rows_of_keys(items.sorted_keys, items.sorted_rows, keys)
+        if fresh.count:
+            unknown = np.flatnonzero(rows < 0)
+            if len(unknown):
+                rows[unknown] = rows_of_keys(fresh.sorted_keys, fresh.sorted_rows, keys[unknown])
+        return rows
+
+    def unknown(self, keys: Int64Array) -> list[bool]:
+        """Whether an item of each key (int64 (n,)) has no row yet."""
+        unknown: list[bool] = (self.rows(keys) < 0).tolist()
+        return unknown
+
+    @property
+    def room(self) -> int:
+        """How many more fresh items fit."""
+        return len(self.fresh_vectors) - self.fresh.count
+
+    def ids(self, rows: Int64Array) -> tuple[str, ...]:
+        """The ids of n rows, in their order. Cost: O(n)."""
+        first = self.fresh.first_row
+        fresh = np.flatnonzero(rows >= first)
+        if not len(fresh):
+            return self.bundle.items.ids(rows)
+        ids = list(self.bundle.items.ids(np.where(rows >= first, 0, rows)))
+        for position in fresh.tolist():
+            ids[position] = self._fresh_ids[int(rows[position]) - first]
+        return tuple(ids)
+
+    def apply(self, states: Sequence[ItemState], sequence: int) -> None:
+        """Show what the overlay holds of these items, as of `sequence`. Doing so again changes nothing.
+
+        Items for which there is no room are left out, and the log says so. Cost: a few µs an item whose stock changed,
+        some 50 µs one whose content did, the item tower for fresh ones included.
+        """
+        self._make_rows(states)
+        rows = self.rows(np.fromiter((state.key for state in states), np.int64, len(states)))
+        known = np.flatnonzero(rows >= 0)
+        changed = [states[position] for position in known.tolist()]
+        rows = rows[known]
+        content_rows, frame = self._changed_content(rows, changed)
+        if len(content_rows):
+            self._write_content(content_rows, frame)
+            self.rules.update_rows(content_rows, frame)
+        self._move_vectors(rows, changed)
+        self.visibility.update(rows, changed)
+        self.sequence = sequence
+
+    def set_rules(self, rules: Rules) -> None:
+        """Serve by other rules. Cost: a pass over the catalogue for each of their selectors."""
+        compiled = CompiledRules(rules, self._base, self.row_count)
+        if self._contents:
+            rows, frame = np.fromiter(self._contents, np.int64), to_frame([one.item for one in self._contents.values()])
+            compiled.update_rows(rows, frame)
+        # From here on: a request that began with the old rules ends with them, but for the last look at the bitmap.
+        self.visibility.set_rules(compiled)
+        self.rules = compiled
+
+    def content(self, row: int) -> pl.DataFrame:
+        """One row's canonical columns, as they are now; an item that was taken out has what it had before."""
+        stored = self._contents.get(row)
+        return self._base[row] if stored is None else to_frame([stored.item])
+
+    def _make_rows(self, states: Sequence[ItemState]) -> None:
+        """Rows for items that have content and none yet. What is in them comes later, and before they are shown."""
+        arrived = [state for state in states if state.stored is not None and not state.stored.removed]
+        unknown = self.unknown(np.fromiter((state.key for state in arrived), np.int64, len(arrived)))
+        new = [state for state, is_new in zip(arrived, unknown, strict=True) if is_new]
+        if len(new) > self.room:
+            log.error("no room for %d new items; a new bundle that holds them makes room", len(new) - self.room)
+            new = new[: self.room]
+        if new:
+            self._fresh_ids += [state.stored.item.item_id for state in new if state.stored is not None]
+            self.fresh = self.fresh.with_keys(np.fromiter((state.key for state in new), np.int64, len(new)))
+
+    def _changed_content(self, rows: Int64Array, states: Sequence[ItemState]) -> tuple[Int64Array, pl.DataFrame]:
+        """The rows whose content is not what it was, and their columns as they are now; removals change nothing."""
+        present: list[tuple[int, pb.Item]] = []
+        reverted: list[int] = []
+        for row, state in zip(rows.tolist(), states, strict=True):
+            if state.stored is None:
+                if self._contents.pop(row, None) is not None and row < len(self._base):
+                    reverted.append(row)
+            elif not state.stored.removed and self._contents.get(row) is not state.stored:
+                self._contents[row] = state.stored
+                present.append((row, state.stored.item))
+        frame = pl.concat([to_frame([item for _, item in present]), self._base[reverted]])
+        return np.array([*(row for row, _ in present), *reverted], np.int64), frame
+
+    def _write_content(self, rows: Int64Array, frame: pl.DataFrame) -> None:
+        columns = self.bundle.schema.item_columns
+        for name, values in item_attributes(frame, self.bundle.schema.epoch_ms, self._means).items():
+            self.item_table[rows, columns[name][0]] = values
+        # The main index has its own copy of the bundle's vectors: of fresh items alone they can follow the content.
+        fresh = np.flatnonzero(rows >= self.fresh.first_row)
+        if len(fresh):
+            self._set_vectors(rows[fresh], self._embed(frame[fresh]))
+
+    def _move_vectors(self, rows: Int64Array, states: Sequence[ItemState]) -> None:
+        """Put vectors that interactions have moved in the place of those from content."""
+        generation = self.bundle.manifest.generation
+        for row, state in zip(rows.tolist(), states, strict=True):
+            vector = state.vectors.get(generation)
+            if vector is not None and row >= self.fresh.first_row and len(vector) == self.fresh_vectors.shape[1]:
+                self._set_vectors(np.array([row]), vector[None])
+
+    def _set_vectors(self, rows: Int64Array, vectors: Float32Array) -> None:
+        self.fresh_vectors[rows - self.fresh.first_row] = vectors
+        self.item_vectors[rows] = vectors
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _whole_bytes(count: int) -> int:
+    return -(-count // _BITS) * _BITS

@@ -1,0 +1,1 @@
+"""Business rules: what may be shown where, and what goes before what."""

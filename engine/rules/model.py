@@ -1,0 +1,8 @@
+"""Business rules."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """None yet."""
