@@ -2,7 +2,8 @@
 
 import math
 
-from kernels.slate import Float32Array, Slate, SlateConstraints, select_slate
+from kernels.constraints import SlateConstraints
+from kernels.slate import Float32Array, Slate, select_slate
 
 
 def dpp_slate(

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
+from kernels.constraints import SlateConstraints
 from kernels.signatures import REORDERED
-from kernels.slate import Slate, SlateConstraints, select_slate
+from kernels.slate import Slate, select_slate
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
