@@ -1,6 +1,7 @@
 """The order of the stages, and nothing else."""
 
 import asyncio
+import math
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from engine.features.context import ContextEncoder
 from engine.features.session import session_signal
 from engine.stages.blend import BlendSettings, query_vector
 from engine.stages.cold_start import popular_candidates, take_popular
-from engine.stages.diversify import diversify
+from engine.stages.diversify import MmrDiversifier, SlateConstraints, diversify
 from engine.stages.eligibility import Eligibility
 from engine.stages.features import FetchFeatures
 from engine.stages.filter import keep_eligible
@@ -175,7 +176,17 @@ class Pipeline:
             weight = self._config.surfaces[query.surface].diversity_weight
         return clock.attempt(
             "diversify",
-            lambda: diversify(candidates, model.bundle.item_vectors, weight, query.item_count),
+            lambda: (
+                diversify(
+                    MmrDiversifier(),
+                    candidates,
+                    model.bundle.item_vectors,
+                    weight,
+                    math.inf,
+                    query.item_count,
+                    SlateConstraints.none(len(candidates), query.item_count),
+                ).candidates
+            ),
             lambda: candidates.head(query.item_count),
             failed=DegradedReason.DIVERSITY_FAILED,
             skipped=DegradedReason.DIVERSITY_SKIPPED,

@@ -161,13 +161,12 @@ def mark_full(position, placed, limit, window, counts, full_at):  # type: ignore
 @numba.njit(
     types.uint8(
         types.int64, types.int64, types.int32[:, ::1], types.int64[:, ::1], MEMBERS, types.boolean[::1],
-        VALUES, types.float32,
     ),
     **EXACT,
 )  # fmt: skip
-def broken_rules(i, position, groups, full_at, members, short, closest, threshold):  # type: ignore[no-untyped-def]
-    """What the candidate would break at this position, as far as it has been compared."""
-    broken = np.uint8(RELAXED_DUPLICATE if closest[i] >= threshold else 0)
+def broken_rules(i, position, groups, full_at, members, short):  # type: ignore[no-untyped-def]
+    """What the candidate would break at this position, similarity aside."""
+    broken = np.uint8(0)
     for cap in range(groups.shape[1]):
         group = groups[i, cap]
         if group >= 0 and full_at[cap, group] == position:

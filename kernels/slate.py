@@ -15,7 +15,6 @@ from numba import types
 
 from kernels.constraints import (
     CODES,
-    INDICES,
     MEMBERS,
     RELAXED_DUPLICATE,
     RELAXED_SHARE,
@@ -103,40 +102,6 @@ def select_slate(
 
 
 @numba.njit(
-    types.int64(
-        types.boolean, types.int64, types.int64, types.int64, types.float32, types.float32, types.float32, MATRIX,
-        INDICES, VALUES, VALUES, types.float64[::1], types.float32[:, ::1], VALUES,
-    ),
-    **REORDERED,
-)  # fmt: skip
-def _catch_up(  # type: ignore[no-untyped-def]
-    determinantal, i, seen, picked, gain, penalty, beaten, embeddings, picks, bounds, closest, residuals, directions,
-    offsets,
-):  # fmt: skip
-    """Compare i with the picks from `seen` on, until its bound is no longer above `beaten`; returns how far it got."""
-    dim = embeddings.shape[1]
-    while seen < picked and bounds[i] > beaten:
-        other = picks[seen]
-        cosine = np.float32(0.0)
-        if determinantal:
-            part = np.float32(0.0)
-            for d in range(dim):
-                cosine += embeddings[i, d] * embeddings[other, d]
-                part += embeddings[i, d] * directions[seen, d]
-            part = offsets[seen] + (part if np.isfinite(part) else np.float32(0.0))
-            residuals[i] = max(residuals[i] - np.float64(part) * part, _RESIDUAL_FLOOR)
-            bounds[i] = gain + penalty * np.float32(np.log(residuals[i]))
-        else:
-            for d in range(dim):
-                cosine += embeddings[i, d] * embeddings[other, d]
-        closest[i] = max(closest[i], cosine if np.isfinite(cosine) else np.float32(0.0))
-        if not determinantal:
-            bounds[i] = gain - penalty * closest[i]
-        seen += 1
-    return seen
-
-
-@numba.njit(
     types.void(types.int64, types.int64, MATRIX, types.float64[::1], types.float32[:, ::1], VALUES), **REORDERED
 )
 def _add_direction(position, item, embeddings, residuals, directions, offsets):  # type: ignore[no-untyped-def]
@@ -177,7 +142,7 @@ def _select(  # type: ignore[no-untyped-def]
     determinantal, relevance, embeddings, relevance_weight, duplicate_from, groups, limits, windows, members,
     min_shares, fixed,
 ):  # fmt: skip
-    n = len(relevance)
+    n, dim = embeddings.shape
     count = len(fixed)
     picks = np.empty(count, np.int64)
     penalties = np.zeros(count, np.float32)
@@ -186,14 +151,14 @@ def _select(  # type: ignore[no-untyped-def]
     penalty = np.float32(1.0) - weight
     threshold = np.float32(duplicate_from)
 
-    # An item is compared with the picks only as far as it must be: its bound is never below its score, because
-    # similarity to more picks takes more off.
+    # An item is compared with the picks only as far as it must be: its bound is never below its score, as more picks
+    # only ever take more off.
     gains = np.empty(n, np.float32)
     bounds = np.empty(n, np.float32)
     closest = np.full(n, -np.inf, np.float32)  # largest cosine to the picks compared so far
     compared = np.zeros(n, np.int64)  # how many picks that is; -1 once picked, or fixed somewhere
     residuals = np.ones(n if determinantal else 0, np.float64)
-    directions = np.empty((count if determinantal else 0, embeddings.shape[1]), np.float32)
+    directions = np.empty((count if determinantal else 0, dim), np.float32)
     offsets = np.empty(count, np.float32)
     for i in range(n):
         finite = np.isfinite(relevance[i])
@@ -220,35 +185,53 @@ def _select(  # type: ignore[no-untyped-def]
         for share in range(len(short)):
             short[share] = have[share] < required[share, position + 1]
 
-        best = fixed[position]
-        if best >= 0:
-            _catch_up(
-                determinantal, best, 0, position, gains[best], penalty, -np.inf, embeddings, picks, bounds, closest,
-                residuals, directions, offsets,
-            )  # fmt: skip
-            best_broken = broken_rules(best, position, codes, full_at, members, short, closest, threshold)
-        else:
-            best_broken = np.uint8(0)
-            best_score = np.float32(-np.inf)
-            for i in range(n):
-                seen = compared[i]
-                # On a tie the item already found has the lower index.
-                if seen < 0 or (best >= 0 and best_broken == 0 and bounds[i] <= best_score):
-                    continue
-                broken = broken_rules(i, position, codes, full_at, members, short, closest, threshold)
-                if best >= 0 and broken > best_broken:
-                    continue
-                beaten = best_score if best >= 0 and broken == best_broken else np.float32(-np.inf)
-                compared[i] = _catch_up(
-                    determinantal, i, seen, position, gains[i], penalty, beaten, embeddings, picks, bounds, closest,
-                    residuals, directions, offsets,
-                )  # fmt: skip
-                if closest[i] >= threshold:
-                    broken |= np.uint8(RELAXED_DUPLICATE)
-                if best < 0 or broken < best_broken or (broken == best_broken and bounds[i] > best_score):
-                    best = i
-                    best_broken = broken
-                    best_score = bounds[i]
+        first, last = 0, n
+        if fixed[position] >= 0:
+            first, last = fixed[position], fixed[position] + 1
+            compared[first] = 0
+        best = -1
+        best_broken = np.uint8(0)
+        best_score = np.float32(-np.inf)
+        for i in range(first, last):
+            seen = compared[i]
+            bound = bounds[i]
+            # On a tie the item already found has the lower index.
+            if seen < 0 or (best >= 0 and best_broken == 0 and bound <= best_score):
+                continue
+            near = closest[i]
+            broken = broken_rules(i, position, codes, full_at, members, short)
+            if near >= threshold:
+                broken |= np.uint8(RELAXED_DUPLICATE)
+            if best >= 0 and broken > best_broken:
+                continue
+            beaten = best_score if best >= 0 and broken == best_broken else np.float32(-np.inf)
+            while seen < position and bound > beaten:
+                other = picks[seen]
+                cosine = np.float32(0.0)
+                if determinantal:
+                    part = np.float32(0.0)
+                    for d in range(dim):
+                        cosine += embeddings[i, d] * embeddings[other, d]
+                        part += embeddings[i, d] * directions[seen, d]
+                    part = offsets[seen] + (part if np.isfinite(part) else np.float32(0.0))
+                    residuals[i] = max(residuals[i] - np.float64(part) * part, _RESIDUAL_FLOOR)
+                    bound = gains[i] + penalty * np.float32(np.log(residuals[i]))
+                else:
+                    for d in range(dim):
+                        cosine += embeddings[i, d] * embeddings[other, d]
+                near = max(near, cosine if np.isfinite(cosine) else np.float32(0.0))
+                if not determinantal:
+                    bound = gains[i] - penalty * near
+                seen += 1
+            compared[i] = seen
+            closest[i] = near
+            bounds[i] = bound
+            if near >= threshold:
+                broken |= np.uint8(RELAXED_DUPLICATE)
+            if best < 0 or broken < best_broken or (broken == best_broken and bound > best_score):
+                best = i
+                best_broken = broken
+                best_score = bound
 
         picks[position] = best
         compared[best] = -1
