@@ -27,7 +27,7 @@ PARTS = {
     "features": ("features",),
     "retrieve": ("eligibility", "blend", "retrieve"),
     "rank": ("rank",),
-    "filter + diversify + respond": ("filter", "diversify", "backfill", "respond"),
+    "filter + diversify + respond": ("filter", "rules", "explore", "diversify", "respond"),
 }
 
 

@@ -45,7 +45,8 @@ from engine.features.context import ContextEncoder
 from engine.features.fold_in import fold_in
 from engine.features.history import Histories, HistoryStates
 from engine.features.schema import CODE_FEATURES
-from engine.pipeline import Pipeline, ServingModel
+from engine.model import ServingModel
+from engine.pipeline import Pipeline
 from engine.publish import UserEmbedder
 from engine.rpc.server import Server, ServerSettings, create_server
 from engine.rules.model import Rules
@@ -249,7 +250,7 @@ def load_model(path: Path, config: EngineConfig) -> ServingModel:
     model = ServingModel(
         bundle=bundle,
         catalogue=catalogue,
-        popularity=LivePopularity(bundle, catalogue),
+        popularity=LivePopularity(bundle, catalogue, config.exploration.max_interactions),
         index=LiveIndex(index, catalogue),
         ranker=OnnxRanker(path / RANKER_FILE, schema, catalogue.item_table, catalogue.item_dynamic),
         encoder=ContextEncoder(schema),

@@ -103,10 +103,23 @@ class BlendConfig(_Section):
 
 class ColdStartConfig(_Section):
     min_interactions: int = Field(5, ge=0, le=100, description="below it the popularity road serves")
+    rotation_share: float = Field(
+        0.2, ge=0, le=0.5, description="of the first candidates, that change from user to user"
+    )
+    rotation_period_s: int = Field(3600, ge=1, description="how often they change")
+
+
+class ExplorationConfig(_Section):
+    share: float = Field(0.01, ge=0, le=0.5, description="of all positions, given to new items at random; 0: none")
+    max_interactions: int = Field(20, ge=1, description="from so many live interactions on an item is no longer new")
 
 
 class SurfaceConfig(_Section):
     diversity_weight: float = Field(0.1, ge=0, le=1, description="0 keeps relevance order; a request may say otherwise")
+    diversity: Literal["mmr", "dpp"] = Field("mmr", description="what an item is compared with: the nearest, or all")
+    duplicate_similarity: float = Field(
+        0.999, gt=0, le=2, description="items with this cosine or more are the same to a reader; above 1: none are"
+    )
 
 
 class CatalogConfig(_Section):
@@ -150,6 +163,7 @@ class EngineConfig(BaseSettings):
     retrieval: RetrievalConfig = RetrievalConfig()
     blend: BlendConfig = BlendConfig()
     cold_start: ColdStartConfig = ColdStartConfig()
+    exploration: ExplorationConfig = ExplorationConfig()
     trending: TrendingConfig = TrendingConfig()
     catalog: CatalogConfig = CatalogConfig()
     device: DeviceConfig = DeviceConfig()

@@ -2,50 +2,37 @@
 
 import asyncio
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from typing import Final
 
-from engine.bundle.bundle import Bundle
-from engine.catalog.live import LiveCatalogue
-from engine.catalog.popularity import LivePopularity
+import numpy as np
+
 from engine.clock import RequestClock, StageEstimates
 from engine.config import EngineConfig
-from engine.features.context import ContextEncoder
-from engine.features.session import session_signal
-from engine.stages.blend import BlendSettings, query_vector
-from engine.stages.cold_start import popular_candidates, take_first, take_popular
-from engine.stages.diversify import diversify
+from engine.explain import Trace, count_removed
+from engine.model import ServingModel
+from engine.roads import Roads
+from engine.stages.cold_start import behind, take_first, take_popular
+from engine.stages.diversify import Diversifier, DppDiversifier, MmrDiversifier, SlateChoice, diversify
 from engine.stages.eligibility import open_bitmap
+from engine.stages.explore import Exploration, explore, new_among
 from engine.stages.features import FetchFeatures
 from engine.stages.filter import keep_eligible
-from engine.stages.rank import Ranker, rank, ranking_context
-from engine.stages.retrieve import ItemIndex, retrieve
+from engine.stages.rules import ActiveRules, Placed, constraints, place, rescore
 from engine.types import (
     Candidates,
     DegradedReason,
+    Int64Array,
     ItemSource,
     Recommendation,
     RecommendQuery,
-    Strategy,
     UInt8Array,
     UserState,
+    item_keys,
 )
-from kernels.membership import clear_rows
+from kernels.membership import clear_rows, test_rows
 
-
-@dataclass(frozen=True, slots=True)
-class ServingModel:
-    """Everything of one bundle that requests use, changed together or not at all.
-
-    catalogue: the bundle's items with what has changed since, and popularity: its lists with what is live counted in,
-    change while the bundle serves; nothing else does.
-    """
-
-    bundle: Bundle
-    catalogue: LiveCatalogue
-    popularity: LivePopularity
-    index: ItemIndex
-    ranker: Ranker
-    encoder: ContextEncoder
+_DIVERSIFIERS: Final[dict[str, Diversifier]] = {"mmr": MmrDiversifier(), "dpp": DppDiversifier()}
+_MS_PER_MINUTE: Final = 60_000
 
 
 class Pipeline:
@@ -55,7 +42,7 @@ class Pipeline:
         self.model = model
         self._features = features
         self._config = config
-        self._blend = BlendSettings.of(config.blend)
+        self._roads = Roads.of(config)
         # Native calls leave the event loop free: they release the interpreter lock in these threads.
         self._executor = executor
         self._estimates = StageEstimates()
@@ -91,106 +78,106 @@ class Pipeline:
         """Everything after the features: pure computation, in a worker thread."""
         clock.check()
         clock.since_mark("queue")
+        catalogue = model.catalogue
+        trace = Trace() if query.debug else None
         with clock.measure("eligibility"):
-            eligible = open_bitmap(model.catalogue, query.surface, state.seen_keys, query.exclude_item_ids)
-        candidates, strategy = self._candidates(model, query, state, eligible, clock)
+            rules = self._rules(model, query, state)
+            eligible = open_bitmap(catalogue, query.surface, state.seen_keys, query.exclude_item_ids)
+            rules.restrict(eligible)
+        found, strategy = self._roads.candidates(model, query, state, eligible, clock, trace)
         with clock.measure("filter"):
             # Stock may have changed while the request was under way; from here on nothing older is consulted.
-            eligible &= model.catalogue.of_surface(query.surface)
-            kept, _ = keep_eligible(candidates, eligible)
-        slate = self._diversify(model, query, kept, clock)
-        with clock.measure("backfill"):
-            slate = self._fill_up(model, query, slate, eligible)
+            eligible &= catalogue.of_surface(query.surface)
+            candidates, _ = keep_eligible(found, eligible)
+        with clock.measure("rules"):
+            pinned = self._pinned_rows(model, rules, eligible)
+            candidates = self._fill_up(model, query, rescore(candidates, rules), eligible)
+            placed = place(candidates, rules, pinned, query.item_count)
+        with clock.measure("explore"):
+            explored = self._explore(model, query, placed, eligible)
+        choice = self._diversify(model, query, explored, rules, clock)
         with clock.measure("respond"):
-            item_ids = model.catalogue.ids(slate.rows)
+            slate = choice.candidates
+            item_ids = catalogue.ids(slate.rows)
+            propensities = np.where(
+                slate.sources == ItemSource.EXPLORATION, explored.propensity, explored.kept_propensity
+            )
+            propensities[np.flatnonzero(placed.fixed[: len(slate)] >= 0)] = 1.0
+        explanation = None
+        if trace is not None:
+            trace.chosen(choice)
+            explanation = trace.explain(slate.rows, rules, count_removed(catalogue, query, state.seen_keys, rules))
         clock.total()
         return Recommendation(
             slate=slate,
             item_ids=item_ids,
+            propensities=propensities.astype(np.float32),
             strategy=strategy,
             bundle_version=model.bundle.version,
             degraded_reasons=tuple(clock.degraded),
             timings=tuple(clock.timings),
-            candidate_count=len(candidates),
+            candidate_count=len(found),
             known_user=state.record is not None,
             interaction_count=state.interaction_count,
-        )
-
-    def _candidates(
-        self, model: ServingModel, query: RecommendQuery, state: UserState, eligible: UInt8Array, clock: RequestClock
-    ) -> tuple[Candidates, Strategy]:
-        """The ranked candidates of the road that this user takes."""
-        record = state.record
-        count = max(self._config.retrieval.candidate_count, query.item_count)
-
-        def from_popularity() -> tuple[Candidates, Strategy]:
-            known = record.demographics if record else query.demographics
-            demographics = query.demographics.or_else(known)
-            return popular_candidates(model.popularity.lists, demographics, query.surface, eligible.copy(), count)
-
-        if record is None or state.interaction_count < self._config.cold_start.min_interactions:
-            with clock.measure("cold_start"):
-                return from_popularity()
-        with clock.measure("blend"):
-            session_rows = model.catalogue.rows(state.session.item_keys)
-            vector = query_vector(
-                record.embedding,
-                record.embedded_until_ms,
-                state.session,
-                session_rows,
-                model.catalogue.item_vectors,
-                query.time_ms,
-                self._blend,
-            )
-            # The ranker reads the whole session, the part that the embedding has read as well: it learned beside both.
-            signal = session_signal(
-                session_rows,
-                state.session.event_types,
-                state.session.timestamps_ms,
-                model.catalogue.item_vectors,
-                query.time_ms,
-                self._blend.session,
-            )
-        candidates, strategy = clock.attempt(
-            "retrieve",
-            lambda: (retrieve(model.index, vector, count, eligible), Strategy.PERSONALIZED),
-            from_popularity,
-            failed=DegradedReason.RETRIEVAL_FAILED,
-            skipped=DegradedReason.RETRIEVAL_SKIPPED,
-        )
-        if strategy is not Strategy.PERSONALIZED:
-            return candidates, strategy
-        ranked = clock.attempt(
-            "rank",
-            lambda: rank(model.ranker, ranking_context(model.encoder, query, record, vector, signal), candidates),
-            lambda: candidates,
-            failed=DegradedReason.RANKING_FAILED,
-            skipped=DegradedReason.RANKING_SKIPPED,
-        )
-        return ranked, strategy
-
-    def _diversify(
-        self, model: ServingModel, query: RecommendQuery, candidates: Candidates, clock: RequestClock
-    ) -> Candidates:
-        weight = query.diversity_weight
-        if weight is None:
-            weight = self._config.surfaces[query.surface].diversity_weight
-        return clock.attempt(
-            "diversify",
-            lambda: diversify(candidates, model.catalogue.item_vectors, weight, query.item_count),
-            lambda: candidates.head(query.item_count),
-            failed=DegradedReason.DIVERSITY_FAILED,
-            skipped=DegradedReason.DIVERSITY_SKIPPED,
+            explanation=explanation,
         )
 
     @staticmethod
-    def _fill_up(model: ServingModel, query: RecommendQuery, slate: Candidates, eligible: UInt8Array) -> Candidates:
-        """Whenever that many eligible items exist, that many come back. Clears what it takes in `eligible`."""
-        missing = query.item_count - len(slate)
+    def _rules(model: ServingModel, query: RecommendQuery, state: UserState) -> ActiveRules:
+        """The rules that apply to this request."""
+        age_group = query.demographics.age_group or (state.record.demographics.age_group if state.record else "")
+        return model.catalogue.rules.for_request(
+            query.surface, country=query.country, device=query.device, age_group=age_group, time_ms=query.time_ms
+        )
+
+    @staticmethod
+    def _pinned_rows(model: ServingModel, rules: ActiveRules, eligible: UInt8Array) -> Int64Array:
+        """The row of each pin's item, -1 where it may not be shown."""
+        if not rules.pins:
+            return np.empty(0, np.int64)
+        rows = model.catalogue.rows(item_keys([pin.item_id for pin in rules.pins]))
+        return np.where(test_rows(eligible, rows), rows, -1)
+
+    @staticmethod
+    def _fill_up(
+        model: ServingModel, query: RecommendQuery, candidates: Candidates, eligible: UInt8Array
+    ) -> Candidates:
+        """Whenever that many eligible items exist, that many come back. Clears what it knows of in `eligible`."""
+        missing = query.item_count - len(candidates)
         if missing <= 0:
-            return slate
-        clear_rows(eligible, slate.rows)
+            return candidates
+        clear_rows(eligible, candidates.rows)
         popular = take_popular(model.popularity.lists.overall, eligible, missing, ItemSource.BACKFILL)
         # Items that came after the bundle, and of which nothing is heard yet, are in no list.
         newest = take_first(model.catalogue.fresh.newest_first(), eligible, missing - len(popular), ItemSource.BACKFILL)
-        return Candidates.concat([slate, popular, newest])
+        return behind(candidates, Candidates.concat([popular, newest]))
+
+    def _explore(self, model: ServingModel, query: RecommendQuery, placed: Placed, eligible: UInt8Array) -> Exploration:
+        share, catalogue = self._config.exploration.share, model.catalogue
+        new = np.empty(0, np.int64)
+        if share and catalogue.fresh.count:
+            new = new_among(eligible, model.popularity.new_rows, catalogue.fresh.first_row)
+        # Within a minute, a request that is repeated gets the same answer.
+        seed = f"{query.user_id}:{query.surface}:{query.time_ms // _MS_PER_MINUTE}"
+        return explore(placed.candidates, new, placed.fixed, share, seed)
+
+    def _diversify(
+        self, model: ServingModel, query: RecommendQuery, explored: Exploration, rules: ActiveRules, clock: RequestClock
+    ) -> SlateChoice:
+        surface, candidates = self._config.surfaces[query.surface], explored.candidates
+        weight = surface.diversity_weight if query.diversity_weight is None else query.diversity_weight
+        return clock.attempt(
+            "diversify",
+            lambda: diversify(
+                _DIVERSIFIERS[surface.diversity],
+                candidates,
+                model.catalogue.item_vectors,
+                weight,
+                surface.duplicate_similarity,
+                query.item_count,
+                constraints(candidates, rules, explored.fixed),
+            ),
+            lambda: SlateChoice.head(candidates, query.item_count),
+            failed=DegradedReason.DIVERSITY_FAILED,
+            skipped=DegradedReason.DIVERSITY_SKIPPED,
+        )

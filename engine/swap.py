@@ -8,7 +8,8 @@ from pathlib import Path
 from engine.bundle.store import BundleStore
 from engine.errors import BundleError, EngineError
 from engine.logs import OncePerInterval
-from engine.pipeline import Pipeline, ServingModel
+from engine.model import ServingModel
+from engine.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval(interval_s=30.0))

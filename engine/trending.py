@@ -9,7 +9,8 @@ from typing import Final, Protocol
 
 from engine.errors import DependencyUnavailable
 from engine.logs import OncePerInterval
-from engine.pipeline import Pipeline, ServingModel
+from engine.model import ServingModel
+from engine.pipeline import Pipeline
 from engine.stream.trending import ItemCounts
 
 log = logging.getLogger(__name__)

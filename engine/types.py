@@ -45,6 +45,9 @@ class ItemSource(IntEnum):
     SURFACE_POPULARITY = 3
     GLOBAL_POPULARITY = 4
     BACKFILL = 5
+    SESSION = 6
+    EXPLORATION = 7
+    PINNED = 8
 
 
 class DegradedReason(IntEnum):
@@ -221,11 +224,36 @@ class StageTiming:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemExplanation:
+    """One item's road; mirrors the API's message."""
+
+    retrieval_score: float | None
+    rank_score: float | None
+    rule_factor: float
+    rules: tuple[str, ...]
+    diversity_penalty: float
+    relaxed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Of each item of the slate, in step; and how many items could not be shown, by reason."""
+
+    items: tuple[ItemExplanation, ...]
+    removed: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Recommendation:
-    """The answer. slate: the items in order, as rows of the bundle that answered; item_ids: their ids, in step."""
+    """The answer.
+
+    slate: the items in order, as rows of the bundle that answered. item_ids: their ids, in step. propensities: float32,
+    in step, how likely each was to be shown, given what chance decided. explanation: where debug was asked for.
+    """
 
     slate: Candidates
     item_ids: tuple[str, ...]
+    propensities: Float32Array
     strategy: Strategy
     bundle_version: str
     degraded_reasons: tuple[DegradedReason, ...]
@@ -233,3 +261,4 @@ class Recommendation:
     candidate_count: int
     known_user: bool
     interaction_count: int
+    explanation: Explanation | None = None

@@ -5,7 +5,8 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from kernels import membership, mmr, scan, session, topk
+from kernels import dpp, membership, mmr, scan, session, topk
+from kernels.constraints import SlateConstraints
 
 
 def warm_up() -> float:
@@ -36,13 +37,18 @@ def _call_all(frozen: bool) -> None:
         mmr.gather_unit_rows(columns, rows, 2)
         vector, evidence = session.session_vector(columns, 2, rows, types, rows, 1, 1.0, floats)
     session.blend(floats, vector, evidence, 1.0)
-    mmr.mmr_select(floats, mmr.gather_unit_rows(table, rows, 2), 0.5, 2)
+    units = mmr.gather_unit_rows(table, rows, 2)
+    shares: npt.NDArray[np.float64] = made([0.5, 1], np.float64)  # type: ignore[assignment]
+    constraints = SlateConstraints(np.stack([order, order]), rows, rows + 1, np.eye(2, dtype=np.bool_), shares, rows)
+    for select in (mmr.mmr_slate, dpp.dpp_slate):
+        select(floats, units, 0.5, 2)
+        select(floats, units, 0.5, 2, 0.9, constraints)
     membership.rows_of_keys(rows, rows, rows)
     membership.test_rows(bitmap, rows)
     membership.count_rows(bitmap, 2)
     membership.clear_rows(bitmap.copy(), rows)
     membership.assign_rows(bitmap.copy(), rows, membership.test_rows(bitmap, rows))
     topk.top_k(floats, 1)
-    scan.scan_eligible(mmr.gather_unit_rows(table, rows, 2), floats, bitmap)
+    scan.scan_eligible(units, floats, bitmap)
     topk.first_eligible(order, bitmap, 1, rows)
     topk.first_eligible(rows, bitmap, 1)

@@ -10,6 +10,7 @@ from engine.catalog.live import LiveCatalogue
 from engine.stream.popularity import OVERALL
 from engine.stream.trending import ItemCounts, blend, dynamic_rows, evidence_of, scopes_of_popularity
 from engine.types import Float32Array, Int64Array
+from kernels.membership import assign_rows
 
 
 class LivePopularity:
@@ -20,7 +21,8 @@ class LivePopularity:
     wrong than either. One `apply` at a time.
     """
 
-    def __init__(self, bundle: Bundle, catalogue: LiveCatalogue) -> None:
+    def __init__(self, bundle: Bundle, catalogue: LiveCatalogue, new_below: float) -> None:
+        """new_below: a fresh item with fewer live interactions (of about a week) is new."""
         self._catalogue = catalogue
         self._known: Popularity = bundle.popularity
         # The bundle's own counts, for the rows that go back to them; fresh items have none.
@@ -30,6 +32,9 @@ class LivePopularity:
         self._positions[self._known.overall.rows] = np.arange(len(bundle.items), dtype=np.int32)
         self._changed: Int64Array = np.empty(0, np.int64)
         self.lists: Popularity = self._known
+        self._new_below = new_below
+        # Bitmap of the rows from catalogue.fresh.first_row: those of new items, and of items that are still to come.
+        self.new_rows = np.full(len(catalogue.fresh_vectors) // 8, 255, np.uint8)
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -55,6 +60,9 @@ class LivePopularity:
         silent = np.setdiff1d(self._changed, rows)
         dynamic[silent] = self._known_counts(silent)
         dynamic[rows] = dynamic_rows(self._known_counts(rows), counts.counts[known])
+        first = self._catalogue.fresh.first_row
+        assign_rows(self.new_rows, silent - first, np.ones(len(silent), np.bool_))
+        assign_rows(self.new_rows, rows - first, counts.counts[known, -1] < self._new_below)
         self._changed = rows
 
     def _known_counts(self, rows: Int64Array) -> Float32Array:

@@ -21,12 +21,12 @@ class Visibility:
     def __init__(self, items: Items, surfaces: list[str], row_count: int, rules: CompiledRules) -> None:
         self._size = row_count // 8
         self._rules = rules
+        self.removed = np.zeros(self._size, np.uint8)
         self.stock = self._roomy(items.stock())
         # Without what the overlay says: what an item of the bundle goes back to.
         self._base_stock = self.stock.copy()
         self._base_shown = {surface: self._roomy(items.shown_on(surface)) for surface in surfaces}
         self.shown = {surface: bitmap.copy() for surface, bitmap in self._base_shown.items()}
-        self._base_bytes = (len(items) + 7) // 8
         self._base_count = len(items)
         self._kept = {surface: self._merged(surface) for surface in surfaces}
 
@@ -46,6 +46,7 @@ class Visibility:
         assign_rows(self.stock, rows, stock)
         places = [None if state.stored is None else frozenset(state.stored.item.surfaces) for state in states]
         removed = np.array([state.stored is not None and state.stored.removed for state in states], np.bool_)
+        assign_rows(self.removed, rows, removed)
         for surface, shown in self.shown.items():
             here: npt.NDArray[np.bool_] = base & test_rows(self._base_shown[surface], rows)
             for position, place in enumerate(places):
@@ -55,6 +56,14 @@ class Visibility:
             assign_rows(shown, rows, here)
             allowed = test_rows(self._rules.surface_bitmap(surface), rows)
             assign_rows(self._kept[surface], rows, here & stock & allowed)
+
+    def items(self, fresh_count: int) -> UInt8Array:
+        """The rows that are items at all."""
+        rows = np.zeros(self._size * 8, np.bool_)
+        rows[: self._base_count] = True
+        first = -(-self._base_count // 8) * 8
+        rows[first : first + fresh_count] = True
+        return np.packbits(rows, bitorder="little")
 
     def set_rules(self, rules: CompiledRules) -> None:
         self._rules = rules

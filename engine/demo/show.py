@@ -9,7 +9,7 @@ BUDGETS_MS: dict[str, tuple[tuple[str, ...], float]] = {
     "features": (("features",), 2.0),
     "retrieve": (("eligibility", "blend", "retrieve"), 10.0),
     "rank": (("rank",), 30.0),
-    "filter and diversify": (("filter", "diversify", "backfill", "respond"), 5.0),
+    "filter and diversify": (("filter", "rules", "explore", "diversify", "respond"), 5.0),
     "whole request": (("total",), 100.0),
 }
 

@@ -1,6 +1,6 @@
 """Recommendation (the engine's answer) to RecommendResponse (the API's message)."""
 
-from engine.types import Recommendation
+from engine.types import Explanation, Recommendation
 from engine.v1 import recommendation_pb2 as pb
 
 
@@ -19,7 +19,7 @@ def to_response(recommendation: Recommendation, *, request_id: str, debug: bool)
     """
     slate = recommendation.slate
     # tolist() makes Python numbers in one pass; indexing NumPy scalars one by one costs several times as much.
-    scores, sources = slate.scores.tolist(), slate.sources.tolist()
+    scores, sources, propensities = slate.scores.tolist(), slate.sources.tolist(), recommendation.propensities.tolist()
     response = pb.RecommendResponse(
         strategy=recommendation.strategy.value,  # type: ignore[arg-type]  # enums are ints at run time
         bundle_version=recommendation.bundle_version,
@@ -27,8 +27,8 @@ def to_response(recommendation: Recommendation, *, request_id: str, debug: bool)
         request_id=request_id,
     )
     add_item = response.items.add
-    for position, (item_id, score, source) in enumerate(
-        zip(recommendation.item_ids, scores, sources, strict=True), start=1
+    for position, (item_id, score, source, propensity) in enumerate(
+        zip(recommendation.item_ids, scores, sources, propensities, strict=True), start=1
     ):
         # Setting fields takes half the time of the constructor's keywords.
         item = add_item()
@@ -36,9 +36,28 @@ def to_response(recommendation: Recommendation, *, request_id: str, debug: bool)
         item.score = score
         item.position = position
         item.source = source
+        item.propensity = propensity
     if debug:
         response.debug.CopyFrom(_debug_info(recommendation))
+        _explain(response, recommendation.explanation)
     return response
+
+
+def _explain(response: pb.RecommendResponse, explanation: Explanation | None) -> None:
+    if explanation is None:
+        return
+    response.debug.removed.extend(pb.RemovalCount(reason=reason, count=count) for reason, count in explanation.removed)
+    for item, why in zip(response.items, explanation.items, strict=True):
+        item.explanation.CopyFrom(
+            pb.ItemExplanation(
+                retrieval_score=why.retrieval_score,
+                rank_score=why.rank_score,
+                rule_factor=why.rule_factor,
+                rules=why.rules,
+                diversity_penalty=why.diversity_penalty,
+                relaxed=why.relaxed,
+            )
+        )
 
 
 def _debug_info(recommendation: Recommendation) -> pb.DebugInfo:

@@ -1,11 +1,15 @@
-"""Stage: candidates from popularity, for users of whom too little is known and for slates that ran short."""
+"""Stage: candidates for users of whom too little is known: what is popular among people like them, moved by what they
+have done in this session."""
 
 import numpy as np
+import xxhash
 
 from engine.bundle.popularity import Popularity, PopularityList
-from engine.types import Candidates, Demographics, Int64Array, ItemSource, Strategy, UInt8Array
+from engine.stages.diversify import relevance, unit_range
+from engine.types import Candidates, Demographics, Float32Array, Int64Array, ItemSource, Strategy, UInt8Array
 from kernels.membership import clear_rows
-from kernels.topk import first_eligible
+from kernels.mmr import gather_unit_rows
+from kernels.topk import first_eligible, top_k
 
 
 def popular_candidates(
@@ -47,3 +51,76 @@ def take_first(order: Int64Array, eligible: UInt8Array, limit: int, source: Item
     rows = order[first_eligible(order, eligible, limit)]
     clear_rows(eligible, rows)
     return Candidates.of(rows, np.zeros(len(rows), np.float32), source)
+
+
+def behind(candidates: Candidates, more: Candidates) -> Candidates:
+    """More candidates behind those there are, with their scores squeezed below, so that every stage sees the order."""
+    if not len(more):
+        return candidates
+    falling = np.minimum.accumulate(more.scores)
+    top = float(falling[0])
+    share = falling / top if top > 0 else np.zeros(len(more), np.float32)
+    lowest = float(candidates.scores.min()) if len(candidates) else 1.0
+    # Half way down at most: the first of them must not tie with the last of those before.
+    scores = lowest * 0.5 * share if lowest > 0 else lowest - 1.0 + 0.5 * share
+    return Candidates.concat([candidates, Candidates(more.rows, scores.astype(np.float32), more.sources)])
+
+
+def steer(
+    popular: Candidates, near: Candidates, vector: Float32Array, item_vectors: Float32Array, session_weight: float
+) -> Candidates:
+    """What is popular and what is near the session, in one order.
+
+    The order is by `(1 - w) * popularity + w * nearness`, each brought to [0, 1] over the candidates: logarithms of
+    shares for popularity, where an item that no list held counts as the last one, and cosines for nearness.
+
+    Args:
+        popular, near: disjoint or not; an item of both keeps what it is in `popular`.
+        vector: float32 (dim,), the session's. item_vectors: float32 (rows, dim), may be a strided view.
+        session_weight: w, in [0, 1].
+
+    Returns:
+        All of them, best first. Scores are exp of the mix minus 1, in (0.36, 1]: positive, and of the same order.
+
+    Cost: O(candidates * dim).
+    """
+    new = np.flatnonzero(~np.isin(near.rows, popular.rows))
+    everything = Candidates.concat([popular, near.take(new)])
+    if not len(everything):
+        return everything
+    wanted = np.zeros(len(everything), np.float32)
+    if len(popular):
+        wanted[: len(popular)] = _popularity_of(popular)
+    cosines = gather_unit_rows(item_vectors, everything.rows, len(vector)) @ vector
+    mixed = (1.0 - session_weight) * wanted + session_weight * unit_range(cosines)
+    order = top_k(mixed.astype(np.float32), len(mixed))
+    scores = np.exp(mixed[order] - 1.0).astype(np.float32)
+    return Candidates(everything.rows[order], scores, everything.sources[order])
+
+
+def _popularity_of(popular: Candidates) -> Float32Array:
+    """Relevance in [0, 1] that falls along the candidates, whose lists have scores of different kinds."""
+    # A coarser list goes on where a finer one ends, however its shares compare with that one's.
+    falling = np.minimum.accumulate(np.maximum(popular.scores, np.finfo(np.float32).tiny))
+    return relevance(falling)
+
+
+def rotate(candidates: Candidates, slate_size: int, share: float, user_id: str, period: int) -> Candidates:
+    """Let some of the next best take places among the first, so that not everybody gets the same list for ever.
+
+    Of the first `slate_size` candidates, floor(share * slate_size) change places with others out of the twice as many
+    that follow; which, is a matter of the user and the period alone. A row gets the score of its new place: what the
+    slate is ordered by.
+
+    Cost: some 20 µs.
+    """
+    following = min(2 * slate_size, len(candidates) - slate_size)
+    count = min(int(share * slate_size), following)
+    if count <= 0:
+        return candidates
+    rng = np.random.default_rng(xxhash.xxh3_64_intdigest(f"{period}:{user_id}".encode()))
+    places = rng.choice(slate_size, count, replace=False)
+    others = slate_size + rng.choice(following, count, replace=False)
+    order = np.arange(len(candidates))
+    order[places], order[others] = others, places
+    return Candidates(candidates.rows[order], candidates.scores, candidates.sources[order])

@@ -28,7 +28,13 @@ class ItemIndex(Protocol):
         ...
 
 
-def retrieve(index: ItemIndex, query: Float32Array, candidate_count: int, eligible: UInt8Array) -> Candidates:
+def retrieve(
+    index: ItemIndex,
+    query: Float32Array,
+    candidate_count: int,
+    eligible: UInt8Array,
+    source: ItemSource = ItemSource.RETRIEVAL,
+) -> Candidates:
     """The `candidate_count` eligible items nearest to the query; fewer only where the index finds fewer."""
     rows, scores = index.search(query, candidate_count, eligible)
-    return Candidates.of(rows, scores, ItemSource.RETRIEVAL)
+    return Candidates.of(rows, scores, source)

@@ -18,7 +18,8 @@ from engine.clock import RequestClock, StageEstimates
 from engine.config import EngineConfig
 from engine.errors import DeadlineExceeded, EngineError
 from engine.features.schema import CONTEXT_DENSE
-from engine.pipeline import Pipeline, ServingModel
+from engine.model import ServingModel
+from engine.pipeline import Pipeline
 from engine.stages.features import FetchFeatures
 from engine.stages.retrieve import ItemIndex
 from engine.types import (
@@ -61,6 +62,14 @@ def model(trained: Trained) -> ServingModel:
 def pipeline(model: ServingModel) -> Iterator[Pipeline]:
     with ThreadPoolExecutor(2) as executor:
         yield Pipeline(model, FetchFeatures(UnknownUsers(), 1.0, 1 << 20), EngineConfig.load(), executor)
+
+
+@pytest.fixture(scope="module")
+def steady(model: ServingModel) -> Iterator[Pipeline]:
+    """Without rotation: everybody of a segment gets the same list."""
+    with ThreadPoolExecutor(1) as executor:
+        config = EngineConfig.load(cold_start={"rotation_share": 0.0})
+        yield Pipeline(model, FetchFeatures(UnknownUsers(), 1.0, 1 << 20), config, executor)
 
 
 def clock(seconds: float = 60.0) -> RequestClock:
@@ -290,14 +299,14 @@ class ShortIndex:
 
 def test_a_short_slate_is_filled_up_from_popularity_and_says_so(pipeline: Pipeline, model: ServingModel) -> None:
     state = UserState(record(model), Session.empty(), np.empty(0, np.int64))
-    answer = ask(pipeline, replace(model, index=ShortIndex(model.index)), query(), state)
+    answer = ask(pipeline, replace(model, index=ShortIndex(model.index)), query(diversity_weight=0.0), state)
     assert answer.slate.sources.tolist() == [ItemSource.RETRIEVAL] * 3 + [ItemSource.BACKFILL] * 47
     shown = rows_in(model.catalogue.of_surface("home"), model.popularity.lists.overall.rows.astype(np.int64))
     popular = [row for row in model.popularity.lists.overall.rows[shown].tolist() if row not in answer.slate.rows[:3]]
     assert answer.slate.rows[3:].tolist() == popular[:47]
 
 
-def test_the_request_knows_better_than_the_record(pipeline: Pipeline, model: ServingModel) -> None:
+def test_the_request_knows_better_than_the_record(steady: Pipeline, model: ServingModel) -> None:
     lists = model.bundle.popularity
     ages = [age for age in ("18-24", "25-34", "35-44", "45-54", "55-64", "65+") if lists.of_segment(Demographics(age))]
     stored, said = Demographics(ages[0]), Demographics(ages[-1])
@@ -309,15 +318,15 @@ def test_the_request_knows_better_than_the_record(pipeline: Pipeline, model: Ser
         road = lists.of_segment(expected)
         assert road is not None
         shown = road.rows[rows_in(model.catalogue.of_surface("home"), road.rows.astype(np.int64))]
-        assert ask(pipeline, model, request, thin).slate.rows.tolist() == shown[:10].tolist()
+        assert ask(steady, model, request, thin).slate.rows.tolist() == shown[:10].tolist()
     assert lists.of_segment(stored).rows[:10].tolist() != lists.of_segment(said).rows[:10].tolist()  # type: ignore[union-attr]
 
 
-def test_a_stranger_gets_what_is_popular_on_the_surface(pipeline: Pipeline, model: ServingModel) -> None:
+def test_a_stranger_gets_what_is_popular_on_the_surface(steady: Pipeline, model: ServingModel) -> None:
     surface = next(name for name in SURFACES if model.bundle.popularity.of_surface(name))
     road = model.bundle.popularity.of_surface(surface)
     assert road is not None
-    answer = ask(pipeline, model, query(surface=surface, diversity_weight=0.0, item_count=10), UserState.unknown())
+    answer = ask(steady, model, query(surface=surface, diversity_weight=0.0, item_count=10), UserState.unknown())
     shown = road.rows[rows_in(model.catalogue.of_surface(surface), road.rows.astype(np.int64))]
     assert answer.slate.rows.tolist() == shown[:10].tolist()
     assert set(answer.slate.sources.tolist()) == {ItemSource.SURFACE_POPULARITY}
@@ -339,4 +348,14 @@ async def test_stage_times_account_for_the_request(pipeline: Pipeline) -> None:
     answer = await pipeline.recommend(query(), time.monotonic() + 60)
     times = {timing.stage: timing.duration_ms for timing in answer.timings}
     assert sum(value for stage, value in times.items() if stage != "total") <= times["total"]
-    assert {"features", "queue", "eligibility", "cold_start", "filter", "diversify", "backfill", "respond"} < set(times)
+    assert {
+        "features",
+        "queue",
+        "eligibility",
+        "cold_start",
+        "filter",
+        "rules",
+        "explore",
+        "diversify",
+        "respond",
+    } < set(times)

@@ -13,7 +13,8 @@ import pytest
 from engine.assemble import load_model
 from engine.bundle.store import BundleStore
 from engine.config import EngineConfig
-from engine.pipeline import Pipeline, ServingModel
+from engine.model import ServingModel
+from engine.pipeline import Pipeline
 from engine.stages.features import FetchFeatures
 from engine.swap import follow_current
 from engine.types import UserState

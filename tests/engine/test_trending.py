@@ -19,7 +19,7 @@ from engine.assemble import load_model, running_server
 from engine.bundle.store import BundleStore
 from engine.config import EngineConfig, RedisConfig
 from engine.features.schema import CODE_FEATURES
-from engine.pipeline import ServingModel
+from engine.model import ServingModel
 from engine.rpc.client import AsyncRecommendationClient
 from engine.stream.topics import EVENTS
 from engine.trending import Trending

@@ -15,7 +15,7 @@ from engine.bundle.store import BundleStore
 from engine.catalog.changes import Change, ContentChange, Overlay, StockChange, VectorChange
 from engine.catalog.live import LiveCatalogue
 from engine.config import EngineConfig
-from engine.pipeline import ServingModel
+from engine.model import ServingModel
 from engine.types import item_key, item_keys
 from kernels.membership import test_rows as rows_in
 from tests.conftest import Trained

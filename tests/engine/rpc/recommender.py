@@ -24,6 +24,7 @@ def answer(query: RecommendQuery) -> Recommendation:
     return Recommendation(
         slate=Candidates.of(np.arange(count, dtype=np.int64), scores, ItemSource.RETRIEVAL),
         item_ids=tuple(f"{query.user_id}-{position}" for position in range(count)),
+        propensities=np.ones(count, np.float32),
         strategy=Strategy.PERSONALIZED,
         bundle_version="bundle-7",
         degraded_reasons=(DegradedReason.RANKING_SKIPPED,),

@@ -1,0 +1,88 @@
+"""What a request's debug answer tells of each item's road, and of what could not be shown."""
+
+from typing import Final
+
+import numpy as np
+
+from engine.catalog.live import LiveCatalogue
+from engine.stages.diversify import RELAXED_CAP, RELAXED_DUPLICATE, RELAXED_SHARE, SlateChoice
+from engine.stages.rules import ActiveRules
+from engine.types import Candidates, Explanation, Int64Array, ItemExplanation, RecommendQuery, UInt8Array, item_keys
+from kernels.membership import clear_rows, count_rows
+
+_RELAXED: Final = {RELAXED_CAP: "cap", RELAXED_SHARE: "min_share", RELAXED_DUPLICATE: "near_duplicate"}
+
+
+class Trace:
+    """Remembers what one request went through; only requests that ask for debug have one."""
+
+    def __init__(self) -> None:
+        self._retrieval: dict[int, float] = {}
+        self._rank: dict[int, float] = {}
+        self._penalties: dict[int, float] = {}
+        self._relaxed: dict[int, int] = {}
+
+    def retrieved(self, candidates: Candidates) -> None:
+        self._retrieval = _by_row(candidates)
+
+    def ranked(self, candidates: Candidates) -> None:
+        self._rank = _by_row(candidates)
+
+    def chosen(self, choice: SlateChoice) -> None:
+        rows = choice.candidates.rows.tolist()
+        self._penalties = dict(zip(rows, choice.penalties.tolist(), strict=True))
+        self._relaxed = dict(zip(rows, choice.relaxed.tolist(), strict=True))
+
+    def explain(self, rows: Int64Array, rules: ActiveRules, removed: tuple[tuple[str, int], ...]) -> Explanation:
+        """Of each item of the slate, its road."""
+        factors = rules.factors(rows)
+        names = rules.touching(rows)
+        return Explanation(
+            tuple(
+                ItemExplanation(
+                    retrieval_score=self._retrieval.get(row),
+                    rank_score=self._rank.get(row),
+                    rule_factor=1.0 if factors is None else float(factors[position]),
+                    rules=names[position],
+                    diversity_penalty=self._penalties.get(row, 0.0),
+                    relaxed=tuple(name for bit, name in _RELAXED.items() if self._relaxed.get(row, 0) & bit),
+                )
+                for position, row in enumerate(rows.tolist())
+            ),
+            removed,
+        )
+
+
+def count_removed(
+    catalogue: LiveCatalogue, query: RecommendQuery, seen_keys: Int64Array, rules: ActiveRules
+) -> tuple[tuple[str, int], ...]:
+    """How many items could not be shown, by the first reason that holds. Cost: a few passes over bitmaps."""
+    visible = catalogue.visibility
+    left = visible.items(catalogue.fresh.count)
+    counts = []
+
+    def narrow(reason: str, kept: UInt8Array) -> None:
+        nonlocal left
+        before = count_rows(left, catalogue.row_count)
+        left = left & kept
+        gone = before - count_rows(left, catalogue.row_count)
+        if gone:
+            counts.append((reason, gone))
+
+    narrow("removed", ~visible.removed)
+    narrow("out_of_stock", visible.stock)
+    narrow("surface", visible.shown[query.surface])
+    for name, bitmap in rules.restrictions():
+        narrow(f"rule:{name}", bitmap)
+    for reason, rows in (
+        ("seen", catalogue.rows(seen_keys)),
+        ("excluded", catalogue.rows(item_keys(query.exclude_item_ids))),
+    ):
+        kept = np.full(len(left), 255, np.uint8)
+        clear_rows(kept, rows)
+        narrow(reason, kept)
+    return tuple(counts)
+
+
+def _by_row(candidates: Candidates) -> dict[int, float]:
+    return dict(zip(candidates.rows.tolist(), candidates.scores.tolist(), strict=True))

@@ -1,1 +1,0 @@
-"""Business rules: what may be shown where, and what goes before what."""

@@ -1,0 +1,91 @@
+"""Candidates for strangers: popular, steered by the session, and not the same for everybody."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.stages.cold_start import behind, rotate, steer
+from engine.types import Candidates, ItemSource
+
+RNG = np.random.default_rng(0)
+VECTORS = RNG.normal(size=(400, 8)).astype(np.float32)
+
+
+def popular(count: int) -> Candidates:
+    scores = (1.0 / np.arange(2, count + 2)).astype(np.float32)
+    return Candidates.of(np.arange(count, dtype=np.int64), scores, ItemSource.SEGMENT_POPULARITY)
+
+
+def near(rows: list[int]) -> Candidates:
+    return Candidates.of(np.array(rows, np.int64), np.ones(len(rows), np.float32), ItemSource.SESSION)
+
+
+def test_without_weight_popularity_decides_and_with_all_of_it_nearness_does() -> None:
+    vector = VECTORS[350].copy()
+    candidates = near([350, 3, 360, 100])
+    only_popular = steer(popular(100), candidates, vector, VECTORS, 0.0)
+    assert only_popular.rows[:99].tolist() == list(range(99))
+    assert set(only_popular.rows.tolist()) == {*range(100), 350, 360, 100}
+    only_near = steer(popular(100), candidates, vector, VECTORS, 1.0)
+    units = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
+    cosines = units[only_near.rows] @ vector
+    assert (np.diff(cosines) <= 1e-5).all()
+    assert only_near.rows[0] == 350
+    assert only_near.sources[0] == ItemSource.SESSION
+    # An item of both roads says that it is popular.
+    assert only_near.sources[only_near.rows.tolist().index(3)] == ItemSource.SEGMENT_POPULARITY
+
+
+def test_more_evidence_moves_the_slate_further() -> None:
+    vector = VECTORS[350].copy()
+    candidates = near(list(range(300, 400)))
+    units = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
+    closeness = [
+        float((units[steer(popular(100), candidates, vector, VECTORS, weight).rows[:20]] @ vector).mean())
+        for weight in (0.0, 0.3, 0.6, 1.0)
+    ]
+    assert closeness == sorted(closeness)
+    assert closeness[0] < closeness[-1]
+
+
+@given(st.integers(0, 60), st.integers(1, 50), st.floats(0, 0.5), st.text(max_size=5), st.integers(0, 5))
+def test_rotation_is_bounded_and_steady(count: int, slate: int, share: float, user: str, period: int) -> None:
+    given_ones = popular(count)
+    turned = rotate(given_ones, slate, share, user, period)
+    assert sorted(turned.rows.tolist()) == list(range(count))
+    assert (np.diff(turned.scores) <= 0).all()
+    changed = set(turned.rows[:slate].tolist()) - set(range(slate))
+    assert len(changed) <= int(share * slate)
+    assert all(row < 3 * slate for row in changed)
+    again = rotate(given_ones, slate, share, user, period)
+    assert again.rows.tolist() == turned.rows.tolist()
+
+
+def test_people_and_hours_get_different_lists() -> None:
+    lists = {tuple(rotate(popular(200), 50, 0.2, f"user-{number}", 0).rows[:50].tolist()) for number in range(50)}
+    assert len(lists) == 50
+    hours = {tuple(rotate(popular(200), 50, 0.2, "user", hour).rows[:50].tolist()) for hour in range(50)}
+    assert len(hours) == 50
+    # Everything that may come up does, and nothing does always but what rotation leaves alone.
+    shown = np.bincount(np.concatenate([list(one) for one in lists]), minlength=200)
+    assert (shown[:50] > 0).all()
+    assert (shown[50:150] > 0).sum() > 90
+    assert not shown[150:].any()
+
+
+@given(
+    st.lists(st.floats(-2, 2, width=32), max_size=5),
+    st.lists(st.floats(0, 1, width=32), min_size=1, max_size=5),
+)
+def test_what_is_put_behind_stays_behind(first: list[float], more: list[float]) -> None:
+    there = Candidates.of(
+        np.arange(len(first)), np.array(sorted(first, reverse=True), np.float32), ItemSource.RETRIEVAL
+    )
+    extra = Candidates.of(
+        np.arange(100, 100 + len(more)), np.array(sorted(more, reverse=True), np.float32), ItemSource.BACKFILL
+    )
+    joined = behind(there, extra)
+    assert joined.rows.tolist() == [*there.rows.tolist(), *extra.rows.tolist()]
+    assert (np.diff(joined.scores) <= 0).all()
+    if first and first != [0.0] and min(first) > 1e-30:
+        assert joined.scores[len(first)] < there.scores[-1]
