@@ -6,6 +6,7 @@
     ├── Overloaded              past the concurrency limit; try another replica
     ├── DependencyUnavailable   Redis or another service is out of reach
     ├── ConfigError             start-up only: settings that cannot work
+    │   └── RulesError          a file of business rules that cannot work: file, line and reason
     ├── DataError               a table, file or directory that cannot be used as it is
     ├── BundleError             a bundle that does not verify
     └── PoisonMessage           a message of the event stream that no attempt will ever process
@@ -42,6 +43,19 @@ class DependencyUnavailable(EngineError):
 
 class ConfigError(EngineError):
     """Settings that cannot work; raised at start-up, never inside a request."""
+
+
+class RulesError(ConfigError):
+    """A file of business rules that cannot work. At start-up it stops the server; later the old rules go on.
+
+    path: the file as it was named. line: 1-based, 0 where the file as a whole is meant. reason: one sentence.
+    """
+
+    def __init__(self, path: object, line: int, reason: str) -> None:
+        super().__init__(f"{path}:{line}: {reason}" if line else f"{path}: {reason}")
+        self.path = str(path)
+        self.line = line
+        self.reason = reason
 
 
 class DataError(EngineError):

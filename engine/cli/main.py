@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from engine.cli import bench, import_data, topics
+from engine.cli import bench, import_data, rules, topics
 from engine.cli.demo import demo
 from engine.cli.evaluate import evaluate
 from engine.cli.process import process
@@ -18,6 +18,7 @@ from engine.errors import EngineError
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(import_data.app, name="import", help="Turn a public data set into a data directory.")
 app.add_typer(topics.app, name="topics", help="Make the Kafka topics.")
+app.add_typer(rules.app, name="rules", help="Look at business rules before a server does.")
 app.add_typer(bench.app, name="bench", help="Measure the whole system.")
 app.command()(synth)
 app.command()(train)

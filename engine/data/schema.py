@@ -85,6 +85,7 @@ ITEMS: Final = TableSchema(
         Column("description", pl.String),
         Column("category", pl.String),
         Column("brand", pl.String),
+        Column("seller", pl.String),
         Column("price", pl.Float64, minimum=0),
         Column(
             "published_ms", pl.Int64, minimum=_EARLIEST_PUBLISHED_MS, maximum=_MS_2100,

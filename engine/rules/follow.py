@@ -1,0 +1,77 @@
+"""Follow a rules file that people edit while the engine serves."""
+
+import hashlib
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+from engine.errors import RulesError
+from engine.rules.load import parse_rules, read_bytes
+from engine.rules.schema import Rules
+
+log = logging.getLogger(__name__)
+
+
+class RulesFile:
+    """One file and the last good rules in it. For one caller at a time."""
+
+    def __init__(self, path: Path, surfaces: Collection[str]) -> None:
+        """Read the file. Raises RulesError where it cannot be, for a server must not start without its rules."""
+        self.path = path
+        self._surfaces = tuple(surfaces)
+        self._stamp = self._look()
+        content = read_bytes(path)
+        self.rules = parse_rules(content, str(path), self._surfaces)
+        self._good = self._tried = _digest(content)
+        self._complaint = ""
+
+    def poll(self) -> Rules | None:
+        """The new rules, where the file has changed for the good since the last call; else None.
+
+        A file that is gone or wrong is logged once, and the old rules stay. Never raises for the file's sake.
+
+        Cost: one stat while nothing changes; reading and checking the file when it does.
+        """
+        stamp = self._look()
+        if stamp is not None and stamp == self._stamp:
+            return None
+        # Taken before the read: what is written meanwhile changes it again, and is read the next time.
+        self._stamp = stamp
+        try:
+            content = read_bytes(self.path)
+            digest = _digest(content)
+            if digest == self._good:
+                self._back_to_good(digest)
+                return None
+            if digest == self._tried and self._complaint:
+                return None
+            self._tried = digest
+            self.rules = parse_rules(content, str(self.path), self._surfaces)
+        except RulesError as error:
+            self._complain(str(error))
+            return None
+        self._good, self._complaint = digest, ""
+        log.info("%s: %d rules from now on", self.path, len(self.rules))
+        return self.rules
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            stat = self.path.stat()
+        except OSError:
+            return None
+        # The inode, too: tools that rename a finished file into place may keep the old one's time and size.
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+    def _complain(self, complaint: str) -> None:
+        if complaint != self._complaint:
+            log.error("%s; the rules of before stay in force", complaint)
+        self._complaint = complaint
+
+    def _back_to_good(self, digest: bytes) -> None:
+        if self._complaint:
+            log.info("%s: as it was before the error", self.path)
+        self._tried, self._complaint = digest, ""
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
