@@ -32,11 +32,13 @@ def slate_constraints() -> SlateConstraints:
     """What a busy surface asks for: three of a category in any ten, two of a brand, 30% new, and two places sold."""
     fixed = np.full(SLATE, -1)
     fixed[[3, 13]] = [700, 800]
+    members = RNG.random((1, CANDIDATES)) < 0.2
+    members[0, [700, 800]] = True  # the plain version does not make up for fixed items that are not members
     return SlateConstraints(
         groups=np.stack([RNG.integers(0, 40, CANDIDATES), RNG.integers(0, 300, CANDIDATES)]).astype(np.int32),
         cap_limits=np.array([3, 2]),
         cap_windows=np.array([10, SLATE]),
-        members=RNG.random((1, CANDIDATES)) < 0.2,
+        members=members,
         min_shares=np.array([0.3]),
         fixed=fixed,
     )

@@ -48,8 +48,8 @@ def slate_penalty(
         return (1.0 - relevance_weight) * max(float(vectors[item] @ vectors[other]) for other in picked)
     kernel = dpp_kernel(vectors)
     beside = kernel[item, list(picked)]
-    # The squared distance of the item's feature vector from the span of those picked.
-    residual = 1.0 - beside @ np.linalg.pinv(kernel[np.ix_(picked, picked)], rcond=1e-6, hermitian=True) @ beside
+    # det(picked and the item) over det(picked), by Schur's complement; singular where two of the picked are the same.
+    residual = 1.0 - beside @ np.linalg.solve(kernel[np.ix_(picked, picked)], beside)
     return -(1.0 - relevance_weight) * math.log(max(float(residual), 1e-5))
 
 

@@ -1,6 +1,7 @@
 """Both objectives under constraints, held against the oracle; what each objective is, is tested beside it."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kernels.constraints import RELAXED_CAP, RELAXED_DUPLICATE, RELAXED_SHARE, SlateConstraints
-from kernels.slate import select_slate
+from kernels.slate import Slate, select_slate
 from tests.kernels import naive
-from tests.kernels.slates import random_constraints, random_problem
+from tests.kernels.slates import SlateProblem, random_constraints, random_problem
 
 OBJECTIVES = pytest.mark.parametrize("determinantal", [False, True], ids=["mmr", "dpp"])
 
@@ -38,44 +39,48 @@ def test_every_pick_breaks_least_and_is_then_the_greedy_one(
     for position, pick in enumerate(picks):
         relaxed = naive.relaxed_rules(picks, position, problem.embeddings, duplicate_similarity, rules)
         assert slate.relaxed[position] == relaxed
-        earlier = picks[:position]
-        if earlier:
-            penalty = naive.slate_penalty(determinantal, problem.embeddings, relevance_weight, earlier, pick)
-            assert slate.penalties[position] == pytest.approx(
-                penalty, abs=_tolerance(determinantal, penalty, relevance_weight)
-            )
-        else:
-            assert slate.penalties[position] == 0.0
         if fixed[position] >= 0:
             assert pick == fixed[position]
-            continue
-        free = [item for item in range(len(problem.relevance)) if item not in earlier and item not in fixed]
+            free = [pick]
+        else:
+            free = [item for item in range(len(problem.relevance)) if item not in {*picks[:position], *fixed}]
         broken = {
             item: naive.broken_rules(picks, position, item, problem.embeddings, duplicate_similarity, rules)
             for item in free
         }
         assert broken[pick] == min(broken.values())
-        scores = naive.slate_scores(determinantal, problem.relevance, problem.embeddings, relevance_weight, earlier)
-        for item in free:
-            if broken[item] == broken[pick] and scores[item] > scores[pick]:
-                assert earlier
-                lead = sum(
-                    _tolerance(
-                        determinantal,
-                        naive.slate_penalty(determinantal, problem.embeddings, relevance_weight, earlier, one),
-                        relevance_weight,
-                    )
-                    for one in (item, pick)
-                )
-                assert scores[item] - scores[pick] <= lead
+        rivals = [item for item in free if broken[item] == broken[pick]]
+        _assert_best(determinantal, problem, relevance_weight, slate, position, rivals)
 
 
-def _tolerance(determinantal: bool, penalty: float, relevance_weight: float) -> float:
-    """The logarithm of a residual r is off by the error of r, some 1e-6, over r."""
-    if not determinantal or relevance_weight == 1.0:
-        return 5e-6
-    diversity_weight = 1.0 - relevance_weight
-    return 5e-6 + diversity_weight * 3e-6 * float(np.exp(penalty / diversity_weight))
+def _assert_best(
+    determinantal: bool,
+    problem: SlateProblem,
+    relevance_weight: float,
+    slate: Slate,
+    position: int,
+    rivals: list[int],
+) -> None:
+    """The pick scores highest of its rivals and its penalty is right, as far as float32 can tell."""
+    pick, penalty, earlier = slate.picks[position], slate.penalties[position], slate.picks[:position].tolist()
+    if not earlier:
+        assert penalty == 0.0
+    elif determinantal and np.linalg.eigvalsh(naive.dpp_kernel(problem.embeddings[earlier]))[0] < 1e-2:
+        return  # what the picks leave unexplained is the difference of two nearly equal numbers
+    scores = naive.slate_scores(determinantal, problem.relevance, problem.embeddings, relevance_weight, earlier)
+    tolerance = {}
+    for item in rivals:
+        tolerance[item] = 5e-6
+        if earlier:
+            expected = naive.slate_penalty(determinantal, problem.embeddings, relevance_weight, earlier, item)
+            if determinantal and relevance_weight < 1.0:
+                # The logarithm of a residual is off by the residual's error over the residual.
+                diversity_weight = 1.0 - relevance_weight
+                tolerance[item] += diversity_weight * 1e-5 * math.exp(expected / diversity_weight)
+            if item == pick:
+                assert penalty == pytest.approx(expected, abs=tolerance[item])
+    for item in rivals:
+        assert scores[item] <= scores[pick] or scores[item] - scores[pick] <= tolerance[item] + tolerance[pick]
 
 
 @given(data=st.data(), count=st.integers(1, 12), k=st.integers(0, 14), weight=st.sampled_from([0.0, 0.25, 0.5, 1.0]))
