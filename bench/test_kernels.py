@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels import membership, mmr, scan, session, topk
+from kernels import dpp, membership, mmr, scan, session, topk
+from kernels.constraints import SlateConstraints
 from kernels.warmup import warm_up
 
 CANDIDATES, SLATE, DIM, CATALOGUE = 1000, 50, 64, 200_000
@@ -15,6 +16,7 @@ RNG = np.random.default_rng(0)
 TABLE = RNG.standard_normal((CATALOGUE, DIM)).astype(np.float32)
 ROWS = RNG.choice(CATALOGUE, CANDIDATES, replace=False)
 UNITS = mmr.gather_unit_rows(TABLE, ROWS, DIM)
+WIDE_UNITS = mmr.gather_unit_rows(RNG.standard_normal((CANDIDATES, 128)), np.arange(CANDIDATES), 128)
 RELEVANCE = RNG.random(CANDIDATES, dtype=np.float32)
 MASK = RNG.random(CATALOGUE) < 0.01
 BITMAP = membership.pack_mask(MASK)
@@ -26,15 +28,79 @@ EVENTS = (ROWS[:50], np.ones(50, np.uint8), NOW_MS - RNG.integers(0, 1_800_000, 
 TYPE_WEIGHTS = np.ones(6, np.float32)
 
 
-def numpy_mmr() -> np.ndarray:
+def slate_constraints() -> SlateConstraints:
+    """What a busy surface asks for: three of a category in any ten, two of a brand, 30% new, and two places sold."""
+    fixed = np.full(SLATE, -1)
+    fixed[[3, 13]] = [700, 800]
+    members = RNG.random((1, CANDIDATES)) < 0.2
+    members[0, [700, 800]] = True  # the plain version does not make up for fixed items that are not members
+    return SlateConstraints(
+        groups=np.stack([RNG.integers(0, 40, CANDIDATES), RNG.integers(0, 300, CANDIDATES)]).astype(np.int32),
+        cap_limits=np.array([3, 2]),
+        cap_windows=np.array([10, SLATE]),
+        members=members,
+        min_shares=np.array([0.3]),
+        fixed=fixed,
+    )
+
+
+CONSTRAINTS = slate_constraints()
+
+
+def numpy_mmr(units: np.ndarray) -> np.ndarray:
     picks = [int(np.argmax(RELEVANCE))]
-    closest = UNITS @ UNITS[picks[0]]
+    closest = units @ units[picks[0]]
     while len(picks) < SLATE:
         scores = 0.5 * RELEVANCE - 0.5 * closest
         scores[picks] = -np.inf
         picks.append(int(np.argmax(scores)))
-        np.maximum(closest, UNITS @ UNITS[picks[-1]], out=closest)
+        np.maximum(closest, units @ units[picks[-1]], out=closest)
     return np.array(picks)
+
+
+def numpy_mmr_constrained(units: np.ndarray) -> np.ndarray:
+    """The constraints above, in this data never in each other's way, with near-duplicates from a cosine of 0.95."""
+    rules = CONSTRAINTS
+    members, (category, brand) = rules.members[0], rules.groups
+    slate = rules.fixed.copy()
+    open_ = np.ones(CANDIDATES, bool)
+    open_[slate[slate >= 0]] = False
+    closest = np.full(CANDIDATES, -np.inf, np.float32)
+    for position in range(SLATE):
+        if slate[position] < 0:
+            allowed = open_ & (closest < 0.95)
+            for groups, limit, window in ((category, 3, 10), (brand, 2, SLATE)):
+                starts = range(max(0, position - window + 1), min(position, SLATE - window) + 1)
+                for start in starts:
+                    near = slate[start : start + window]
+                    codes, counts = np.unique(groups[near[near >= 0]], return_counts=True)
+                    allowed &= ~np.isin(groups, codes[counts >= limit])
+            if members[slate[:position]].sum() < np.floor(0.3 * (position + 1) + 1e-9):
+                allowed &= members
+            scores = 0.5 * RELEVANCE - 0.5 * closest if position else RELEVANCE.copy()
+            scores[~allowed] = -np.inf
+            slate[position] = np.argmax(scores)
+        open_[slate[position]] = False
+        np.maximum(closest, units @ units[slate[position]], out=closest)
+    return slate
+
+
+def numpy_dpp(units: np.ndarray) -> np.ndarray:
+    """Algorithm 1 of the paper, a column of the Cholesky factor at a time, over kernel (1 + cosine) / 2."""
+    factor = np.zeros((SLATE, CANDIDATES))
+    residual = np.ones(CANDIDATES)
+    picks: list[int] = []
+    scores = RELEVANCE.astype(np.float64)
+    while True:
+        picks.append(int(np.argmax(scores)))
+        if len(picks) == SLATE:
+            return np.array(picks)
+        row, last = len(picks) - 1, picks[-1]
+        explained = factor[:row, last] @ factor[:row]
+        factor[row] = (0.5 + 0.5 * (units @ units[last]) - explained) / np.sqrt(residual[last])
+        residual = np.maximum(residual - factor[row] ** 2, 1e-5)
+        scores = 0.5 * RELEVANCE + 0.5 * np.log(residual)
+        scores[picks] = -np.inf
 
 
 def numpy_gather() -> np.ndarray:
@@ -70,7 +136,6 @@ def numpy_first_eligible() -> np.ndarray:
 
 
 CASES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-    "mmr_select": (lambda: mmr.mmr_select(RELEVANCE, UNITS, 0.5, SLATE), numpy_mmr),
     "gather_unit_rows": (lambda: mmr.gather_unit_rows(TABLE, ROWS, DIM), numpy_gather),
     "top_k": (lambda: topk.top_k(RELEVANCE, SLATE), numpy_top_k),
     "first_eligible": (lambda: topk.first_eligible(ORDER, BITMAP, SLATE), numpy_first_eligible),
@@ -83,6 +148,27 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     ),
     "scan_eligible": (lambda: scan.scan_eligible(TABLE, TABLE[0], BITMAP), numpy_scan),
 }
+
+
+def slate_cases(units: np.ndarray) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    dim = units.shape[1]
+    return {
+        f"mmr_slate plain, dim {dim}": (
+            lambda: mmr.mmr_slate(RELEVANCE, units, 0.5, SLATE).picks,
+            lambda: numpy_mmr(units),
+        ),
+        f"mmr_slate constrained, dim {dim}": (
+            lambda: mmr.mmr_slate(RELEVANCE, units, 0.5, SLATE, 0.95, CONSTRAINTS).picks,
+            lambda: numpy_mmr_constrained(units),
+        ),
+        f"dpp_slate plain, dim {dim}": (
+            lambda: dpp.dpp_slate(RELEVANCE, units, 0.5, SLATE).picks,
+            lambda: numpy_dpp(units),
+        ),
+    }
+
+
+CASES |= slate_cases(UNITS) | slate_cases(WIDE_UNITS)
 
 
 @pytest.mark.parametrize("name", CASES)

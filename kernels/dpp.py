@@ -21,7 +21,7 @@ def dpp_slate(
     `alpha = w / (2 * (1 - w))`, w being relevance_weight. A step then adds in proportion to
     `w * relevance + (1 - w) * log(residual)`, and this is what is computed: no exponential overflows, and a weight of 1
     is relevance order. The residual in (0, 1] is the part of an item's own diagonal that the earlier picks do not
-    explain. Where they explain all of it (S has rank dim + 1) it counts as 1e-6, so that relevance decides.
+    explain. Where they explain all of it (S has rank dim + 1) it counts as 1e-5, so that relevance decides.
 
     Unlike MMR, which sees the nearest pick alone, this sees all of them together: three items of a kind weigh more
     than two.

@@ -35,7 +35,7 @@ UInt8Array = npt.NDArray[np.uint8]
 # Cosines of float32 unit rows are off by about this much.
 _COSINE_SLACK = 1e-6
 # Below this a residual is rounding noise. All count the same there, so that relevance decides.
-_RESIDUAL_FLOOR = 1e-6
+_RESIDUAL_FLOOR = 1e-5
 # The score of a relevance that is NaN or infinite: below any other, yet still comparable.
 _SUNK = np.finfo(np.float32).min
 
@@ -126,7 +126,8 @@ def _add_direction(position, item, embeddings, residuals, directions, offsets): 
         offset -= part * offsets[p]
         for d in range(dim):
             direction[d] -= part * directions[p, d]
-    scale = 1.0 / np.sqrt(residuals[item])
+    # What earlier picks explain already adds none: its direction would be rounding noise, blown up.
+    scale = 1.0 / np.sqrt(residuals[item]) if residuals[item] > _RESIDUAL_FLOOR else 0.0
     offsets[position] = offset * scale
     for d in range(dim):
         directions[position, d] = direction[d] * scale

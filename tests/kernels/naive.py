@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from kernels.constraints import RELAXED_CAP, RELAXED_DUPLICATE, RELAXED_SHARE, SlateConstraints
+
 Array = npt.NDArray[np.generic]
 
 
@@ -16,33 +18,114 @@ def unit(vector: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return values / length if 0 < length < math.inf else np.zeros_like(values)
 
 
-def mmr_scores(
-    relevance: npt.ArrayLike, embeddings: npt.ArrayLike, relevance_weight: float, picked: Sequence[int]
-) -> dict[int, float]:
-    """The score of every item with finite relevance that is not picked yet."""
+def slate_scores(
+    determinantal: bool, relevance: npt.ArrayLike, embeddings: npt.ArrayLike, relevance_weight: float,
+    picked: Sequence[int],
+) -> list[float]:  # fmt: skip
+    """The score of every item beside what is picked: minus infinity where its relevance is not finite."""
     gains = np.asarray(relevance, dtype=np.float64)
     vectors = np.asarray(embeddings, dtype=np.float64)
-    scores = {}
-    for item in range(len(gains)):
-        if item in picked or not math.isfinite(gains[item]):
-            continue
-        similarity = max((float(vectors[item] @ vectors[other]) for other in picked), default=0.0)
-        # The first pick is the most relevant item, even where relevance weighs nothing.
-        weight = relevance_weight if picked else 1.0
-        scores[item] = weight * float(gains[item]) - (1.0 - weight) * similarity
+    scores = []
+    for item, gain in enumerate(gains.tolist()):
+        if not math.isfinite(gain):
+            scores.append(-math.inf)
+        elif not picked:
+            # The first pick is the most relevant item, even where relevance weighs nothing.
+            scores.append(gain)
+        else:
+            scores.append(
+                relevance_weight * gain - slate_penalty(determinantal, vectors, relevance_weight, picked, item)
+            )
     return scores
 
 
-def mmr_select(relevance: npt.ArrayLike, embeddings: npt.ArrayLike, relevance_weight: float, k: int) -> list[int]:
-    count = len(np.asarray(relevance))
-    picked: list[int] = []
-    while len(picked) < min(k, count):
-        scores = mmr_scores(relevance, embeddings, relevance_weight, picked)
-        if not scores:
-            break
-        picked.append(max(scores, key=lambda item: (scores[item], -item)))
-    sunk = [item for item in range(count) if not math.isfinite(np.asarray(relevance)[item])]
-    return (picked + sunk)[: min(k, count)]
+def slate_penalty(
+    determinantal: bool, embeddings: npt.ArrayLike, relevance_weight: float, picked: Sequence[int], item: int
+) -> float:
+    """What diversity takes off an item's score, beside at least one pick."""
+    vectors = np.asarray(embeddings, dtype=np.float64)
+    if not determinantal:
+        return (1.0 - relevance_weight) * max(float(vectors[item] @ vectors[other]) for other in picked)
+    kernel = dpp_kernel(vectors)
+    beside = kernel[item, list(picked)]
+    # det(picked and the item) over det(picked), by Schur's complement; singular where two of the picked are the same.
+    residual = 1.0 - beside @ np.linalg.solve(kernel[np.ix_(picked, picked)], beside)
+    return -(1.0 - relevance_weight) * math.log(max(float(residual), 1e-5))
+
+
+def dpp_kernel(embeddings: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """(1 + cosine) / 2, 1 on the diagonal for zero vectors too."""
+    vectors = np.asarray(embeddings, dtype=np.float64)
+    kernel = (1.0 + vectors @ vectors.T) / 2.0
+    np.fill_diagonal(kernel, 1.0)
+    return kernel
+
+
+def broken_rules(
+    slate: Sequence[int], position: int, item: int, embeddings: npt.ArrayLike, duplicate_similarity: float,
+    rules: SlateConstraints,
+) -> int:  # fmt: skip
+    """The RELAXED_ bits of an item at a position, the earlier items of the slate being known, and the fixed ones."""
+    vectors = np.asarray(embeddings, dtype=np.float64)
+    count = min(len(rules.fixed), len(vectors))
+    planned = [*slate[:position], item, *rules.fixed[position + 1 : count].tolist()]
+    broken = 0
+    if any(float(vectors[item] @ vectors[other]) >= duplicate_similarity for other in planned[:position]):
+        broken |= RELAXED_DUPLICATE
+    for groups, limit, window in zip(rules.groups.tolist(), rules.cap_limits, rules.cap_windows, strict=True):
+        if groups[item] < 0:
+            continue
+        for start in range(count):
+            places = range(start, min(start + window, count))
+            alike = [p for p in places if planned[p] >= 0 and groups[planned[p]] == groups[item]]
+            if position in places and len(alike) > limit:
+                broken |= RELAXED_CAP
+    for members, min_share in zip(rules.members.tolist(), rules.min_shares.tolist(), strict=True):
+        have = sum(members[other] for other in slate[:position])
+        if have < needed_members(min_share, position + 1, planned, members) and not members[item]:
+            broken |= RELAXED_SHARE
+    return broken
+
+
+def needed_members(min_share: float, prefix: int, planned: Sequence[int], members: Sequence[int]) -> int:
+    """What this prefix needs, for itself and for longer ones whose other positions cannot bring enough."""
+    needs = []
+    for longer in range(prefix, len(planned) + 1):
+        bringing = sum(planned[p] < 0 or bool(members[planned[p]]) for p in range(prefix, longer))
+        needs.append(math.floor(min_share * longer + 1e-9) - bringing)
+    return max(needs)
+
+
+def relaxed_rules(
+    slate: Sequence[int], position: int, embeddings: npt.ArrayLike, duplicate_similarity: float, rules: SlateConstraints
+) -> int:
+    """What the item placed at a position breaks: as above, and a share that is short even after a member came."""
+    broken = broken_rules(slate, position, slate[position], embeddings, duplicate_similarity, rules)
+    planned = [*slate[: position + 1], *rules.fixed[position + 1 : len(slate)].tolist()]
+    for members, min_share in zip(rules.members.tolist(), rules.min_shares.tolist(), strict=True):
+        have = sum(bool(members[other]) for other in slate[: position + 1])
+        if have < needed_members(min_share, position + 1, planned, members):
+            broken |= RELAXED_SHARE
+    return broken
+
+
+def select_slate(
+    determinantal: bool, relevance: npt.ArrayLike, embeddings: npt.ArrayLike, relevance_weight: float,
+    duplicate_similarity: float, rules: SlateConstraints,
+) -> list[int]:  # fmt: skip
+    """At each position the fixed item, or of those that break least the best one, the first of several."""
+    count = min(len(rules.fixed), len(np.asarray(relevance)))
+    fixed = rules.fixed[:count].tolist()
+    slate: list[int] = []
+    for position in range(count):
+        if fixed[position] >= 0:
+            slate.append(fixed[position])
+            continue
+        scores = slate_scores(determinantal, relevance, embeddings, relevance_weight, slate)
+        free = [item for item in range(len(scores)) if item not in slate and item not in fixed]
+        broken = {i: broken_rules(slate, position, i, embeddings, duplicate_similarity, rules) for i in free}
+        slate.append(min(free, key=lambda item: (broken[item], -scores[item], item)))
+    return slate
 
 
 def session_vector(
