@@ -33,7 +33,7 @@ from engine.bundle.bundle import (
 )
 from engine.bundle.store import BundleStore
 from engine.catalog.embed import CategoryMeans, ItemEmbedder
-from engine.catalog.follow import CatalogueFollower
+from engine.catalog.follow import CatalogueFollower, follow_rules
 from engine.catalog.index import LiveIndex
 from engine.catalog.live import LiveCatalogue
 from engine.catalog.popularity import LivePopularity
@@ -49,7 +49,9 @@ from engine.model import ServingModel
 from engine.pipeline import Pipeline
 from engine.publish import UserEmbedder
 from engine.rpc.server import Server, ServerSettings, create_server
-from engine.rules.model import Rules
+from engine.rules.follow import RulesFile
+from engine.rules.load import load_rules
+from engine.rules.schema import Rules
 from engine.stages.features import FetchFeatures
 from engine.stream.topics import EVENTS
 from engine.swap import follow_current
@@ -97,7 +99,7 @@ async def running_server(config: EngineConfig) -> AsyncIterator[Server]:
         server.set_serving()
 
         def load(path: Path) -> ServingModel:
-            model = load_model(path, config)
+            model = load_model(path, config, pipeline.model.catalogue.rules.rules)
             # Before it serves: a new bundle must take back neither what has changed nor what is live.
             catalogue.bring_up(model.catalogue)
             if trending is not None:
@@ -106,6 +108,9 @@ async def running_server(config: EngineConfig) -> AsyncIterator[Server]:
 
         store = BundleStore(config.bundle.directory)
         followers = [asyncio.create_task(follow_current(store, pipeline, load, config.bundle.poll_s))]
+        if config.rules.file is not None:
+            rules_file = RulesFile(config.rules.file, config.surfaces)
+            followers.append(asyncio.create_task(follow_rules(rules_file, catalogue, pipeline, config.rules.poll_s)))
         if trending is not None:
             followers.append(asyncio.create_task(follow_trending(trending, pipeline, config.trending.poll_s)))
         try:
@@ -124,12 +129,16 @@ async def open_pipeline(config: EngineConfig) -> AsyncIterator[Pipeline]:
 
     Raises:
         BundleError: no bundle, or one that does not verify. DependencyUnavailable: Redis is out of reach.
+        RulesError: a rules file that cannot work, with line and reason.
     """
     with ExitStack() as resources:
         store = RedisFeatureStore(resources.enter_context(redis_url(config)), config.redis)
         try:
             await store.ping()
-            model = load_model(BundleStore(config.bundle.directory).current(), config)
+            rules = load_rules(config.rules.file, config.surfaces) if config.rules.file else None
+            model = load_model(BundleStore(config.bundle.directory).current(), config, rules)
+            if rules is not None:
+                model.catalogue.check_rules(rules)
             executor = resources.enter_context(
                 ThreadPoolExecutor(config.server.compute_threads or os.cpu_count(), "engine-compute")
             )
@@ -235,16 +244,17 @@ def redis_url(config: EngineConfig) -> Iterator[str]:
             yield server.url
 
 
-def load_model(path: Path, config: EngineConfig) -> ServingModel:
-    """Open a bundle, check it as a whole, and make it ready for its first request.
+def load_model(path: Path, config: EngineConfig, rules: Rules | None = None) -> ServingModel:
+    """Open a bundle, check it as a whole, and make it ready for its first request, under these rules or none.
 
     Raises BundleError when anything of it does not verify or a dry run fails.
     """
     bundle = open_bundle(path)
     schema = bundle.schema
     warm_up()
+    surfaces = tuple(config.surfaces)
     catalogue = LiveCatalogue(
-        bundle, load_item_embedder(bundle), list(config.surfaces), config.catalog.fresh_capacity, Rules()
+        bundle, load_item_embedder(bundle), surfaces, config.catalog.fresh_capacity, rules or Rules.none(surfaces)
     )
     index = FaissIndex.open(path / INDEX_FILE, bundle.manifest.index, bundle.item_table)
     model = ServingModel(

@@ -128,6 +128,11 @@ class CatalogConfig(_Section):
     max_concurrent_batches: int = Field(16, ge=1, le=10_000, description="of catalogue changes; past it: refused")
 
 
+class RulesConfig(_Section):
+    file: Path | None = Field(None, description="business rules, a YAML file; none: no rules")
+    poll_s: float = Field(1.0, gt=0, description="how often the file is looked at")
+
+
 class TrendingConfig(_Section):
     poll_s: float = Field(1.0, ge=0, description="how often live counts reach ranker and popularity lists; 0: never")
     prior_events: float = Field(
@@ -166,6 +171,7 @@ class EngineConfig(BaseSettings):
     exploration: ExplorationConfig = ExplorationConfig()
     trending: TrendingConfig = TrendingConfig()
     catalog: CatalogConfig = CatalogConfig()
+    rules: RulesConfig = RulesConfig()
     device: DeviceConfig = DeviceConfig()
     surfaces: dict[str, SurfaceConfig] = Field(default_factory=_default_surfaces, min_length=1)
 

@@ -5,9 +5,18 @@ from typing import Final
 import numpy as np
 
 from engine.catalog.live import LiveCatalogue
+from engine.rules.active import ActiveRules
 from engine.stages.diversify import RELAXED_CAP, RELAXED_DUPLICATE, RELAXED_SHARE, SlateChoice
-from engine.stages.rules import ActiveRules
-from engine.types import Candidates, Explanation, Int64Array, ItemExplanation, RecommendQuery, UInt8Array, item_keys
+from engine.types import (
+    Candidates,
+    Explanation,
+    Int64Array,
+    ItemExplanation,
+    ItemSource,
+    RecommendQuery,
+    UInt8Array,
+    item_keys,
+)
 from kernels.membership import clear_rows, count_rows
 
 _RELAXED: Final = {RELAXED_CAP: "cap", RELAXED_SHARE: "min_share", RELAXED_DUPLICATE: "near_duplicate"}
@@ -21,6 +30,7 @@ class Trace:
         self._rank: dict[int, float] = {}
         self._penalties: dict[int, float] = {}
         self._relaxed: dict[int, int] = {}
+        self._pinned: set[int] = set()
 
     def retrieved(self, candidates: Candidates) -> None:
         self._retrieval = _by_row(candidates)
@@ -30,6 +40,7 @@ class Trace:
 
     def chosen(self, choice: SlateChoice) -> None:
         rows = choice.candidates.rows.tolist()
+        self._pinned = set(choice.candidates.rows[choice.candidates.sources == ItemSource.PINNED].tolist())
         self._penalties = dict(zip(rows, choice.penalties.tolist(), strict=True))
         self._relaxed = dict(zip(rows, choice.relaxed.tolist(), strict=True))
 
@@ -37,13 +48,14 @@ class Trace:
         """Of each item of the slate, its road."""
         factors = rules.factors(rows)
         names = rules.touching(rows)
+        pinned = {pin.position: pin.name for pin in rules.pins}
         return Explanation(
             tuple(
                 ItemExplanation(
                     retrieval_score=self._retrieval.get(row),
                     rank_score=self._rank.get(row),
                     rule_factor=1.0 if factors is None else float(factors[position]),
-                    rules=names[position],
+                    rules=(*names[position], *([pinned[position + 1]] if row in self._pinned else [])),
                     diversity_penalty=self._penalties.get(row, 0.0),
                     relaxed=tuple(name for bit, name in _RELAXED.items() if self._relaxed.get(row, 0) & bit),
                 )

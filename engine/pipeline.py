@@ -11,13 +11,14 @@ from engine.config import EngineConfig
 from engine.explain import Trace, count_removed
 from engine.model import ServingModel
 from engine.roads import Roads
+from engine.rules.active import ActiveRules
 from engine.stages.cold_start import behind, take_first, take_popular
 from engine.stages.diversify import Diversifier, DppDiversifier, MmrDiversifier, SlateChoice, diversify
 from engine.stages.eligibility import open_bitmap
 from engine.stages.explore import Exploration, explore, new_among
 from engine.stages.features import FetchFeatures
 from engine.stages.filter import keep_eligible
-from engine.stages.rules import ActiveRules, Placed, constraints, place, rescore
+from engine.stages.rules import Placed, constraints, place, rescore
 from engine.types import (
     Candidates,
     DegradedReason,
@@ -83,7 +84,7 @@ class Pipeline:
         with clock.measure("eligibility"):
             rules = self._rules(model, query, state)
             eligible = open_bitmap(catalogue, query.surface, state.seen_keys, query.exclude_item_ids)
-            rules.restrict(eligible)
+            rules.restrict(eligible, surface_applied=True)
         found, strategy = self._roads.candidates(model, query, state, eligible, clock, trace)
         with clock.measure("filter"):
             # Stock may have changed while the request was under way; from here on nothing older is consulted.

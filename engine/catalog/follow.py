@@ -1,5 +1,6 @@
-"""Keep what is being served true to the catalogue overlay and to the rules file, from a thread of its own."""
+"""Keep what is being served true to the catalogue overlay and to the rules file, beside the requests."""
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -7,8 +8,11 @@ from typing import Final, Protocol
 
 from engine.catalog.changes import Change, Overlay, PositionLost
 from engine.catalog.live import LiveCatalogue
-from engine.errors import DependencyUnavailable
+from engine.errors import DependencyUnavailable, RulesError
 from engine.logs import OncePerInterval
+from engine.pipeline import Pipeline
+from engine.rules.follow import RulesFile
+from engine.rules.schema import Rules
 
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval(interval_s=30.0))
@@ -39,6 +43,7 @@ class CatalogueFollower:
         self._lock = threading.Lock()
         # The embedding space whose moved vectors the overlay holds from the start.
         self._generation = -1
+        self._refused: Rules | None = None
 
     def load(self, generation: int) -> None:
         """Read the whole overlay, for a bundle of this embedding space. Raises DependencyUnavailable."""
@@ -52,6 +57,21 @@ class CatalogueFollower:
         with self._lock:
             if catalogue.sequence < self._overlay.sequence:
                 catalogue.apply(self._overlay.since(catalogue.sequence), self._overlay.sequence)
+
+    def use_rules(self, catalogue: LiveCatalogue, rules: Rules) -> None:
+        """Let a catalogue serve by these rules, unless it does or they have been found not to fit it.
+
+        Raises RulesError, once for the same rules, where they clash with its items: it keeps those that it has.
+        """
+        with self._lock:
+            if rules is catalogue.rules.rules or rules is self._refused:
+                return
+            try:
+                catalogue.check_rules(rules)
+            except RulesError:
+                self._refused = rules
+                raise
+            catalogue.set_rules(rules)
 
     def run(self, serving: Callable[[], LiveCatalogue], stop: threading.Event) -> None:
         """Follow until `stop` is set. Whatever goes wrong, the catalogue as it was keeps serving."""
@@ -77,3 +97,16 @@ class CatalogueFollower:
             except Exception:  # nobody waits for this thread: it would end without a word
                 log.exception("a change of the catalogue could not be shown")
                 stop.wait(_RETRY_S)
+
+
+async def follow_rules(file: RulesFile, follower: CatalogueFollower, pipeline: Pipeline, poll_s: float) -> None:
+    """Look at the rules file every `poll_s` seconds, for ever; a bad one is refused and the rules of before stay."""
+    while True:
+        await asyncio.sleep(poll_s)
+        try:
+            await asyncio.to_thread(file.poll)
+            await asyncio.to_thread(follower.use_rules, pipeline.model.catalogue, file.rules)
+        except RulesError as error:
+            log.error("%s; the rules of before stay in force", error)
+        except Exception:  # nobody waits for this task: it would end without a word
+            log.exception("the rules could not be followed")

@@ -18,7 +18,8 @@ from engine.catalog.visibility import Visibility
 from engine.features.item_attributes import KnownMeans, item_attributes
 from engine.logs import OncePerInterval
 from engine.rules.compiled import CompiledRules
-from engine.rules.model import Rules
+from engine.rules.conflicts import check_catalogue
+from engine.rules.schema import Rules
 from engine.types import Float32Array, Int64Array, UInt8Array
 from engine.v1 import catalog_pb2 as pb
 from kernels.membership import rows_of_keys
@@ -121,6 +122,11 @@ class LiveCatalogue:
         self._move_vectors(rows, changed)
         self.visibility.update(rows, changed)
         self.sequence = sequence
+
+    def check_rules(self, rules: Rules) -> None:
+        """Hold rules against the items, and warn of what is hardly meant. Raises RulesError where they clash."""
+        for doubt in check_catalogue(rules, self._base):
+            log.warning("%s: %s", rules.path, doubt)
 
     def set_rules(self, rules: Rules) -> None:
         """Serve by other rules. Cost: a pass over the catalogue for each of their selectors."""

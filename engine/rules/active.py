@@ -194,6 +194,19 @@ class ActiveRules:
             if isinstance(one.rule, Slot)
         )
 
+    def restrictions(self) -> list[tuple[str, UInt8Array]]:
+        """For explanations: each deny rule's name, then the joint one of all allow rules, and what it lets through."""
+        found = [
+            (one.rule.name, ~one.members)
+            for one in self.rules
+            if isinstance(one.rule, Deny) and one.members is not None
+        ]
+        allows = [one for one in self.rules if isinstance(one.rule, Allow) and one.members is not None]
+        if allows:
+            union = np.bitwise_or.reduce([one.members for one in allows if one.members is not None])
+            found.append(("|".join(one.rule.name for one in allows), union))
+        return found
+
     def touching(self, rows: Int64Array) -> list[list[str]]:
         """For each row the names of the rules that select it, in the file's order; pins, which know ids, left out.
 

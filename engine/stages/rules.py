@@ -1,71 +1,13 @@
 """Stage: what business rules make of candidates and slates."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from engine.rules.active import ActiveRules
 from engine.stages.diversify import SlateConstraints
-from engine.types import Candidates, Float32Array, Int64Array, ItemSource, UInt8Array
+from engine.types import Candidates, Int64Array, ItemSource
 from kernels.topk import top_k
-
-
-class ActiveRules(Protocol):
-    """The rules that apply to one request."""
-
-    @property
-    def pins(self) -> Sequence["Pin"]:
-        """Items that stand at fixed positions."""
-        ...
-
-    def restrict(self, bitmap: UInt8Array) -> None:
-        """Clear what this request may not show; what no request may show is not in a surface's bitmap to begin with."""
-        ...
-
-    def factors(self, rows: Int64Array) -> Float32Array | None:
-        """float32 (n,): what boosts and buries multiply the scores of rows by; None where no rule does."""
-        ...
-
-    def caps(self, rows: Int64Array) -> Sequence["Cap"]: ...
-
-    def min_shares(self, rows: Int64Array) -> Sequence["MinShare"]: ...
-
-    def slots(self, rows: Int64Array) -> Sequence["Slot"]: ...
-
-    def restrictions(self) -> Sequence[tuple[str, UInt8Array]]:
-        """For explanations: each rule that keeps items away, and the bitmap of what it lets through."""
-        ...
-
-    def touching(self, rows: Int64Array) -> list[tuple[str, ...]]:
-        """For explanations: the names of the rules that bear on each row."""
-        ...
-
-
-class Pin(Protocol):
-    name: str
-    position: int
-    item_id: str
-
-
-class Cap(Protocol):
-    name: str
-    groups: npt.NDArray[np.int32]
-    limit: int
-    window: int
-
-
-class MinShare(Protocol):
-    name: str
-    members: npt.NDArray[np.bool_]
-    share: float
-
-
-class Slot(Protocol):
-    name: str
-    position: int
-    members: npt.NDArray[np.bool_]
 
 
 def rescore(candidates: Candidates, rules: ActiveRules) -> Candidates:
@@ -133,9 +75,9 @@ def constraints(candidates: Candidates, rules: ActiveRules, fixed: Int64Array) -
     caps, shares = rules.caps(candidates.rows), rules.min_shares(candidates.rows)
     none = SlateConstraints.none(len(candidates), len(fixed))
     return SlateConstraints(
-        groups=np.stack([cap.groups for cap in caps]) if caps else none.groups,
+        groups=np.stack([cap.codes for cap in caps]) if caps else none.groups,
         cap_limits=np.array([cap.limit for cap in caps], np.int64),
-        cap_windows=np.array([cap.window for cap in caps], np.int64),
+        cap_windows=np.array([cap.window or len(fixed) for cap in caps], np.int64),
         members=np.stack([share.members for share in shares]).astype(np.uint8) if shares else none.members,
         min_shares=np.array([share.share for share in shares], np.float64),
         fixed=fixed,

@@ -91,7 +91,11 @@ REFUSED_RULES = [
     (refused("items: {brand: x}", "# none"), 3, "the key 'action' is missing; it is one of allow, deny"),
     (refused("items: {}"), 5, "selects nothing in particular"),
     (refused("items: {brand: []}"), 5, "an empty list matches nothing"),
-    (refused("items:\n  brand:\n    - x\n    - 42"), 8, 'items.brand: text is wanted, found 42; put it in quotes: "42"'),
+    (
+        refused("items:\n  brand:\n    - x\n    - 42"),
+        8,
+        'items.brand: text is wanted, found 42; put it in quotes: "42"',
+    ),
     (refused('items:\n  brand:\n    - x\n    - ""'), 8, "items.brand: "),
     (refused("items: {brand: true}"), 5, 'put it in quotes: "true"'),
     (refused("items: {brand: }"), 5, "found nothing"),
