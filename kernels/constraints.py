@@ -22,7 +22,7 @@ RELAXED_CAP = 4
 
 @dataclass(frozen=True, slots=True)
 class SlateConstraints:
-    """What a slate of k must look like, over n candidates; every array may be read-only.
+    """What a slate of k must look like, over n candidates; every array is C-contiguous and may be read-only.
 
     groups: int32 (caps, n), the group of each candidate for each cap, such as its category; below 0 it has none.
     cap_limits, cap_windows: int64 (caps,), at most `limit` of one group within any `window` consecutive positions;

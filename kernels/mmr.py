@@ -36,7 +36,7 @@ def mmr_slate(
         relevance_weight: in [0, 1]; 1 keeps relevance order.
         k: slate size; above n returns all n.
         duplicate_similarity: a candidate with at least this cosine to an earlier item gives way while anything else is
-            left; above 1 there are no duplicates.
+            left; 1 means identical but for rounding (1e-6), and well above 1 there are no duplicates.
         constraints: over n candidates and k positions.
 
     Returns:
