@@ -39,6 +39,8 @@ def settings(directory: Path, home: Path, url: str, poll_s: float = POLL_S) -> E
         processor={"log": LOG},
         bundle={"directory": directory, "poll_s": 0.05},
         trending={"poll_s": poll_s},
+        # What is popular comes first for everybody.
+        cold_start={"rotation_share": 0.0},
     )
 
 

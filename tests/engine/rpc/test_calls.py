@@ -183,10 +183,12 @@ class TestConcurrencyLimit:
     async def test_the_backstop_counts_every_call(
         self, start_server: StartServer, open_channel: OpenChannel, recommender: SteeredRecommender
     ) -> None:
-        server = await start_server(concurrency_limit=1, event_concurrency_limit=1, max_calls=3)
+        server = await start_server(
+            concurrency_limit=1, event_concurrency_limit=1, catalog_concurrency_limit=1, max_calls=4
+        )
         channel = open_channel(server)
         watches = [
-            health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(3)
+            health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(4)
         ]
         for watch in watches:
             await watch.read()

@@ -36,7 +36,7 @@ def test_nothing_is_lost_and_nothing_comes_twice(
     assert set(rows[count:]) <= new
     places = found.fixed[found.fixed >= 0]
     assert len(set(places.tolist())) == len(places)
-    explored = [index for index in np.flatnonzero(found.fixed != fixed)]
+    explored = list(np.flatnonzero(found.fixed != fixed))
     assert 0 not in explored
     assert len(explored) <= np.ceil(share * slate)
     for position in explored:
