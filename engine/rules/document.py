@@ -43,7 +43,8 @@ def read_document(text: str, path: str) -> Document:
     """Parse a YAML text.
 
     Raises:
-        RulesError: no YAML, more than one document, an alias, a tag, a key that appears twice or has no value; with its line.
+        RulesError: no YAML, more than one document, an alias, a tag, a key that appears twice or has no value; with
+            its line.
 
     Cost: pure Python, about a millisecond per 50 lines.
     """

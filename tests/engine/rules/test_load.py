@@ -94,7 +94,7 @@ REFUSED_RULES = [
     (
         refused("items:\n  brand:\n    - x\n    - 42"),
         8,
-        'items.brand: text is wanted, found 42; put it in quotes: "42"',
+        'brand: text is wanted, found 42; put it in quotes: "42"',
     ),
     (refused('items:\n  brand:\n    - x\n    - ""'), 8, "items.brand: "),
     (refused("items: {brand: true}"), 5, 'put it in quotes: "true"'),
@@ -172,7 +172,7 @@ def test_the_first_of_several_is_named() -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(RulesError, match="nowhere.yaml: cannot be read: No such file"):
+    with pytest.raises(RulesError, match=r"nowhere\.yaml: cannot be read: No such file"):
         load_rules(tmp_path / "nowhere.yaml", SURFACES)
     with pytest.raises(RulesError, match="cannot be read: Is a directory"):
         load_rules(tmp_path, SURFACES)
