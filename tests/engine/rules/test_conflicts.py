@@ -50,7 +50,7 @@ def hours(start: str, end: str, zone: str = "UTC", days: str = "[mon, tue, wed, 
         (deny("{any_of: [{brand: b}, {item_ids: x}]}") + pin("a", "x", 1), 4, "denied by the rule 'd'"),
         (deny("{not: {item_ids: y}}") + pin("a", "x", 1), 4, "denied by the rule 'd'"),
         (share("a", 0.6) + share("b", 0.5), 4, "rule 'b': shares on 'home' add up to 1.1, above 1, together with 'a'"),
-        (share("a", 0.6, GERMANY) + share("c", 0.3) + share("b", 0.5), 5, "add up to 1.4, above 1, together with 'a', 'c'"),
+        (share("a", 0.6, GERMANY) + share("c", 0.3) + share("b", 0.5), 5, "1.4, above 1, together with 'a', 'c'"),
         (share("a", 0.6, GERMANY) + share("c", 0.6, FRANCE) + share("b", 0.5, FRANCE), 5, "add up to 1.1"),
     ],
 )  # fmt: skip
