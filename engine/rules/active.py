@@ -163,8 +163,9 @@ class ActiveRules:
         if not self._weights:
             return None
         product = np.ones(len(rows), np.float64)
-        for members, factor in self._weights:
-            product[test_rows(members, rows)] *= factor
+        with np.errstate(over="ignore", under="ignore"):
+            for members, factor in self._weights:
+                product[test_rows(members, rows)] *= factor
         return np.clip(product, LEAST_FACTOR, GREATEST_FACTOR).astype(np.float32)
 
     def caps(self, rows: Int64Array) -> tuple[CapGroups, ...]:

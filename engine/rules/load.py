@@ -96,7 +96,7 @@ def _first_refusal(error: ValidationError, document: Document) -> RulesError:
 
 def _place(location: tuple[int | str, ...], document: Document) -> Place:
     """Where in the text an error is: its location, less the action by which the rule's schema was chosen."""
-    if location[0] == "rules" and len(location) > 2 and location[2] in ACTIONS:
+    if location[:1] == ("rules",) and len(location) > 2 and location[2] in ACTIONS:
         location = (*location[:2], *location[3:])
     for length in range(len(location), 0, -1):
         # A value that may be single or a list is numbered by the schema, too.
@@ -130,6 +130,8 @@ def _reason(details: ErrorDetails) -> str:
             return f'text is wanted, found {str(found).lower()}; put it in quotes: "{str(found).lower()}"'
         case "rules":
             return str(context["reason"])
+        case "string_type":
+            return f"text is wanted, found {_shown(found)}"
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"keys with values are wanted, found {_shown(found)}"
         case "tuple_type":

@@ -4,10 +4,7 @@ from typing import Any
 
 
 def matches(selector: dict[str, Any], item: dict[str, Any]) -> bool:
-    for key, wanted in selector.items():
-        if not _holds(key, wanted, item):
-            return False
-    return True
+    return all(_holds(key, wanted, item) for key, wanted in selector.items())
 
 
 def _holds(key: str, wanted: Any, item: dict[str, Any]) -> bool:

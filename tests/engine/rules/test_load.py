@@ -94,11 +94,13 @@ REFUSED_RULES = [
     (
         refused("items:\n  brand:\n    - x\n    - 42"),
         8,
-        'items.brand: text is wanted, found 42; put it in quotes: "42"',
+        'brand: text is wanted, found 42; put it in quotes: "42"',
     ),
     (refused('items:\n  brand:\n    - x\n    - ""'), 8, "items.brand: "),
     (refused("items: {brand: true}"), 5, 'put it in quotes: "true"'),
-    (refused("items: {brand: }"), 5, "found nothing"),
+    (refused("items: {brand: }"), 5, "the key 'brand' has no value"),
+    (refused("items: {brand: x}\nsurfaces:\nwhen: {country: DE}"), 6, "the key 'surfaces' has no value"),
+    (refused("items:\n  brand:\n    - x\n    -"), 8, "items.brand: text is wanted, found nothing"),
     (refused("items: {attribute: a|b}"), 5, "separates attributes"),
     (refused("items:\n  price: {min: 5,\n    max: 4}"), 6, "min 5 is above max 4"),
     (refused("items: {price: {}}"), 5, "needs min, max or both"),
@@ -170,7 +172,7 @@ def test_the_first_of_several_is_named() -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(RulesError, match="nowhere.yaml: cannot be read: No such file"):
+    with pytest.raises(RulesError, match=r"nowhere\.yaml: cannot be read: No such file"):
         load_rules(tmp_path / "nowhere.yaml", SURFACES)
     with pytest.raises(RulesError, match="cannot be read: Is a directory"):
         load_rules(tmp_path, SURFACES)
