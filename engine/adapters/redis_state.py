@@ -183,6 +183,13 @@ class RedisFreshStore:
         except (redis.RedisError, OSError) as error:
             raise _unavailable(error) from error
 
+    def drop_fresh(self, user_ids: Sequence[str], generation: int) -> None:
+        """Let the published records of these users answer again. Raises DependencyUnavailable."""
+        try:
+            self._client.unlink(*(fresh_key(user_id, generation) for user_id in user_ids))
+        except (redis.RedisError, OSError) as error:
+            raise _unavailable(error) from error
+
     def close(self) -> None:
         self._client.close()
 
