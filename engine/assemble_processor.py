@@ -108,18 +108,18 @@ def current_generation(config: EngineConfig) -> Callable[[], int | None]:
 
 
 def current_user_model(config: EngineConfig) -> Callable[[], UserModel | None]:
-    """What computes records in the current bundle's space; None without a bundle, and for one without a user tower.
+    """What computes records in the current bundle's space; None without a bundle.
 
-    A factorization's vectors come from whole histories, which the processor does not have.
+    A factorization's vectors come from whole histories, which the processor has only of users who are not published:
+    their live session is all that is known of them, and enough to leave the cold start with.
     """
 
     def load(path: Path) -> UserModel | None:
         bundle = open_bundle(path)
-        if bundle.manifest.embeddings != "two-tower":
-            log.info("bundle %s has no user tower: records stay as published", bundle.version)
-            return None
-        embed, fold_in = load_embedders(bundle)
-        return UserModel(bundle, embed, fold_in)
+        newcomers_only = bundle.manifest.embeddings == "als"
+        if newcomers_only:
+            log.info("bundle %s has no user tower: published records stay as they are", bundle.version)
+        return UserModel(bundle, *load_embedders(bundle), newcomers_only)
 
     return follow_bundle(config, load)
 

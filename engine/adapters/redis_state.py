@@ -2,7 +2,8 @@
 
 import logging
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final
 
 import redis
 from redis.backoff import NoBackoff
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 _KEY = struct.Struct("<q")
 # A transaction holds everyone else up for as long as it runs, milliseconds; one that hangs is a Redis that is away.
 _SOCKET_TIMEOUT_S = 10.0
+# One command for thousands of keys: the client's cost, and the server's, is by command. Sent in full each time, since a
+# transaction whose EVALSHA finds no script would run the rest without it.
+_PUT: Final = "for i = 1, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 1], 'EX', ARGV[1]) end"
 
 
 class RedisLiveStore:
@@ -102,12 +106,15 @@ class RedisLiveStore:
         """One transaction; False where a watched position has moved since `read`. Raises DependencyUnavailable."""
         pipeline = self._pipeline
         pipeline.multi()
-        # Not set(): what it does to check its options costs more than everything else here.
-        put: Callable[..., object] = pipeline.execute_command
-        for user_id, state in changes.states.items():
-            put("SET", live_key(user_id), pack_state(state), "EX", self._state_ttl_s)
-            if state.session:
-                put("SET", session_key(user_id), state.session, "EX", self._session_ttl_s)
+        states = changes.states
+        _put(
+            pipeline,
+            [live_key(user_id) for user_id in states],
+            [pack_state(state) for state in states.values()],
+            self._state_ttl_s,
+        )
+        sessions = {session_key(user_id): state.session for user_id, state in states.items() if state.session}
+        _put(pipeline, sessions.keys(), sessions.values(), self._session_ttl_s)
         for (partition, scope), popularity in changes.popularity.items():
             key = popularity_key(self._log, partition, scope)
             entries = popularity.entries
@@ -176,6 +183,13 @@ class RedisFreshStore:
         except (redis.RedisError, OSError) as error:
             raise _unavailable(error) from error
 
+    def drop_fresh(self, user_ids: Sequence[str], generation: int) -> None:
+        """Let the published records of these users answer again. Raises DependencyUnavailable."""
+        try:
+            self._client.unlink(*(fresh_key(user_id, generation) for user_id in user_ids))
+        except (redis.RedisError, OSError) as error:
+            raise _unavailable(error) from error
+
     def close(self) -> None:
         self._client.close()
 
@@ -188,6 +202,13 @@ def _connect(url: str, config: RedisConfig) -> redis.Redis:
         socket_timeout=_SOCKET_TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
     )
+
+
+def _put(pipeline: redis.client.Pipeline, keys: Collection[str], values: Collection[bytes], ttl_s: int) -> None:
+    """Queue that these keys hold these values for a while."""
+    if keys:
+        put: Callable[..., object] = pipeline.execute_command
+        put("EVAL", _PUT, len(keys), *keys, ttl_s, *values)
 
 
 def _read_scopes(client: redis.Redis, log_name: str, scopes: Sequence[tuple[int, str]]) -> list[dict[int, Entry]]:

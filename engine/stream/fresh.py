@@ -44,11 +44,15 @@ class Touched:
 
 @dataclass(frozen=True, slots=True)
 class UserModel:
-    """What computes records for one bundle."""
+    """What computes records for one bundle.
+
+    newcomers_only: its embedding describes a whole history, which is here only of users who have never been published.
+    """
 
     bundle: Bundle
     embed: UserEmbedder
     fold_in: UserEmbedder
+    newcomers_only: bool = False
 
 
 class FreshStore(Protocol):
@@ -60,6 +64,10 @@ class FreshStore(Protocol):
 
     def write_fresh(self, records: Iterable[tuple[str, UserRecord]]) -> None:
         """Put records before the published ones for a while."""
+        ...
+
+    def drop_fresh(self, user_ids: Sequence[str], generation: int) -> None:
+        """Let the published records of these users answer again."""
         ...
 
 
@@ -184,12 +192,22 @@ class Refresher:
             try:
                 model = self._model()
                 if model is not None:
-                    touched = self._store.read_touched(user_ids, model.bundle.manifest.generation)
-                    if touched:
-                        self._store.write_fresh(fresh_records(touched, model))
+                    self._refresh(user_ids, model)
             except EngineError as error:
                 log.warning("%d users keep their published records: %s", len(user_ids), error)
             self._stop.wait(len(user_ids) / self._users_per_s - (time.monotonic() - started))
+
+    def _refresh(self, user_ids: Sequence[str], model: UserModel) -> None:
+        generation = model.bundle.manifest.generation
+        touched = self._store.read_touched(user_ids, generation)
+        if model.newcomers_only:
+            # What was folded in before the first publication knows less than what was published.
+            published = [user.user_id for user in touched if user.record is not None]
+            if published:
+                self._store.drop_fresh(published, generation)
+            touched = [user for user in touched if user.record is None]
+        if touched:
+            self._store.write_fresh(fresh_records(touched, model))
 
     def _take(self) -> list[str]:
         with self._arrived:

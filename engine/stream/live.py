@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Protocol
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from engine.stream.popularity import Entry, Scope, scopes_of
 from engine.stream.processor import LogRecord, PositionLost
@@ -23,6 +22,8 @@ from engine.types import Demographics, item_key
 from engine.v1 import event_pb2 as pb
 
 log = logging.getLogger(__name__)
+
+_OFFSET = attrgetter("offset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +141,14 @@ class LiveSink:
             by_user.setdefault((event.user_id, event.partition), []).append(event)
         changed: dict[str, LiveState] = {}
         taken: list[StreamEvent] = []
+        logs = {partition: log_partition(self._log, partition) for partition in snapshot.applied}
         for (user_id, partition), own in by_user.items():
             before = changed.get(user_id) or snapshot.states[user_id]
-            after, new = apply(before, log_partition(self._log, partition), own, self._limits)
+            after, new = apply(before, logs[partition], own, self._limits)
             if after is not before:
                 changed[user_id] = after
             taken += new
-        taken.sort(key=lambda event: event.offset)
+        taken.sort(key=_OFFSET)
         return changed, taken
 
     def _count(
@@ -171,6 +173,8 @@ class LiveSink:
 def to_stream_event(partition: int, offset: int, logged: pb.LoggedEvent) -> StreamEvent:
     """A logged event as the fold wants it."""
     event = logged.event
+    time, received = event.time, logged.received
+    # Timestamp.ToMilliseconds() checks what decoding has checked, and takes more than twice as long.
     return StreamEvent(
         partition,
         offset,
@@ -178,11 +182,8 @@ def to_stream_event(partition: int, offset: int, logged: pb.LoggedEvent) -> Stre
         event_id_digest(event.event_id),
         item_key(event.item_id),
         event.type - 1,  # the API's codes leave 0 to "unspecified"
-        clamped_ms(_ms(event.time), _ms(logged.received)),
+        clamped_ms(
+            time.seconds * 1000 + time.nanos // 1_000_000, received.seconds * 1000 + received.nanos // 1_000_000
+        ),
         event.surface,
     )
-
-
-def _ms(moment: Timestamp) -> int:
-    # Timestamp.ToMilliseconds() checks what decoding has checked, and takes more than twice as long.
-    return moment.seconds * 1000 + moment.nanos // 1_000_000

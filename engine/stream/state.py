@@ -25,6 +25,9 @@ _KEY: Final = struct.Struct("<q")
 _MAX_COUNT: Final = 2**32 - 1
 # An event of interest, as in engine.data.dataset.POSITIVE_EVENTS, without importing what reads tables.
 _POSITIVE: Final = frozenset((EventType.VIEW, EventType.CLICK, EventType.CART, EventType.PURCHASE))
+# Plain numbers: looking up a member of an enum takes longer than the comparison.
+_IMPRESSION: Final = int(EventType.IMPRESSION)
+_PURCHASE: Final = int(EventType.PURCHASE)
 
 
 class StreamEvent(NamedTuple):
@@ -51,8 +54,7 @@ class Limits:
     seen_items: int = 5_000
 
 
-@dataclass(frozen=True, slots=True)
-class LiveState:
+class LiveState(NamedTuple):
     """One user; `log_partition` and `offset` name the last event that was applied, offset -1 for none."""
 
     log_partition: int
@@ -65,7 +67,10 @@ class LiveState:
 
     @staticmethod
     def empty() -> "LiveState":
-        return LiveState(0, -1, 0, 0, b"", b"", b"")
+        return _EMPTY
+
+
+_EMPTY: Final = LiveState(0, -1, 0, 0, b"", b"", b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,43 +123,32 @@ def apply(
     Returns:
         The new state (the same object when nothing changed) and the events that were taken, for what else counts them.
 
-    Cost: about 3 µs an event, plus one copy of the seen keys a call.
+    Cost: about 3 µs an event, and for a positive one a search through the seen keys and a copy of them.
     """
     offset = state.offset if state.log_partition == log else -1
-    session, event_ids = bytearray(state.session), bytearray(state.event_ids)
-    seen: bytearray | None = None
+    session, event_ids, seen = state.session, state.event_ids, state.seen
+    session_size, ids_size = _EVENT.size * limits.session_events, 8 * limits.session_events
     interactions, purchases = state.interaction_count, state.purchase_count
     taken: list[StreamEvent] = []
     last = offset
     for event in events:
-        if event.event_type == EventType.IMPRESSION or event.offset <= last:
+        _, place, _, digest, item, kind, time_ms, _ = event
+        if kind == _IMPRESSION or place <= last:
             continue
-        last = event.offset
-        if _find(event_ids, event.id_digest) >= 0:
+        last = place
+        if _find(event_ids, digest) >= 0:
             continue
         taken.append(event)
-        event_ids += event.id_digest
-        _keep_last(event_ids, 8 * limits.session_events)
-        _insert(session, event)
-        _keep_last(session, _EVENT.size * limits.session_events)
-        if event.event_type not in _POSITIVE:
-            continue
-        interactions += 1
-        purchases += event.event_type == EventType.PURCHASE
-        if seen is None:
-            seen = bytearray(state.seen)
-        _move_to_end(seen, _KEY.pack(event.item_key), limits.seen_items)
+        event_ids = _keep_last(event_ids + digest, ids_size)
+        session = _keep_last(_insert(session, item, time_ms, kind), session_size)
+        if kind in _POSITIVE:
+            interactions += 1
+            purchases += kind == _PURCHASE
+            seen = _keep_last(_move_to_end(seen, _KEY.pack(item)), 8 * limits.seen_items)
     if last == offset:
         return state, taken
-    return LiveState(
-        log,
-        last,
-        min(interactions, _MAX_COUNT),
-        min(purchases, _MAX_COUNT),
-        bytes(session),
-        bytes(event_ids),
-        state.seen if seen is None else bytes(seen),
-    ), taken
+    counts = min(interactions, _MAX_COUNT), min(purchases, _MAX_COUNT)
+    return LiveState(log, last, *counts, session, event_ids, seen), taken
 
 
 def pack_state(state: LiveState) -> bytes:
@@ -175,8 +169,7 @@ def unpack_state(blob: bytes | None) -> LiveState:
     """The state of `pack_state`; empty for None. Raises RecordError for other versions and for truncated bytes."""
     if not blob:
         return LiveState.empty()
-    session_end, ids_end = _regions(blob)
-    _, interactions, purchases, _, _, log, offset = _HEADER.unpack_from(blob)
+    interactions, purchases, log, offset, session_end, ids_end = _parts(blob)
     return LiveState(
         log,
         offset,
@@ -192,26 +185,25 @@ def unpack_counts(blob: bytes | None) -> LiveCounts:
     """Counts and seen keys alone, without a copy. Raises RecordError as `unpack_state` does."""
     if not blob:
         return LiveCounts(0, 0, unpack_keys(None))
-    _, ids_end = _regions(blob)
-    _, interactions, purchases, *_ = _HEADER.unpack_from(blob)
+    interactions, purchases, _, _, _, ids_end = _parts(blob)
     return LiveCounts(interactions, purchases, unpack_keys(blob[ids_end:]))
 
 
-def _regions(blob: bytes) -> tuple[int, int]:
-    """Where the session and the event ids end."""
+def _parts(blob: bytes) -> tuple[int, int, int, int, int, int]:
+    """Interactions, purchases, log partition and offset; and where the session and the event ids end."""
     if blob[0] != STATE_VERSION:
         raise RecordError(f"live state version {blob[0]} is unknown; this engine reads {STATE_VERSION}")
     if len(blob) < _HEADER.size:
         raise RecordError(f"live state of {len(blob)} bytes is truncated")
-    _, _, _, event_count, id_count, _, _ = _HEADER.unpack_from(blob)
+    _, interactions, purchases, event_count, id_count, log, offset = _HEADER.unpack_from(blob)
     session_end = _HEADER.size + event_count * _EVENT.size
     ids_end = session_end + id_count * 8
     if len(blob) < ids_end or (len(blob) - ids_end) % 8:
         raise RecordError(f"live state of {len(blob)} bytes is truncated")
-    return session_end, ids_end
+    return interactions, purchases, log, offset, session_end, ids_end
 
 
-def _find(region: bytearray, entry: bytes) -> int:
+def _find(region: bytes, entry: bytes) -> int:
     """Where an 8-byte entry starts in a region of such entries, -1 where it is not; the last one first."""
     position = region.rfind(entry)
     while position > 0 and position % 8:
@@ -220,22 +212,19 @@ def _find(region: bytearray, entry: bytes) -> int:
     return position
 
 
-def _insert(session: bytearray, event: StreamEvent) -> None:
+def _insert(session: bytes, item: int, time_ms: int, kind: int) -> bytes:
     """Put an event behind all that are not later. Events come almost in order, so that the search starts at the end."""
+    event = _EVENT.pack(item, time_ms, kind)
     end = len(session)
-    while end and _EVENT.unpack_from(session, end - _EVENT.size)[1] > event.time_ms:
+    while end and _EVENT.unpack_from(session, end - _EVENT.size)[1] > time_ms:
         end -= _EVENT.size
-    session[end:end] = _EVENT.pack(event.item_key, event.time_ms, event.event_type)
+    return session + event if end == len(session) else session[:end] + event + session[end:]
 
 
-def _move_to_end(seen: bytearray, key: bytes, limit: int) -> None:
+def _move_to_end(seen: bytes, key: bytes) -> bytes:
     position = _find(seen, key)
-    if position >= 0:
-        del seen[position : position + 8]
-    seen += key
-    _keep_last(seen, 8 * limit)
+    return (seen if position < 0 else seen[:position] + seen[position + 8 :]) + key
 
 
-def _keep_last(region: bytearray, size: int) -> None:
-    if len(region) > size:
-        del region[: len(region) - size]
+def _keep_last(region: bytes, size: int) -> bytes:
+    return region if len(region) <= size else region[len(region) - size :]

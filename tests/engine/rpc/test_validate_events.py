@@ -121,6 +121,19 @@ def test_every_type_is_known(event_type: int) -> None:
     assert check_event(event_with(setting(type=event_type, **needs.get(event_type, {})))) == NOW_MS
 
 
+@pytest.mark.parametrize(("field", "size"), [("event_id", 128), ("user_id", 256), ("item_id", 256), ("surface", 64),
+    ("session_id", 256), ("device", 64), ("country", 64), ("request_id", 256)])  # fmt: skip
+@pytest.mark.parametrize("kind", [pb.EVENT_TYPE_CLICK, pb.EVENT_TYPE_PURCHASE])
+def test_what_is_printable_ascii_is_held_to_the_same_limits(field: str, size: int, kind: int) -> None:
+    needs = {"value": 1.0} if kind == pb.EVENT_TYPE_PURCHASE else {}
+    for text in ("a" * size, "é" * (size // 2), "a" * (size - 1) + "~"):
+        assert check_event(event_with(setting(type=kind, **needs, **{field: text}))) == NOW_MS
+    for text in ("a" * (size + 1), "é" * (size // 2) + "a", "a" * (size - 1) + "\x7f", "\u0085"):
+        with pytest.raises(InvalidRequest) as refusal:
+            check_event(event_with(setting(type=kind, **needs, **{field: text})))
+        assert refusal.value.field == field
+
+
 def test_bad_events_do_not_take_good_ones_along() -> None:
     events = [event_with(setting(event_id=str(place), item_id="i" if place % 2 else "")) for place in range(6)]
     accepted, rejected = split_batch(events, RULES, NOW_MS)

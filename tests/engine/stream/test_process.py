@@ -14,18 +14,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import redis
 
 from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.assemble import open_pipeline
+from engine.adapters.redis_keys import fresh_key, record_key
+from engine.assemble import open_pipeline, train_bundle
 from engine.assemble_processor import process, run_until_stopped
+from engine.bundle.bundle import open_bundle
+from engine.bundle.store import BundleStore
 from engine.cli.publish import publish_once
 from engine.config import EngineConfig, ProcessorConfig, RedisConfig
+from engine.features.record import unpack_record
 from engine.pipeline import Pipeline
+from engine.training.config import AlsConfig
 from engine.types import EventType, Recommendation, RecommendQuery, Strategy
-from tests.conftest import Trained
+from tests.conftest import SMALL_TRAINING, Trained
 from tests.engine.stream.conftest import Bus, make_event
 from tests.engine.stream.test_processor import applied_count, dump, own_broker, stream, undisturbed, wait_for
 
@@ -211,3 +217,58 @@ async def test_enough_live_events_end_the_cold_start(
                 break
             await asyncio.sleep(0.02)
         assert (answer.strategy, answer.interaction_count) == (Strategy.PERSONALIZED, 5)
+
+
+@pytest.fixture(scope="module")
+def factorized(trained: Trained, redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> EngineConfig:
+    """Settings of an engine whose bundle has no towers, and whose users are published."""
+    store = BundleStore(tmp_path_factory.mktemp("factorized"))
+    train_bundle(trained.dataset, SMALL_TRAINING.model_copy(update={"embeddings": "als"}), store)
+    config = EngineConfig.load(
+        server={"request_timeout_ms": 20_000},
+        redis={"url": os.environ.get("REDIS_URL", redis_server.url), "timeout_ms": 5_000},
+        bundle={"directory": store.directory},
+    )
+    publish_once(trained.data, config)
+    return config
+
+
+async def test_without_a_user_tower_newcomers_alone_are_folded_in(
+    trained: Trained, factorized: EngineConfig, bus: Bus, background: Start
+) -> None:
+    config = factorized.model_copy(update={"kafka": bus.config.kafka})
+    stop = threading.Event()
+    background(lambda: process(config, stop), stop)
+    newcomer = f"new-{time.time_ns()}"
+    known = trained.dataset.users["user_id"][int(trained.dataset.histories().lengths().argmax())]
+    items = trained.dataset.items["item_id"].to_list()
+    now_ms = time.time_ns() // 1_000_000
+    async with open_pipeline(config) as pipeline:
+        generation = pipeline.model.bundle.manifest.generation
+        client = redis.Redis.from_url(config.redis.url)
+        # What an earlier, unpublished life of a user has left gives way to the published record.
+        client.set(fresh_key(known, generation), b"outdated")
+        assert (await ask(pipeline, newcomer)).strategy is Strategy.POPULARITY
+        bus.send([make_event(user, item, time_ms=now_ms) for item in items[:5] for user in (newcomer, known)], now_ms)
+        for _ in range(400):
+            answer = await ask(pipeline, newcomer)
+            if answer.strategy is Strategy.PERSONALIZED:
+                break
+            await asyncio.sleep(0.02)
+        assert (answer.strategy, answer.interaction_count) == (Strategy.PERSONALIZED, 5)
+        assert not set(items[:5]) & set(answer.item_ids)
+        wait_for(lambda: not client.exists(fresh_key(known, generation)))
+        state = await pipeline._features(known, generation, 5.0)
+        record = unpack_record(client.get(record_key(known, generation)))  # type: ignore[arg-type]
+        assert state[0].record is not None
+        np.testing.assert_array_equal(state[0].record.embedding, record.embedding)
+
+    # The vector is the one that training folds in from the same history.
+    fresh = unpack_record(client.get(fresh_key(newcomer, generation)))  # type: ignore[arg-type]
+    bundle = open_bundle(Path(config.bundle.directory) / "current")
+    vectors = bundle.item_vectors.astype(np.float64)
+    als = AlsConfig.model_validate(bundle.manifest.training["als"])
+    own = vectors[list(map(bundle.items.ids(np.arange(len(vectors))).index, items[:5]))]
+    left = vectors.T @ vectors + (als.alpha - 1) * own.T @ own + als.regularization * np.eye(vectors.shape[1])
+    expected = np.linalg.solve(left, als.alpha * own.sum(axis=0))
+    np.testing.assert_allclose(fresh.embedding, expected, rtol=2e-2, atol=2e-3)
