@@ -1,0 +1,226 @@
+"""What holds for every answer: random catalogues, users, rules and stock, against an oracle that looks at items."""
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
+
+from engine.assemble import load_model
+from engine.catalog.changes import Overlay
+from engine.clock import RequestClock, StageEstimates
+from engine.config import EngineConfig
+from engine.errors import RulesError
+from engine.model import ServingModel
+from engine.pipeline import Pipeline
+from engine.rules.load import parse_rules
+from engine.rules.schema import Rules
+from engine.stages.features import FetchFeatures
+from engine.types import (
+    Demographics,
+    EventType,
+    Recommendation,
+    RecommendQuery,
+    Session,
+    UserRecord,
+    UserState,
+    item_keys,
+)
+from tests.conftest import Trained
+from tests.engine.catalog.items import remove, stock, upsert
+from tests.engine.rules.naive import matches
+from tests.engine.test_pipeline import UnknownUsers
+
+NOW_MS = 1_767_000_000_000
+SURFACES = ("home", "category", "cart", "email")
+# Chance has a large say here, so that it meets everything else.
+CONFIG = EngineConfig.load(
+    exploration={"share": 0.3}, cold_start={"rotation_share": 0.4}, catalog={"fresh_capacity": 64}
+)
+NEW = [f"new-{number}" for number in range(8)]
+
+
+@pytest.fixture(scope="module")
+def world(trained: Trained) -> dict[str, dict[str, Any]]:
+    """The bundle's items by id, as plain dictionaries."""
+    return {row["item_id"]: {"seller": None} | row for row in trained.dataset.items.iter_rows(named=True)}
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as threads:
+        yield threads
+
+
+def selectors(items: list[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    def some(name: str) -> st.SearchStrategy[dict[str, Any]]:
+        values = sorted({item[name] for item in items if item[name]})
+        return st.lists(st.sampled_from(values), min_size=1, max_size=3, unique=True).map(lambda found: {name: found})
+
+    prices = st.floats(0, 200).map(lambda price: {"price": {"max": round(price, 2)}})
+    ids = st.lists(st.sampled_from([*(item["item_id"] for item in items), *NEW]), min_size=1, max_size=40, unique=True)
+    plain = st.one_of(some("category"), some("brand"), prices, ids.map(lambda found: {"item_ids": found}))
+    return st.one_of(
+        plain, plain.map(lambda one: {"not": one}), st.tuples(plain, plain).map(lambda two: two[0] | two[1])
+    )
+
+
+@st.composite
+def rule_lists(draw: st.DrawFn, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    for number in range(draw(st.integers(0, 5))):
+        rule: dict[str, Any] = {"name": f"rule {number}", "action": draw(st.sampled_from(
+            ("allow", "deny", "deny", "boost", "bury", "cap", "min_share", "pin", "slot")))}  # fmt: skip
+        if draw(st.booleans()):
+            rule["surfaces"] = draw(st.lists(st.sampled_from(SURFACES), min_size=1, unique=True))
+        if draw(st.booleans()):
+            rule["when"] = {draw(st.sampled_from(("country", "country_not"))): ["NO", "DE"]}
+        if rule["action"] == "pin":
+            rule["item_id"] = draw(st.sampled_from([items[number]["item_id"], NEW[number], "unknown"]))
+        else:
+            rule["items"] = draw(selectors(items))
+        match rule["action"]:
+            case "boost":
+                rule["factor"] = draw(st.floats(1.1, 5))
+            case "bury":
+                rule["factor"] = draw(st.floats(0.1, 0.9))
+            case "cap":
+                rule |= {"by": draw(st.sampled_from(("category", "brand"))), "limit": draw(st.integers(1, 3))}
+                if draw(st.booleans()):
+                    rule["window"] = draw(st.integers(4, 10))
+            case "min_share":
+                rule["share"] = draw(st.floats(0.1, 0.5))
+            case "pin" | "slot":
+                rule["position"] = draw(st.integers(1, 12))
+        found.append(rule)
+    return found
+
+
+def parsed(rules: list[dict[str, Any]]) -> Rules:
+    # JSON is YAML, too.
+    return parse_rules(json.dumps({"version": 1, "rules": rules}).encode(), "rules.yaml", SURFACES)
+
+
+def applies(rule: dict[str, Any], query: RecommendQuery) -> bool:
+    if query.surface not in rule.get("surfaces", SURFACES):
+        return False
+    when = rule.get("when", {})
+    return query.country in when.get("country", [query.country]) and query.country not in when.get("country_not", [])
+
+
+def may_be_shown(item: dict[str, Any], rules: list[dict[str, Any]], query: RecommendQuery) -> bool:
+    if not item["in_stock"] or query.surface not in (item["surfaces"] or query.surface).split("|"):
+        return False
+    if any(rule["action"] == "deny" and matches(rule["items"], item) for rule in rules):
+        return False
+    allows = [rule for rule in rules if rule["action"] == "allow"]
+    return not allows or any(matches(rule["items"], item) for rule in allows)
+
+
+def draw_state(data: st.DataObject, model: ServingModel, seen: list[str]) -> UserState:
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    schema = model.bundle.schema
+    known = data.draw(st.sampled_from((None, 2, 50)))
+    clicked = item_keys([*model.bundle.items.ids(rng.integers(0, len(model.bundle.items), 3)), *NEW[:2]])
+    record = None if known is None else UserRecord(
+        generation=model.bundle.manifest.generation,
+        embedding=rng.normal(size=schema.embedding_dim).astype(np.float32),
+        collaborative=rng.normal(size=schema.collaborative_dim).astype(np.float32),
+        profile=rng.normal(size=len(schema.profile)).astype(np.float32),
+        interaction_count=known,
+        purchase_count=0,
+        demographics=Demographics(),
+    )  # fmt: skip
+    session = Session(clicked, np.full(5, EventType.CLICK, np.uint8), np.full(5, NOW_MS - 1000))
+    return UserState(record, data.draw(st.sampled_from((session, Session.empty()))), item_keys(seen))
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_never_ineligible_never_short_never_twice(
+    data: st.DataObject, trained: Trained, world: dict[str, dict[str, Any]], executor: ThreadPoolExecutor
+) -> None:
+    ids = list(world)
+    rules = data.draw(rule_lists(list(world.values())))
+    try:
+        compiled = parsed(rules)
+    except RulesError:
+        reject()
+    model = load_model(trained.bundles.current(), CONFIG, compiled)
+    items = {item_id: dict(item) for item_id, item in world.items()}
+    overlay = Overlay()
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    changed = rng.permutation(ids)[: data.draw(st.integers(0, len(ids)))].tolist()
+    for item_id in changed:
+        items[item_id]["in_stock"] = bool(rng.random() < 0.1)
+        overlay.add([stock(item_id, items[item_id]["in_stock"])])
+    for item_id in NEW[: data.draw(st.integers(0, len(NEW)))]:
+        fields = {"category": items[ids[0]]["category"], "price": float(rng.integers(0, 100))}
+        places = data.draw(st.lists(st.sampled_from(SURFACES), unique=True, max_size=2))
+        overlay.add([upsert(item_id, surfaces=places, **fields)])
+        items[item_id] = {"item_id": item_id, "brand": None, "seller": None, "attributes": None, "in_stock": True,
+                          "surfaces": "|".join(places), **fields}  # fmt: skip
+    for item_id in rng.permutation(ids)[: data.draw(st.integers(0, 20))].tolist():
+        overlay.add([remove(item_id)])
+        del items[item_id]
+    model.catalogue.apply(overlay.since(0), overlay.sequence)
+
+    seen, excluded = (rng.permutation(ids)[: data.draw(st.integers(0, 300))].tolist() for _ in range(2))
+    query = RecommendQuery(
+        "u", data.draw(st.sampled_from(SURFACES)), data.draw(st.integers(1, 60)), NOW_MS,
+        country=data.draw(st.sampled_from(("", "NO", "US"))), exclude_item_ids=tuple(excluded),
+        diversity_weight=data.draw(st.sampled_from((None, 0.0, 0.5))), debug=True,
+    )  # fmt: skip
+    pipeline = Pipeline(model, FetchFeatures(UnknownUsers(), 1.0, 1 << 20), CONFIG, executor)
+    state = draw_state(data, model, seen)
+    answer = pipeline.answer(model, query, state, RequestClock(time.monotonic() + 60, StageEstimates()))
+
+    active = [rule for rule in rules if applies(rule, query)]
+    eligible = (
+        {item_id for item_id, item in items.items() if may_be_shown(item, active, query)} - set(seen) - set(excluded)
+    )
+    assert answer.degraded_reasons == ()
+    assert set(answer.item_ids) <= eligible
+    assert len(set(answer.item_ids)) == len(answer.item_ids) == min(query.item_count, len(eligible))
+    assert ((answer.propensities > 0) & (answer.propensities <= 1)).all()
+    assert_explained(answer, items)
+    assert_as_ruled(answer, items, active, eligible)
+
+
+def assert_explained(answer: Recommendation, items: dict[str, dict[str, Any]]) -> None:
+    assert answer.explanation is not None
+    assert len(answer.explanation.items) == len(answer.item_ids)
+    removed = dict(answer.explanation.removed)
+    assert all(count > 0 for count in removed.values())
+    for item_id, why in zip(answer.item_ids, answer.explanation.items, strict=True):
+        assert why.rule_factor > 0
+        assert item_id in items
+
+
+def assert_as_ruled(
+    answer: Recommendation, items: dict[str, dict[str, Any]], rules: list[dict[str, Any]], eligible: set[str]
+) -> None:
+    assert answer.explanation is not None
+    relaxed = [why.relaxed for why in answer.explanation.items]
+    slate = [items[item_id] for item_id in answer.item_ids]
+    for rule in rules:
+        match rule["action"]:
+            case "pin" if rule["item_id"] in eligible and rule["position"] <= len(slate):
+                assert answer.item_ids[rule["position"] - 1] == rule["item_id"]
+            case "cap":
+                groups = [item[rule["by"]] if matches(rule["items"], item) else None for item in slate]
+                window = rule.get("window", len(slate))
+                for start in range(max(1, len(slate) - window + 1)):
+                    part = groups[start : start + window]
+                    for group in set(part) - {None}:
+                        places = [start + place for place, other in enumerate(part) if other == group]
+                        assert len(places) <= rule["limit"] or any("cap" in relaxed[place] for place in places)
+            case "min_share":
+                members = sum(matches(rule["items"], item) for item in slate)
+                enough = members >= int(rule["share"] * len(slate) + 1e-9)
+                assert enough or any("min_share" in names for names in relaxed)
