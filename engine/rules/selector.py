@@ -146,4 +146,4 @@ def readable(items: pl.DataFrame) -> pl.DataFrame:
 def _among(column: str, values: tuple[str, ...]) -> pl.Expr:
     if len(values) == 1:
         return (pl.col(column) == values[0]).fill_null(False)
-    return pl.col(column).is_in(list(values)).fill_null(False)
+    return pl.col(column).is_in(pl.Series(values).implode()).fill_null(False)
