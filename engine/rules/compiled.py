@@ -37,7 +37,7 @@ class CompiledRules:
         Raises:
             ValueError: a capacity below n.
 
-        Cost: one pass over the items a distinct selector; at a million items 0.02 s for a category, 0.1 s for an
+        Cost: one pass over the items a distinct selector; at a million items 0.01 s for a category, 0.2 s for an
             attribute.
         """
         self.capacity = items.height if capacity is None else capacity
@@ -95,7 +95,7 @@ class CompiledRules:
         Raises:
             ValueError: rows that repeat or do not fit; nothing was changed then.
 
-        Cost: about a millisecond for a few rows and tens of selectors.
+        Cost: some 3 ms for a few rows and fifty selectors.
         """
         if len(rows) != items.height:
             raise ValueError(f"{len(rows)} rows for {items.height} items")

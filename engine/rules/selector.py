@@ -93,7 +93,7 @@ class Selector(Part):
     def expression(self) -> pl.Expr:
         """bool, never null: whether each row of a frame with COLUMNS matches.
 
-        Cost: a few vectorised passes; a million rows take some 10 ms a key, and 100 ms for attributes.
+        Cost: a few vectorised passes; a million rows take some 10 ms a key, and 200 ms for attributes.
         """
         parts = [_among(name, values) for name, values in self._columns() if values is not None]
         if self.attribute is not None:
