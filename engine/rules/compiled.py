@@ -37,7 +37,7 @@ class CompiledRules:
         Raises:
             ValueError: a capacity below n.
 
-        Cost: one pass over the items a distinct selector; at a million items 0.02 s for a category, 0.1 s for an
+        Cost: one pass over the items a distinct selector; at a million items 0.01 s for a category, 0.2 s for an
             attribute.
         """
         self.capacity = items.height if capacity is None else capacity
@@ -46,9 +46,13 @@ class CompiledRules:
         self.rules = rules
         frame = readable(items)
         self._members: dict[Selector, UInt8Array] = {}
-        for selector in dict.fromkeys(s for s in map(_selector, rules.rules) if s is not None):
+        # Built once: for a few rows that would take longer than evaluating them.
+        self._expressions: list[pl.Expr] = []
+        for index, selector in enumerate(dict.fromkeys(s for s in map(_selector, rules.rules) if s is not None)):
+            expression = selector.expression().alias(str(index))
+            self._expressions.append(expression)
             mask = np.zeros(self.capacity, np.bool_)
-            mask[: items.height] = frame.select(selector.expression().alias("matches"))["matches"].to_numpy()
+            mask[: items.height] = frame.select(expression).to_series().to_numpy()
             self._members[selector] = pack_mask(mask)
         groupings = dict.fromkeys(rule.by for rule in rules.rules if isinstance(rule, Cap))
         self._groups = {by: _Groups(frame[by], self.capacity) for by in groupings}
@@ -91,7 +95,7 @@ class CompiledRules:
         Raises:
             ValueError: rows that repeat or do not fit; nothing was changed then.
 
-        Cost: about a millisecond for a few rows and tens of selectors.
+        Cost: some 3 ms for a few rows and fifty selectors.
         """
         if len(rows) != items.height:
             raise ValueError(f"{len(rows)} rows for {items.height} items")
@@ -103,7 +107,7 @@ class CompiledRules:
             raise ValueError("a row appears twice")
         frame = readable(items)
         # One select for all: polars shares what the expressions have in common, and its own start-up cost.
-        masks = frame.select(selector.expression().alias(str(index)) for index, selector in enumerate(self._members))
+        masks = frame.select(self._expressions)
         for members, mask in zip(self._members.values(), masks, strict=True):
             _assign(members, rows, mask.to_numpy())
         for by, groups in self._groups.items():

@@ -39,6 +39,12 @@ class RulesFile:
         self._stamp = stamp
         try:
             content = read_bytes(self.path)
+        except RulesError as error:
+            # Neither time nor size need change for the file to be readable again: forget them, and what was in it.
+            self._stamp, self._tried = None, b""
+            self._complain(str(error))
+            return None
+        try:
             digest = _digest(content)
             if digest == self._good:
                 self._back_to_good(digest)

@@ -89,7 +89,7 @@ def test_selectors_against_one_item_at_a_time(rows: list[dict[str, Any]], select
     assert all(told in (None, one) for told, one in zip(by_id, expected, strict=True))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(catalogues, catalogues, st.lists(selectors, min_size=8, max_size=8), st.randoms(use_true_random=False))
 def test_updating_rows_is_building_anew(
     before: list[dict[str, Any]], after: list[dict[str, Any]], chosen: list[dict[str, Any]], random: Any
