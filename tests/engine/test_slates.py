@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
 
 from engine.assemble import load_model
@@ -140,7 +140,13 @@ def draw_state(data: st.DataObject, model: ServingModel, seen: list[str]) -> Use
     return UserState(record, data.draw(st.sampled_from((session, Session.empty()))), item_keys(seen))
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Without shrinking: an example costs a bundle's load, and finding the smallest one would take minutes.
+@settings(
+    deadline=None,
+    max_examples=60,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data())
 def test_never_ineligible_never_short_never_twice(
     data: st.DataObject, trained: Trained, world: dict[str, dict[str, Any]], executor: ThreadPoolExecutor
@@ -224,3 +230,56 @@ def assert_as_ruled(
                 members = sum(matches(rule["items"], item) for item in slate)
                 enough = members >= int(rule["share"] * len(slate) + 1e-9)
                 assert enough or any("min_share" in names for names in relaxed)
+
+
+@pytest.mark.parametrize("interaction_count", [None, 50])
+def test_rules_shape_the_slate(
+    trained: Trained, world: dict[str, dict[str, Any]], executor: ThreadPoolExecutor, interaction_count: int | None
+) -> None:
+    shown = [item for item in world.values() if item["in_stock"] and "home" in (item["surfaces"] or "home").split("|")]
+    categories = sorted({item["category"] for item in shown})
+    rules: list[dict[str, Any]] = [
+        {"name": "mixed", "action": "cap", "by": "category", "limit": 1, "window": 4, "items": {"price": {"min": 0}}},
+        {"name": "one of each", "action": "cap", "by": "brand", "limit": 2, "items": {"price": {"min": 0}}},
+        {"name": "ours", "action": "min_share", "items": {"category": categories[0]}, "share": 0.2},
+        {"name": "campaign", "action": "pin", "item_id": shown[7]["item_id"], "position": 3},
+        {"name": "unknown", "action": "pin", "item_id": "nothing like it", "position": 4},
+        {"name": "second", "action": "slot", "items": {"category": categories[1]}, "position": 2},
+        {"name": "loved", "action": "boost", "items": {"category": categories[2]}, "factor": 3.0},
+    ]
+    model = load_model(trained.bundles.current(), CONFIG, parsed(rules))
+    pipeline = Pipeline(model, FetchFeatures(UnknownUsers(), 1.0, 1 << 20), EngineConfig.load(), executor)
+    state = UserState.unknown()
+    if interaction_count is not None:
+        schema = model.bundle.schema
+        state = UserState(
+            UserRecord(
+                generation=model.bundle.manifest.generation,
+                embedding=np.array(model.bundle.item_vectors[0]),
+                collaborative=np.zeros(schema.collaborative_dim, np.float32),
+                profile=np.zeros(len(schema.profile), np.float32),
+                interaction_count=interaction_count,
+                purchase_count=0,
+                demographics=Demographics(),
+            ),
+            Session.empty(),
+            np.empty(0, np.int64),
+        )
+    query = RecommendQuery("u", "home", 20, NOW_MS, debug=True)
+    answer = pipeline.answer(model, query, state, RequestClock(time.monotonic() + 60, StageEstimates()))
+    slate = [world[item_id] for item_id in answer.item_ids]
+    assert len(slate) == 20
+    assert slate[2]["item_id"] == shown[7]["item_id"]
+    assert slate[1]["category"] == categories[1]
+    assert sum(item["category"] == categories[0] for item in slate) >= 4
+    assert_as_ruled(answer, world, rules, {item["item_id"] for item in shown})
+    why = answer.explanation.items  # type: ignore[union-attr]
+    # Enough items to choose from: nothing had to give way but for what the rules themselves put side by side.
+    assert sum(bool(one.relaxed) for one in why) <= 2
+    assert why[2].rules[-1] == "campaign"
+    assert all(
+        (one.rule_factor == 3.0) == (item["category"] == categories[2]) for one, item in zip(why, slate, strict=True)
+    )
+    if interaction_count is not None:
+        assert why[1].rank_score is not None
+        assert why[1].retrieval_score is not None
