@@ -164,8 +164,9 @@ class _LeftOut:
         """
         asked = known[self.users] & (np.bincount(self.rows, self.counts)[self.rows] > self.counts)
         distinct = np.bincount(self.users[asked], minlength=len(known))
-        weights = 1.0 / (distinct[self.users[asked]] * max(1, np.count_nonzero(distinct)))
-        return float(weights @ np.log(shares[asked]))
+        sums = np.bincount(self.users[asked], np.log(shares[asked]), minlength=len(known))
+        people = distinct > 0
+        return float((sums[people] / distinct[people]).mean()) if people.any() else 0.0
 
 
 def _distinct(values: Int64Array) -> tuple[Int64Array, Int64Array]:
