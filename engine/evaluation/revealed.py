@@ -64,7 +64,7 @@ class Revealed:
         )
 
     def scores(self, queries: Float32Array, vectors: Float32Array) -> Float32Array:
-        """float32 (asked users, items): queries (asked users, dim) against the vectors (sets, dim) that each may see."""
+        """float32 (asked, items): queries (asked, dim) against those of the vectors (sets, dim) that each may see."""
         scores = queries @ vectors[: self.item_count].T
         scores[self.asked, self.rows] = np.einsum("pd,pd->p", queries[self.asked], vectors[self.item_count :])
         return scores
