@@ -10,15 +10,18 @@ import typer
 
 if TYPE_CHECKING:
     from engine.data.dataset import Dataset
-    from engine.evaluation.metrics import Estimate
     from engine.evaluation.run import MethodResult
-    from engine.evaluation.run_next_event import NextEventReport
     from engine.training.config import TrainingConfig
+
+DEFAULT_WEIGHTS = "0,0.1"
+PLOTTED_WEIGHTS = "0,0.05,0.1,0.2,0.4"
 
 
 class Protocol(StrEnum):
     LEAVE_ONE_OUT = "leave-one-out"
     NEXT_EVENT = "next-event"
+    NEW_ITEMS = "new-items"
+    NEW_USERS = "new-users"
 
 
 def evaluate(
@@ -27,7 +30,8 @@ def evaluate(
         Protocol,
         typer.Option(
             help="leave-one-out: each user's last event, every method through serving. next-event: each user's last "
-            "events replayed one by one, with and without what is fresh."
+            "events replayed one by one, with and without what is fresh. new-items: items that training never saw, by "
+            "content and by their first interactions. new-users: people of whom only demographics are known."
         ),
     ] = Protocol.LEAVE_ONE_OUT,
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Train this many times, with seeds 1, 2, …")] = 3,
@@ -35,36 +39,80 @@ def evaluate(
     serving_config: Annotated[
         Path | None, typer.Option("--serving-config", help="For next-event: TOML file with the serving settings.")
     ] = None,
-    diversity_weight: Annotated[
-        float, typer.Option(min=0, max=1, help="For leave-one-out: of the pipeline with MMR on.")
-    ] = 0.1,
+    mmr_weights: Annotated[
+        str | None,
+        typer.Option(
+            help="For leave-one-out: diversity weights in [0, 1] that the pipeline is asked with, separated by "
+            f"commas. [default: {DEFAULT_WEIGHTS}; with --plot {PLOTTED_WEIGHTS}]"
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="For leave-one-out: write similarity against NDCG@10 by weight here, as PNG.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")] = None,
 ) -> None:
-    """Train without each user's last events, then look for those in unsampled top-k lists of every method."""
+    """Hide a part of the data from training, then look for it in unsampled top-k lists of every method."""
     from engine.data.build import load_dataset
     from engine.training.config import TrainingConfig
 
+    weights = _weights(mmr_weights or (DEFAULT_WEIGHTS if plot is None else PLOTTED_WEIGHTS))
+    if protocol is not Protocol.LEAVE_ONE_OUT and (plot is not None or mmr_weights is not None):
+        raise typer.BadParameter("--mmr-weights and --plot belong to the protocol leave-one-out")
     dataset = load_dataset(data)
     training = TrainingConfig.load(config)
-    if protocol is Protocol.LEAVE_ONE_OUT:
-        figures = _leave_one_out(dataset, training, seeds, diversity_weight)
-    else:
-        figures = _next_event(dataset, training, seeds, serving_config)
+    match protocol:
+        case Protocol.LEAVE_ONE_OUT:
+            figures = _leave_one_out(dataset, training, seeds, weights, plot)
+        case Protocol.NEXT_EVENT:
+            figures = _next_event(dataset, training, seeds, serving_config)
+        case Protocol.NEW_ITEMS:
+            figures = _new_items(dataset, training, seeds)
+        case Protocol.NEW_USERS:
+            figures = _new_users(dataset, seeds)
     if json_file is not None:
         json_file.write_text(json.dumps({"protocol": protocol.value, "seeds": seeds, **figures}, indent=1))
 
 
-def _leave_one_out(dataset: "Dataset", training: "TrainingConfig", seeds: int, weight: float) -> dict[str, Any]:
+def _weights(written: str) -> list[float]:
+    try:
+        weights = [float(part) for part in written.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"not numbers separated by commas: {written}", param_hint="--mmr-weights") from None
+    if not all(0.0 <= weight <= 1.0 for weight in weights):
+        raise typer.BadParameter(f"not in [0, 1]: {written}", param_hint="--mmr-weights")
+    return list(dict.fromkeys(weights))
+
+
+def _leave_one_out(
+    dataset: "Dataset", training: "TrainingConfig", seeds: int, weights: list[float], plot: Path | None
+) -> dict[str, Any]:
+    from engine.cli.evaluation_tables import show_leave_one_out
     from engine.cli.progress import progress_bar
     from engine.evaluation.run import evaluate_leave_one_out
 
     with progress_bar() as progress:
-        users, results = evaluate_leave_one_out(dataset, training, range(1, seeds + 1), weight, progress)
-    _show_leave_one_out(users, seeds, results)
-    return {"users": users, "methods": {result.method: asdict(result) for result in results}}
+        users, results = evaluate_leave_one_out(dataset, training, range(1, seeds + 1), weights, progress)
+    show_leave_one_out(users, seeds, results)
+    methods = {result.method: result for result in results}
+    if plot is not None:
+        _plot(methods, weights, f"{users:,} users, mean over {seeds} seeds", plot)
+    return {"users": users, "methods": {name: asdict(result) for name, result in methods.items()}}
+
+
+def _plot(methods: "dict[str, MethodResult]", weights: list[float], title: str, path: Path) -> None:
+    from engine.evaluation.lists import pipeline_name
+    from engine.evaluation.plot import TradeOff, plot_trade_off
+
+    by_weight = [(weight, methods[pipeline_name(weight)]) for weight in weights]
+    points = [
+        TradeOff(weight, result.intra_list_similarity_at_10, result.intra_list_similarity_at_50, result.ndcg_at_10)
+        for weight, result in by_weight
+    ]
+    plot_trade_off(points, title, path)
 
 
 def _next_event(dataset: "Dataset", training: "TrainingConfig", seeds: int, serving: Path | None) -> dict[str, Any]:
+    from engine.cli.evaluation_tables import show_next_event
     from engine.cli.progress import progress_bar
     from engine.config import EngineConfig
     from engine.evaluation.run_next_event import evaluate_next_event
@@ -72,7 +120,7 @@ def _next_event(dataset: "Dataset", training: "TrainingConfig", seeds: int, serv
     settings = EngineConfig.load(serving)
     with progress_bar() as progress:
         report = evaluate_next_event(dataset, training, settings, range(1, seeds + 1), progress)
-    _show_next_event(seeds, report)
+    show_next_event(seeds, report)
     figures = asdict(report)
     overall, in_session, seed_means = (figures.pop(name) for name in ("overall", "in_session", "seed_means"))
     return figures | {
@@ -88,48 +136,25 @@ def _next_event(dataset: "Dataset", training: "TrainingConfig", seeds: int, serv
     }
 
 
-def _show_leave_one_out(users: int, seeds: int, results: "list[MethodResult]") -> None:
-    title = f"{Protocol.LEAVE_ONE_OUT.value}, {users:,} users, mean over {seeds} seeds (± standard error)"
-    headings = ("HR@10", "NDCG@10", "HR@50", "coverage@10", "similarity@10")
-    rows = [
-        (
-            result.method,
-            *_written(result.hr_at_10, result.ndcg_at_10, result.hr_at_50),
-            f"{result.coverage_at_10:.3f}",
-            f"{result.intra_list_similarity_at_10.mean:.3f}",
-        )
-        for result in results
-    ]
-    _print_table(title, headings, rows)
+def _new_items(dataset: "Dataset", training: "TrainingConfig", seeds: int) -> dict[str, Any]:
+    from engine.cli.evaluation_tables import show_new_items
+    from engine.cli.progress import progress_bar
+    from engine.evaluation.run_new_items import evaluate_new_items
+
+    with progress_bar() as progress:
+        report = evaluate_new_items(dataset, training, range(1, seeds + 1), progress)
+    show_new_items(seeds, report)
+    figures = asdict(report)
+    seed_means = figures.pop("seed_means")
+    for name, method in figures["methods"].items():
+        method |= {"method": name, "seed_means": seed_means[name]}
+    return figures
 
 
-def _show_next_event(seeds: int, report: "NextEventReport") -> None:
-    headings = ("HR@10", "NDCG@10", "HR@50", "HR@10 gain")
-    name = f"{Protocol.NEXT_EVENT.value}, mean over {seeds} seeds (± standard error over users)"
-    in_session = f"with a session under way: {report.in_session_events:,} events of {report.in_session_users:,} users"
-    for title, methods in (
-        (f"{name}: {report.events:,} events of {report.users:,} users", report.overall),
-        (in_session, report.in_session),
-    ):
-        rows = [
-            (method, *_written(part.hr_at_10, part.ndcg_at_10, part.hr_at_50, part.hr_at_10_gain))
-            for method, part in methods.items()
-        ]
-        _print_table(title, headings, rows)
+def _new_users(dataset: "Dataset", seeds: int) -> dict[str, Any]:
+    from engine.cli.evaluation_tables import show_new_users
+    from engine.evaluation.new_users import evaluate_new_users
 
-
-def _written(*estimates: "Estimate") -> list[str]:
-    return [f"{estimate.mean:.4f} ± {estimate.standard_error:.4f}" for estimate in estimates]
-
-
-def _print_table(title: str, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title)
-    table.add_column("method")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=110).print(table)
+    report = evaluate_new_users(dataset, range(1, seeds + 1))
+    show_new_users(seeds, report)
+    return asdict(report)

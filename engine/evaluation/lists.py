@@ -1,6 +1,7 @@
 """Ranked lists for the tested users, one function a method. Every list is int64 (users, LIST_SIZE), padded with -1."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,15 @@ def _best_unseen(scores: Float32Array, split: LeaveOneOut) -> Int64Array:
     return np.take_along_axis(best, order, axis=1).astype(np.int64)
 
 
-def pipeline_lists(bundle: Bundle, split: LeaveOneOut, scratch: Path, diversity_weight: float) -> dict[str, Int64Array]:
-    """The serving pipeline itself, over a private Redis: with diversity off, and on with this weight.
+def pipeline_name(diversity_weight: float) -> str:
+    """What the lists of the pipeline with this weight are called."""
+    return f"pipeline, MMR {diversity_weight:g}" if diversity_weight else "pipeline"
+
+
+def pipeline_lists(
+    bundle: Bundle, split: LeaveOneOut, scratch: Path, diversity_weights: Sequence[float]
+) -> dict[str, Int64Array]:
+    """The serving pipeline itself, over a private Redis, once with each diversity weight.
 
     Requests are made as of the time of the test event, which a server would know, and with the session just before
     it, which the ranker reads. Embeddings are computed from everything before that moment, so that of the session
@@ -71,7 +79,7 @@ def pipeline_lists(bundle: Bundle, split: LeaveOneOut, scratch: Path, diversity_
     config = EngineConfig.load(
         bundle={"directory": bundle.path.parent},
         redis={"directory": scratch / "redis", "timeout_ms": PATIENCE_S * 1000},
-        surfaces={SURFACE: {"diversity_weight": diversity_weight}},
+        surfaces={SURFACE: {}},
     )
     with redis_url(config) as url:
         embed, fold_in = load_embedders(bundle)
@@ -79,7 +87,7 @@ def pipeline_lists(bundle: Bundle, split: LeaveOneOut, scratch: Path, diversity_
         publish_users(bundle, split.train, embed, fold_in, publisher)
         publisher.close()
         publish_sessions(url, split, config)
-        weights = {"pipeline": 0.0, f"pipeline, MMR {diversity_weight:g}": None}
+        weights = {pipeline_name(weight): weight for weight in diversity_weights}
         lists: dict[str, Int64Array] = uvloop.run(_ask(config, split, weights))
         return lists
 
@@ -98,7 +106,7 @@ def publish_sessions(url: str, split: LeaveOneOut, config: EngineConfig) -> None
         pipe.execute()
 
 
-async def _ask(config: EngineConfig, split: LeaveOneOut, weights: dict[str, float | None]) -> dict[str, Int64Array]:
+async def _ask(config: EngineConfig, split: LeaveOneOut, weights: dict[str, float]) -> dict[str, Int64Array]:
     user_ids = split.train.users["user_id"]
     lists = {name: np.full((len(split.users), LIST_SIZE), -1, np.int64) for name in weights}
     async with open_pipeline(config) as pipeline:

@@ -38,6 +38,7 @@ class MethodResult:
     hr_at_50: Estimate
     coverage_at_10: float
     intra_list_similarity_at_10: Estimate
+    intra_list_similarity_at_50: Estimate
     seed_means: dict[str, list[float]]
 
 
@@ -45,19 +46,20 @@ def evaluate_leave_one_out(
     dataset: Dataset,
     config: TrainingConfig,
     seeds: Sequence[int],
-    diversity_weight: float,
+    diversity_weights: Sequence[float],
     progress: Progress | None = None,
 ) -> tuple[int, list[MethodResult]]:
     """Train once a seed on everything but each user's last event, and look for that event.
 
-    Rankings are unsampled: over all items that the user has no training event on.
+    Rankings are unsampled: over all items that the user has no training event on. The pipeline is asked once with
+    each of the diversity weights, over the same bundle.
 
     Returns:
         How many users were tested, and one result a method.
     """
     split = leave_one_out(dataset)
     lists: dict[str, list[Int64Array]] = {}
-    similarities: dict[str, list[Estimate]] = {}
+    similarities: dict[str, list[tuple[Estimate, Estimate]]] = {}
     for seed in seeds:
         with tempfile.TemporaryDirectory(prefix="engine-evaluate-") as scratch:
             store = BundleStore(Path(scratch) / "bundles")
@@ -66,12 +68,13 @@ def evaluate_leave_one_out(
             ranked = {
                 "popularity": popularity_lists(bundle, split),
                 **retrieval_lists(bundle, split),
-                **pipeline_lists(bundle, split, Path(scratch), diversity_weight),
+                **pipeline_lists(bundle, split, Path(scratch), diversity_weights),
             }
             vectors = gather_unit_rows(bundle.item_table, np.arange(len(bundle.items)), bundle.schema.embedding_dim)
         for method, rows in ranked.items():
             lists.setdefault(method, []).append(rows)
-            similarities.setdefault(method, []).append(intra_list_similarity(rows[:, :10], vectors))
+            both = intra_list_similarity(rows[:, :10], vectors), intra_list_similarity(rows, vectors)
+            similarities.setdefault(method, []).append(both)
     return len(split.users), [
         _summarize(method, rows, split.targets, dataset.item_count, similarities[method])
         for method, rows in lists.items()
@@ -79,7 +82,11 @@ def evaluate_leave_one_out(
 
 
 def _summarize(
-    method: str, lists: list[Int64Array], targets: Int64Array, item_count: int, similarities: list[Estimate]
+    method: str,
+    lists: list[Int64Array],
+    targets: Int64Array,
+    item_count: int,
+    similarities: list[tuple[Estimate, Estimate]],
 ) -> MethodResult:
     positions = [hit_positions(rows, targets) for rows in lists]
 
@@ -92,13 +99,19 @@ def _summarize(
         ndcg_at_10=over_seeds(gains, 10),
         hr_at_50=over_seeds(hits, 50),
         coverage_at_10=float(np.mean([coverage(rows[:, :10], item_count) for rows in lists])),
-        intra_list_similarity_at_10=Estimate(
-            float(np.mean([similarity.mean for similarity in similarities])),
-            float(np.mean([similarity.standard_error for similarity in similarities])),
-        ),
+        intra_list_similarity_at_10=_mean_estimate([at_10 for at_10, _ in similarities]),
+        intra_list_similarity_at_50=_mean_estimate([at_50 for _, at_50 in similarities]),
         seed_means={
             "hr_at_10": [float(hits(found, 10).mean()) for found in positions],
             "ndcg_at_10": [float(gains(found, 10).mean()) for found in positions],
             "hr_at_50": [float(hits(found, 50).mean()) for found in positions],
         },
+    )
+
+
+def _mean_estimate(estimates: list[Estimate]) -> Estimate:
+    """Over seeds: the users are the same people, so that their error does not shrink with the seeds."""
+    return Estimate(
+        float(np.mean([estimate.mean for estimate in estimates])),
+        float(np.mean([estimate.standard_error for estimate in estimates])),
     )

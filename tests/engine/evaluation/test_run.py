@@ -8,7 +8,7 @@ from tests.conftest import SMALL_TRAINING, Trained
 @pytest.fixture(scope="module")
 def results(trained: Trained) -> tuple[int, dict[str, MethodResult]]:
     config: TrainingConfig = SMALL_TRAINING.model_copy(update={"embeddings": "als"})
-    users, results = evaluate_leave_one_out(trained.dataset, config, [1, 2], diversity_weight=0.5)
+    users, results = evaluate_leave_one_out(trained.dataset, config, [1, 2], diversity_weights=[0.0, 0.5])
     return users, {result.method: result for result in results}
 
 

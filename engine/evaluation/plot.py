@@ -1,0 +1,68 @@
+"""What diversity costs, as a picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+from engine.evaluation.metrics import Estimate
+
+# Files only: no window, whatever the machine offers.
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+
+@dataclass(frozen=True, slots=True)
+class TradeOff:
+    """What the pipeline does at one diversity weight."""
+
+    weight: float
+    similarity_at_10: Estimate
+    similarity_at_50: Estimate
+    ndcg_at_10: Estimate
+
+
+def plot_trade_off(points: Sequence[TradeOff], title: str, path: Path) -> None:
+    """Write intra-list similarity against NDCG@10, one point a diversity weight, as a PNG.
+
+    Up and to the left is better: more relevant, less alike. Bars are standard errors over users; the users of all
+    points are the same, so that differences between points are surer than the bars look.
+    """
+    points = sorted(points, key=lambda point: point.weight)
+    relevance = [point.ndcg_at_10 for point in points]
+    lines = (
+        ("similarity@10", [point.similarity_at_10 for point in points], "o"),
+        ("similarity@50", [point.similarity_at_50 for point in points], "s"),
+    )
+    figure, axes = plt.subplots(figsize=(8, 5.5), dpi=120)
+    for label, similarity, marker in lines:
+        drawn = axes.errorbar(
+            [estimate.mean for estimate in similarity],
+            [estimate.mean for estimate in relevance],
+            xerr=[estimate.standard_error for estimate in similarity],
+            yerr=[estimate.standard_error for estimate in relevance],
+            marker=marker,
+            capsize=3,
+            linewidth=1,
+            elinewidth=0.7,
+            label=label,
+        )
+        for point, x, y in zip(points, similarity, relevance, strict=True):
+            axes.annotate(
+                f"{point.weight:g}",
+                (x.mean, y.mean),
+                xytext=(6, 7),
+                textcoords="offset points",
+                color=drawn.lines[0].get_color(),
+                weight="bold",
+            )
+    axes.set_xlabel("intra-list similarity: mean cosine between the items of a list (less is more diverse)")
+    axes.set_ylabel("NDCG@10 (± standard error over users)")
+    axes.set_title(title)
+    axes.legend(title="numbers: diversity weight of MMR")
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, format="png")
+    plt.close(figure)
