@@ -147,7 +147,7 @@ class Pipeline:
                 state.session.timestamps_ms,
                 model.bundle.item_vectors,
                 query.time_ms,
-                self._blend.session,
+                model.bundle.ranker_session,
             )
         candidates, strategy = clock.attempt(
             "retrieve",
