@@ -243,6 +243,20 @@ def test_redis_restarted_under_way_changes_nothing(loses: bool, bus: Bus, backgr
 
 
 @own_broker
+def test_what_redis_loses_while_nothing_happens_comes_back_by_itself(
+    bus: Bus, redis_url: str, background: Start
+) -> None:
+    stop = threading.Event()
+    background(make_processor(bus, make_sink(redis_url, "t"), stop, "g")[0].run, stop)
+    bus.send(stream(100))
+    wait_for(lambda: applied_count(redis_url, "t") == 105)
+    whole = dump(redis_url)
+    redis.Redis.from_url(redis_url).flushdb()
+    wait_for(lambda: applied_count(redis_url, "t") == 105)
+    assert dump(redis_url) == whole
+
+
+@own_broker
 def test_a_cut_connection_to_kafka_changes_nothing(redis_url: str, background: Start, tmp_path: Path) -> None:
     rng = random.Random(KILL_SEED)
     events = stream(KILL_EVENTS)
