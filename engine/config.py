@@ -74,7 +74,7 @@ class ProcessorConfig(_Section):
     state_ttl_s: int = Field(90 * 86_400, ge=60, description="how long the live state of a silent user is kept")
     popular_items: int = Field(5_000, ge=10, le=1_000_000, description="kept for a list of one partition, at least")
     fresh_users_per_s: float = Field(
-        200.0, ge=0, le=100_000, description="users embedded anew, with two towers; 0: off"
+        200.0, ge=0, le=100_000, description="users embedded anew (without a user tower: new ones); 0: off"
     )
     fresh_batch: int = Field(64, ge=1, le=4096, description="users embedded in one step")
     fresh_pending: int = Field(20_000, ge=1, le=1_000_000, description="past it those who have waited longest go")

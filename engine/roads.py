@@ -111,7 +111,7 @@ class Roads:
                 state.session.timestamps_ms,
                 model.catalogue.item_vectors,
                 query.time_ms,
-                self.blend.session,
+                model.bundle.ranker_session,
             )
         candidates, strategy = clock.attempt(
             "retrieve",

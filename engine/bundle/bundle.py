@@ -8,10 +8,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from engine.bundle.items import ITEM_FILES, Items, read_items
-from engine.bundle.manifest import Manifest, read_manifest, verify_files
+from engine.bundle.manifest import MANIFEST, Manifest, read_manifest, verify_files
 from engine.bundle.popularity import POPULARITY_FILES, Popularity
 from engine.errors import BundleError
 from engine.features.schema import ITEM_DYNAMIC, SCHEMA_VERSION, FeatureSchema
+from engine.features.session import SESSION_FIELD, SessionSettings
 from engine.types import Float32Array
 
 SCHEMA_FILE: Final = "schema.json"
@@ -35,6 +36,7 @@ class Bundle:
 
     item_table: float32 (items, schema.table_width), memory-mapped and read-only; column ranges are in the schema.
     item_dynamic: float32 (items, len(ITEM_DYNAMIC)), log1p counts as of the end of the data; mapped and read-only.
+    ranker_session: how the ranker read sessions when it learned; what a request mixes in is for `[blend]` to say.
     """
 
     path: Path
@@ -44,6 +46,7 @@ class Bundle:
     item_table: Float32Array
     item_dynamic: Float32Array
     popularity: Popularity
+    ranker_session: SessionSettings
 
     @property
     def version(self) -> str:
@@ -83,7 +86,8 @@ def open_bundle(path: Path, verify: bool = True) -> Bundle:
         raise BundleError(f"{path / 'items.arrow'}: {len(items)} items where the manifest says {manifest.item_count}")
     table = _read_matrix(path / ITEM_TABLE_FILE, (len(items), schema.table_width))
     dynamic = _read_matrix(path / ITEM_DYNAMIC_FILE, (len(items), len(ITEM_DYNAMIC)))
-    return Bundle(path, manifest, schema, items, table, dynamic, Popularity.read(path, len(items)))
+    popularity = Popularity.read(path, len(items))
+    return Bundle(path, manifest, schema, items, table, dynamic, popularity, _ranker_session(path, manifest))
 
 
 def _read_schema(path: Path) -> FeatureSchema:
@@ -97,6 +101,15 @@ def _read_schema(path: Path) -> FeatureSchema:
             f" this engine reads {SCHEMA_VERSION}"
         )
     return schema
+
+
+def _ranker_session(path: Path, manifest: Manifest) -> SessionSettings:
+    try:
+        return SessionSettings.of_training(manifest.training)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, ("training", SESSION_FIELD, *first["loc"])))
+        raise BundleError(f"{path / MANIFEST}: {where}: {first['msg']}") from None
 
 
 def _read_matrix(path: Path, shape: tuple[int, int]) -> Float32Array:

@@ -5,7 +5,9 @@ session; in serving it has read a part of it, and the rest is mixed in. The sess
 it, so that the ranker can lean on them when the query vector lags behind.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,6 +16,9 @@ from engine.features.history import Histories
 from engine.features.schema import SESSION_DENSE
 from engine.types import EventType, Float32Array, Int64Array, UInt8Array
 from kernels.session import session_vector
+
+# Where a bundle's manifest says, in `training`, how the ranker read sessions.
+SESSION_FIELD: Final = "session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,14 @@ class SessionSettings:
         for name, weight in config.event_weights.items():
             weights[EventType[name.upper()]] = weight
         return SessionSettings(config.window_s, config.half_life_s, weights)
+
+    @staticmethod
+    def of_training(training: Mapping[str, Any]) -> "SessionSettings":
+        """Those in a manifest's `training`; the defaults, which all trained with that do not say.
+
+        Raises pydantic.ValidationError for what is no such settings.
+        """
+        return SessionSettings.of(BlendConfig.model_validate(training.get(SESSION_FIELD, {})))
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def decode(payload: bytes) -> pb.LoggedEvent:
     Raises:
         PoisonMessage: not a LoggedEvent, of another schema version, or with an event that breaks the API's rules.
 
-    Cost: about 5 µs.
+    Cost: about 3 µs for what most events look like, 6 µs otherwise.
     """
     try:
         logged = pb.LoggedEvent.FromString(payload)

@@ -102,10 +102,15 @@ class LiveSink:
     def write(self, records: Sequence[LogRecord]) -> dict[int, int]:
         """Apply records in log order; returns where each partition goes on, now that this is stored.
 
+        Without records it looks whether the store still holds what was written: one that has lost it, while nobody
+        does anything, must not stay behind until somebody does.
+
         Raises:
             PositionLost: the store is not where this sink left it; nothing is written.
         """
         if not records:
+            if self._store.applied(self._applied) != self._applied:
+                raise PositionLost("the store has lost what was written, or another processor has written there")
             return {}
         ends = {record.partition: record.offset for record in records}
         events = [

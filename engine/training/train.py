@@ -24,10 +24,12 @@ from engine.bundle.items import write_items
 from engine.data.dataset import Dataset
 from engine.errors import DataError
 from engine.features.history import HistoryStates
+from engine.features.session import SESSION_FIELD
 from engine.training.als import AlsModel, train_als
 from engine.training.config import TrainingConfig
 from engine.training.embeddings import EmbeddingModel, Progress
 from engine.training.popular import build_popularity
+from engine.training.ranker.examples import RANKER_SESSION
 from engine.training.ranker.item_table import build_item_table, item_popularity
 from engine.training.ranker.split import split_for_ranker
 from engine.training.ranker.train import RankerModel, export_ranker, train_ranker
@@ -140,7 +142,11 @@ def write_bundle(
         "embeddings": config.embeddings,
         "item_count": dataset.item_count,
         "user_count": dataset.user_count,
-        "training": config.model_dump(mode="json"),
+        "training": {
+            **config.model_dump(mode="json"),
+            # What of it a session's vector and evidence depend on; how much of it is mixed in is serving's to say.
+            SESSION_FIELD: RANKER_SESSION.model_dump(mode="json", exclude={"evidence_half"}),
+        },
         "index": index,
     }
 

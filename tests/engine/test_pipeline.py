@@ -198,6 +198,36 @@ def test_the_ranker_reads_the_session_whether_or_not_the_embedding_has_read_it(
     assert dense["log_session_evidence"] == pytest.approx(np.log1p(2.0**-0.1))
 
 
+def test_what_is_mixed_in_is_a_setting_and_what_the_ranker_reads_is_not(
+    model: ServingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[RankingContext] = []
+    original = OnnxRanker.score
+
+    def score(self: OnnxRanker, context: RankingContext, rows: Int64Array) -> Float32Array:
+        seen.append(context)
+        return original(self, context, rows)
+
+    monkeypatch.setattr(OnnxRanker, "score", score)
+    user = record(model)
+    session = Session(
+        item_keys(model.bundle.items.ids(np.array([3, 7]))),
+        np.array([EventType.CLICK, EventType.VIEW], np.uint8),
+        np.array([NOW_MS - 900_000, NOW_MS - 60_000]),
+    )
+    with ThreadPoolExecutor(1) as executor:
+        for blend in ({}, {"half_life_s": 60.0, "window_s": 600.0, "event_weights": {"view": 3.0}}):
+            pipeline = Pipeline(
+                model, FetchFeatures(UnknownUsers(), 1.0, 1 << 20), EngineConfig.load(blend=blend), executor
+            )
+            ask(pipeline, model, query(), UserState(user, session, np.empty(0, np.int64)))
+    default, other = seen
+    assert np.abs(default.query - other.query).max() > 1e-3
+    np.testing.assert_array_equal(default.session, other.session)
+    np.testing.assert_array_equal(default.dense, other.dense)
+    assert default.session.any()
+
+
 def test_a_session_moves_the_slate_towards_what_was_clicked(pipeline: Pipeline, model: ServingModel) -> None:
     user = record(model, 1)
     cosine = model.bundle.item_vectors @ user.embedding / np.linalg.norm(model.bundle.item_vectors, axis=1)

@@ -1,6 +1,7 @@
 """Ranker examples: at each moment of the tail, the item that was chosen against items that could have been shown."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ from engine.types import EventType, Float32Array, Int64Array
 
 # Scores computed at once while retrieving: bounds memory to about 64 MB.
 _CHUNK_FLOATS = 16_000_000
+# How the ranker reads a session; in the bundle as well, so that serving reads it in the same way whatever it mixes in.
+RANKER_SESSION: Final = BlendConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ def request_inputs(
 ) -> RequestInputs:
     """What serving would have assembled at each moment of the split, from the events before it.
 
-    The session is read with the weights that serving has unless it is configured otherwise.
+    The session is read as RANKER_SESSION says, and so it will be in serving.
     """
     demographic_codes = dataset.demographic_codes()
     profile = profile_features(split.histories, split.states, item_stats)
@@ -153,7 +156,7 @@ def request_inputs(
         split.states.users,
         split.moments_ms,
         retrieval.item_vectors,
-        SessionSettings.of(BlendConfig()),
+        SessionSettings.of(RANKER_SESSION),
         ProcessorConfig().session_events,
     )
     return RequestInputs(

@@ -1,5 +1,12 @@
-"""Events, real brokers and real stores for stream tests. KAFKA_BROKERS and REDIS_URL choose other servers."""
+"""Events, real brokers and real stores for stream tests.
 
+KAFKA_BROKERS and REDIS_URL in the environment choose other servers. KILL_EVENTS is how many events run through the
+tests that kill the processor, cut its broker and restart its Redis (4,000 unless it says otherwise; more events, more
+kills), and KILL_SEED draws the moments:
+`KILL_EVENTS=100000 python -m pytest tests/engine/stream -k "killed_at or restarted_under or cut_connection"`.
+"""
+
+import itertools
 import os
 import threading
 import uuid
@@ -21,6 +28,12 @@ from engine.types import EventType
 from engine.v1 import event_pb2 as pb
 
 NOW_MS = 1_764_000_000_000
+KILL_EVENTS = int(os.environ.get("KILL_EVENTS", "4000"))
+KILL_SEED = int(os.environ.get("KILL_SEED", "1"))
+# How often a run is disturbed, how much is applied in one step, and how long a busy machine may take for all of it.
+DISTURBANCES = 4 + KILL_EVENTS // 10_000
+KILL_BATCH = max(20, KILL_EVENTS // 500)
+KILL_TIMEOUT_S = 40.0 + KILL_EVENTS / 250
 
 
 def make_event(
@@ -45,6 +58,16 @@ def make_event(
     if kind == EventType.DWELL:
         event.dwell_ms = 1200
     return event
+
+
+def portions(events: Sequence[pb.Event]) -> list[Sequence[pb.Event]]:
+    """The events in as many parts of one size as there are disturbances, and a last one for what comes after them.
+
+    The embedded broker keeps 5 MB of a partition: a part is sent when most of what came before it is applied.
+    """
+    size = len(events) // (DISTURBANCES + 1)
+    ends = [size * part for part in range(DISTURBANCES + 1)] + [len(events)]
+    return [events[start:end] for start, end in itertools.pairwise(ends)]
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,15 @@ from engine.pipeline import Pipeline
 from engine.training.config import AlsConfig
 from engine.types import EventType, Recommendation, RecommendQuery, Strategy
 from tests.conftest import SMALL_TRAINING, Trained
-from tests.engine.stream.conftest import Bus, make_event
+from tests.engine.stream.conftest import (
+    KILL_BATCH,
+    KILL_EVENTS,
+    KILL_SEED,
+    KILL_TIMEOUT_S,
+    Bus,
+    make_event,
+    portions,
+)
 from tests.engine.stream.test_processor import applied_count, dump, own_broker, stream, undisturbed, wait_for
 
 Start = Callable[[Callable[[], None], threading.Event], None]
@@ -55,11 +63,11 @@ def child(bus: Bus, url: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
         directory = "{home / "none"}"
         [processor]
         log = "{LOG}"
-        batch_events = 20
+        batch_events = {KILL_BATCH}
         session_events = 10
         popular_items = 100
         archive_directory = "{home / "archive"}"
-        archive_rows = 50
+        archive_rows = {max(50, KILL_EVENTS // 80)}
         archive_flush_s = 0.5
         """
     )
@@ -83,27 +91,29 @@ def archived(home: Path) -> list[tuple[int, int, str]]:
 def test_killed_at_random_moments_it_leaves_what_an_undisturbed_run_leaves(
     bus: Bus, redis_url: str, tmp_path: Path
 ) -> None:
-    rng = random.Random(int(os.environ.get("KILL_SEED", "1")))
-    events = stream(4000, users=300)
+    rng = random.Random(KILL_SEED)
+    events = stream(KILL_EVENTS, users=max(300, KILL_EVENTS // 20))
+    *disturbed, rest = portions(events)
     sent = 0
-    for _ in range(5):
-        bus.send(events[sent : sent + 800])
-        sent += 800
+    for part in disturbed:
+        bus.send(part)
+        sent += len(part)
         before = applied_count(redis_url, LOG)
         with child(bus, redis_url, tmp_path) as running:
-            wait_for(lambda before=before: applied_count(redis_url, LOG) > before)  # type: ignore[misc]
+            enough = max(before, sent - 2 * len(part))
+            wait_for(lambda enough=enough: applied_count(redis_url, LOG) > enough, KILL_TIMEOUT_S)  # type: ignore[misc]
             time.sleep(rng.uniform(0, 0.25))
             running.kill()
-    bus.send(events[sent:])
+    bus.send(rest)
     with child(bus, redis_url, tmp_path) as running:
-        wait_for(lambda: applied_count(redis_url, LOG) == len(events))
+        wait_for(lambda: applied_count(redis_url, LOG) == len(events), KILL_TIMEOUT_S)
         running.send_signal(signal.SIGTERM)
         assert running.wait(20) == 0
     with undisturbed(bus, LOG, len(events), tmp_path / "r") as expected:
         assert dump(redis_url) == expected
     # What a stop in order holds back is written; what is not yet read is left to the next run.
     with child(bus, redis_url, tmp_path):
-        wait_for(lambda: len(archived(tmp_path)) >= len(events))
+        wait_for(lambda: len(archived(tmp_path)) >= len(events), KILL_TIMEOUT_S)
     rows = archived(tmp_path)
     assert len({row[:2] for row in rows}) == len(rows) == len(events)
     assert sorted(row[2] for row in rows) == sorted(event.event_id for event in events)

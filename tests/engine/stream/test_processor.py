@@ -27,7 +27,16 @@ from engine.stream.state import Limits, unpack_counts
 from engine.stream.topics import DEAD_LETTERS, EVENTS
 from engine.types import EventType, item_key
 from engine.v1 import event_pb2 as pb
-from tests.engine.stream.conftest import NOW_MS, Bus, make_event
+from tests.engine.stream.conftest import (
+    KILL_BATCH,
+    KILL_EVENTS,
+    KILL_SEED,
+    KILL_TIMEOUT_S,
+    NOW_MS,
+    Bus,
+    make_event,
+    portions,
+)
 from tests.engine.stream.naive import live_counts
 from tests.kafka import read_back
 
@@ -102,7 +111,7 @@ def undisturbed(bus: Bus, log: str, count: int, home: Path) -> Iterator[dict[byt
         thread = threading.Thread(target=processor.run)
         thread.start()
         try:
-            wait_for(lambda: applied_count(server.url, log) >= count)
+            wait_for(lambda: applied_count(server.url, log) >= count, KILL_TIMEOUT_S)
         finally:
             stop.set()
             thread.join()
@@ -201,27 +210,31 @@ def test_a_broken_state_in_the_store_stops_nobody(bus: Bus, redis_url: str, back
 @pytest.mark.parametrize("loses", [False, True])
 def test_redis_restarted_under_way_changes_nothing(loses: bool, bus: Bus, background: Start, tmp_path: Path) -> None:
     """Stopped in order, and killed, so that it forgets everything since its last snapshot."""
-    events = stream(1500)
+    rng = random.Random(KILL_SEED)
+    events = stream(KILL_EVENTS)
+    *disturbed, rest = portions(events)
     stop = threading.Event()
     server = EmbeddedRedis(tmp_path / "r")
-    url = server.url
+    url, sent = server.url, 0
     try:
-        background(make_processor(bus, make_sink(url, "t"), stop, "g")[0].run, stop)
-        bus.send(events[:700])
-        wait_for(lambda: applied_count(url, "t") >= 300)
-        if loses:
-            redis.Redis.from_url(url).save()
-        bus.send(events[700:1000])
-        wait_for(lambda: applied_count(url, "t") >= 900)
-        if loses:
-            assert server.pid is not None
-            redis.Redis.from_url(url).config_set("save", "")
-            _kill(server.pid)
-        server.close()
-        bus.send(events[1000:])
-        time.sleep(0.3)
-        server = EmbeddedRedis(tmp_path / "r")
-        wait_for(lambda: applied_count(url, "t") == len(events))
+        background(make_processor(bus, make_sink(url, "t"), stop, "g", KILL_BATCH)[0].run, stop)
+        for part in disturbed:
+            wait_for(lambda: applied_count(url, "t") >= sent - len(part) // 2, KILL_TIMEOUT_S)  # noqa: B023
+            if loses:
+                redis.Redis.from_url(url).save()
+            bus.send(part)
+            wait_for(lambda: applied_count(url, "t") > sent, KILL_TIMEOUT_S)  # noqa: B023
+            sent += len(part)
+            time.sleep(rng.uniform(0, 0.2))
+            if loses:
+                assert server.pid is not None
+                redis.Redis.from_url(url).config_set("save", "")
+                _kill(server.pid)
+            server.close()
+            time.sleep(rng.uniform(0, 0.4))
+            server = EmbeddedRedis(tmp_path / "r")
+        bus.send(rest)
+        wait_for(lambda: applied_count(url, "t") == len(events), KILL_TIMEOUT_S)
         with undisturbed(bus, "t", len(events), tmp_path / "other") as expected:
             assert dump(url) == expected
     finally:
@@ -230,21 +243,41 @@ def test_redis_restarted_under_way_changes_nothing(loses: bool, bus: Bus, backgr
 
 
 @own_broker
+def test_what_redis_loses_while_nothing_happens_comes_back_by_itself(
+    bus: Bus, redis_url: str, background: Start
+) -> None:
+    stop = threading.Event()
+    background(make_processor(bus, make_sink(redis_url, "t"), stop, "g")[0].run, stop)
+    bus.send(stream(100))
+    wait_for(lambda: applied_count(redis_url, "t") == 105)
+    whole = dump(redis_url)
+    redis.Redis.from_url(redis_url).flushdb()
+    wait_for(lambda: applied_count(redis_url, "t") == 105)
+    assert dump(redis_url) == whole
+
+
+@own_broker
 def test_a_cut_connection_to_kafka_changes_nothing(redis_url: str, background: Start, tmp_path: Path) -> None:
-    events = stream(1500)
+    rng = random.Random(KILL_SEED)
+    events = stream(KILL_EVENTS)
+    *disturbed, rest = portions(events)
     stop = threading.Event()
     with EmbeddedKafka(tmp_path / "k") as kafka:
         config = EngineConfig.load(kafka={"brokers": kafka.brokers, "delivery_timeout_ms": 20_000})
-        bus = Bus(kafka.brokers, config)
+        bus, sent = Bus(kafka.brokers, config), 0
         try:
-            background(make_processor(bus, make_sink(redis_url, "t"), stop, "g", 20)[0].run, stop)
-            bus.send(events[:1000])
-            wait_for(lambda: applied_count(redis_url, "t") >= 100)
-            kafka.set_reachable(False)
-            time.sleep(0.5)
-            kafka.set_reachable(True)
-            bus.send(events[1000:])
-            wait_for(lambda: applied_count(redis_url, "t") == len(events))
+            background(make_processor(bus, make_sink(redis_url, "t"), stop, "g", KILL_BATCH)[0].run, stop)
+            for part in disturbed:
+                wait_for(lambda: applied_count(redis_url, "t") >= sent - len(part) // 2, KILL_TIMEOUT_S)  # noqa: B023
+                bus.send(part)
+                wait_for(lambda: applied_count(redis_url, "t") > sent, KILL_TIMEOUT_S)  # noqa: B023
+                sent += len(part)
+                time.sleep(rng.uniform(0, 0.1))
+                kafka.set_reachable(False)
+                time.sleep(rng.uniform(0.1, 0.6))
+                kafka.set_reachable(True)
+            bus.send(rest)
+            wait_for(lambda: applied_count(redis_url, "t") == len(events), KILL_TIMEOUT_S)
             with undisturbed(bus, "t", len(events), tmp_path / "other") as expected:
                 assert dump(redis_url) == expected
         finally:

@@ -1,0 +1,89 @@
+"""The whole chain over real sockets: RecordEvents, the log, the processor in a process of its own, Redis, Recommend.
+
+KAFKA_BROKERS and REDIS_URL in the environment choose other servers than the embedded ones.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from engine.adapters.embedded_kafka import EmbeddedKafka
+from engine.adapters.embedded_redis import EmbeddedRedis
+from engine.adapters.kafka_bus import create_topics
+from engine.assemble import running_server
+from engine.cli.publish import publish_once
+from engine.config import EngineConfig
+from engine.processes import engine_process, write_settings
+from engine.rpc.client import AsyncRecommendationClient
+from engine.rpc.requests import build_event
+from engine.v1 import recommendation_pb2 as pb
+from engine.v1.event_pb2 import EVENT_TYPE_CLICK, EVENT_TYPE_VIEW
+from tests.conftest import Trained
+
+# A processor starts, joins its group, and shares the machine with the rest of the tests.
+_PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def running(trained: Trained, tmp_path: Path) -> Iterator[EngineConfig]:
+    """Settings of an engine with its users published and its processor running; the test runs the server."""
+    with ExitStack() as resources:
+        redis_url = os.environ.get("REDIS_URL") or resources.enter_context(EmbeddedRedis(tmp_path / "redis")).url
+        brokers = os.environ.get("KAFKA_BROKERS")
+        if brokers:
+            create_topics(brokers, EngineConfig.load(kafka={"brokers": brokers}).kafka)
+        else:
+            brokers = resources.enter_context(EmbeddedKafka(tmp_path / "kafka")).brokers
+        settings = write_settings(tmp_path, 0, redis_url, brokers)
+        # A name of its own, so that what an earlier run has left on shared servers is no news.
+        name = f"signals-{time.time_ns()}"
+        with settings.open("a") as file:
+            file.write(f'[processor]\nlog = "{name}"\ngroup = "{name}"\n')
+        config = EngineConfig.load(
+            settings,
+            server={"host": "127.0.0.1", "port": 0, "request_timeout_ms": 20_000},
+            redis={"timeout_ms": 5_000},
+            bundle={"directory": trained.bundles.directory},
+        )
+        publish_once(trained.data, config)
+        resources.enter_context(engine_process("process", settings))
+        yield config
+
+
+async def test_a_click_over_grpc_is_in_the_next_slate(trained: Trained, running: EngineConfig) -> None:
+    histories = trained.dataset.histories().lengths()
+    user = trained.dataset.users["user_id"][int(histories.argmax())]
+    async with (
+        running_server(running) as server,
+        AsyncRecommendationClient(f"127.0.0.1:{server.port}", timeout_s=20) as client,
+    ):
+        await client.wait_until_serving()
+
+        async def offered() -> list[str]:
+            response = await client.recommend(user, "home")
+            assert response.strategy == pb.STRATEGY_PERSONALIZED
+            assert not response.degraded_reasons
+            return [item.item_id for item in response.items]
+
+        before = await offered()
+        clicked = before[5:8]
+        kinds = (EVENT_TYPE_CLICK, EVENT_TYPE_VIEW, EVENT_TYPE_CLICK)
+        events = [build_event(user, kind, item, surface="home") for kind, item in zip(kinds, clicked, strict=True)]
+        recorded = await client.record_events(events, timeout_s=20)
+        assert (recorded.accepted_count, len(recorded.rejected)) == (3, 0)
+        give_up = time.monotonic() + _PATIENCE_S
+        while set(clicked) & set(after := await offered()) and time.monotonic() < give_up:
+            await asyncio.sleep(0.02)
+        assert not set(clicked) & set(after)
+        assert len(after) == 50
+        # Not the same slate with three gaps filled from behind: the session has moved the query.
+        kept = [item for item in before if item not in clicked]
+        assert [item for item in after if item in kept] != kept[: len(after)]
+        # Sending the same events again, as a client does that has missed the answer, changes nothing.
+        await client.record_events(events, timeout_s=20)
+        assert not set(clicked) & set(await offered())
