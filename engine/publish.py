@@ -59,7 +59,7 @@ def user_batches(
     """(user id, record, seen item keys) of every user, in batches."""
     keys = item_keys(dataset.items["item_id"].to_list())
     seen = dataset.histories()
-    histories = _in_bundle_rows(bundle, seen, keys)
+    histories = in_bundle_rows(bundle, seen, keys)
     purchases = _count(seen, seen.event_types == EventType.PURCHASE)
     codes = demographic_codes(dataset.users, bundle.schema.vocabularies)
     stats = ItemStats.from_tables(bundle.schema, bundle.item_table, bundle.item_dynamic)
@@ -115,7 +115,7 @@ def recent_histories(dataset: Dataset, limit: int) -> Iterator[list[tuple[str, S
         yield batch
 
 
-def _in_bundle_rows(bundle: Bundle, histories: Histories, keys: Int64Array) -> Histories:
+def in_bundle_rows(bundle: Bundle, histories: Histories, keys: Int64Array) -> Histories:
     """The histories in rows of the bundle, without items that it does not have."""
     rows = rows_of_keys(bundle.items.sorted_keys, bundle.items.sorted_rows, keys)[histories.rows]
     known = rows >= 0

@@ -54,6 +54,37 @@ class RedisCatalogWriter:
         await self._client.aclose()
 
 
+class RedisCatalogPublisher:
+    """The hourly job's side: reads what the overlay holds of items, and stores moved vectors. Blocking."""
+
+    def __init__(self, url: str, config: RedisConfig) -> None:
+        self._source = RedisCatalogSource(url, config)
+        self._client = redis.Redis.from_url(url, socket_connect_timeout=config.connect_timeout_s)
+        self._vector_ttl_s = config.record_ttl_s
+
+    def stored(self) -> list[pb.StoredItem]:
+        """What the overlay holds of each item. Raises DependencyUnavailable."""
+        return [change.stored for change in self._source.snapshot([]) if isinstance(change, ContentChange)]
+
+    def write(self, changes: Sequence[Change]) -> None:
+        """Store changes, some hundreds a transaction; vectors live as long as user records do.
+
+        Raises DependencyUnavailable.
+        """
+        generations = {change.generation for change in changes if isinstance(change, VectorChange)}
+        with _reaching_redis():
+            for start in range(0, len(changes), _PAGE):
+                with self._client.pipeline(transaction=True) as pipeline:
+                    queue_changes(pipeline, changes[start : start + _PAGE])
+                    for generation in generations:
+                        pipeline.expire(catalog_vectors_key(generation), self._vector_ttl_s)
+                    pipeline.execute()
+
+    def close(self) -> None:
+        self._source.close()
+        self._client.close()
+
+
 def queue_changes(pipeline: Any, changes: Sequence[Change]) -> None:
     """Put the commands of one transaction into a redis-py pipeline."""
     hashes: dict[str, dict[bytes, bytes]] = {}

@@ -2,6 +2,7 @@
 
 import re
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated
 
@@ -35,35 +36,38 @@ def publish_users(
 
 
 def publish_once(data: Path, settings: EngineConfig) -> int:
-    """Read the data, open the current bundle, publish everyone; returns how many."""
+    """Read the data, open the current bundle, publish everyone; returns how many users. New items get their vectors."""
+    from engine.adapters.redis_catalog import RedisCatalogPublisher
     from engine.adapters.redis_store import RedisPublisher
-    from engine.assemble import load_embedders, redis_url
+    from engine.assemble import load_embedders, load_item_embedder, redis_url
     from engine.bundle.bundle import open_bundle
     from engine.bundle.store import BundleStore
     from engine.data.build import load_dataset
     from engine.publish import publish_users as publish
     from engine.publish import recent_histories
+    from engine.publish_items import moved_items, new_items
 
-    dataset = load_dataset(data)
     bundle = open_bundle(BundleStore(settings.bundle.directory).current())
     embed, fold_in = load_embedders(bundle)
-    with redis_url(settings) as url:
-        publisher = RedisPublisher(url, settings.redis)
-        try:
-            if bundle.manifest.embeddings == "two-tower":
-                for batch in recent_histories(dataset, settings.redis.history_limit):
-                    publisher.publish_histories(batch)
-            with progress_bar() as progress:
-                return publish(
-                    bundle,
-                    dataset,
-                    embed,
-                    fold_in,
-                    publisher,
-                    lambda done, total: progress(done, total, "publish users"),
-                )
-        finally:
-            publisher.close()
+    with ExitStack() as resources:
+        url = resources.enter_context(redis_url(settings))
+        publisher = resources.enter_context(closing(RedisPublisher(url, settings.redis)))
+        catalogue = resources.enter_context(closing(RedisCatalogPublisher(url, settings.redis)))
+        items = new_items(bundle, catalogue.stored())
+        dataset = load_dataset(data, items)
+        catalogue.write(moved_items(bundle, dataset, items, load_item_embedder(bundle), embed))
+        if bundle.manifest.embeddings == "two-tower":
+            for batch in recent_histories(dataset, settings.redis.history_limit):
+                publisher.publish_histories(batch)
+        with progress_bar() as progress:
+            return publish(
+                bundle,
+                dataset,
+                embed,
+                fold_in,
+                publisher,
+                lambda done, total: progress(done, total, "publish users"),
+            )
 
 
 def parse_interval(text: str) -> float:

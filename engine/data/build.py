@@ -16,9 +16,9 @@ _USER_VOCABULARIES = ("age_group", "location", "signup_source")
 _EVENT_CODES = {kind.name.lower(): int(kind) for kind in EventType}
 
 
-def load_dataset(directory: Path) -> Dataset:
-    """Read, validate and index a data directory; see read_tables for the errors."""
-    return build_dataset(read_tables(directory))
+def load_dataset(directory: Path, more_items: pl.DataFrame | None = None) -> Dataset:
+    """Read, validate and index a data directory; see read_tables for the errors and for more_items."""
+    return build_dataset(read_tables(directory, more_items))
 
 
 def build_dataset(tables: Tables) -> Dataset:

@@ -41,8 +41,12 @@ def make_tables(
     return _conform_all(frames, {name: f"table {name}" for name in frames} | dict(sources or {}))
 
 
-def read_tables(directory: Path) -> Tables:
+def read_tables(directory: Path, more_items: pl.DataFrame | None = None) -> Tables:
     """Read and validate the tables of a data directory.
+
+    Args:
+        more_items: canonical columns of items that the item table need not have, e.g. those that came while serving;
+            of an item in both, the table's row counts.
 
     Raises:
         DataError: for a missing, unreadable, ambiguous or empty file; a missing or unknown column; values that are
@@ -60,6 +64,9 @@ def read_tables(directory: Path) -> Tables:
         path = _find(directory, schema, schema.may_be_absent or (schema is INTERACTIONS and events.is_dir()))
         frames[schema.name] = None if path is None else read_frame(path)
         sources[schema.name] = schema.name if path is None else str(path)
+    if more_items is not None and more_items.height:
+        known = conform(_present(frames[ITEMS.name]), ITEMS, sources[ITEMS.name])
+        frames[ITEMS.name] = pl.concat([known, more_items.join(known, on="item_id", how="anti", maintain_order="left")])
     if events.is_dir():
         frames[INTERACTIONS.name] = _continue(frames, sources, events)
     return _conform_all(frames, sources)
@@ -106,13 +113,17 @@ def _conform_all(frames: dict[str, pl.DataFrame | None], sources: dict[str, str]
 
 def _continue(frames: dict[str, pl.DataFrame | None], sources: dict[str, str], events: Path) -> pl.DataFrame:
     """The interactions of the table, if there is one, and then those of the event log."""
-    items, table = frames[ITEMS.name], frames[INTERACTIONS.name]
-    assert items is not None  # _find has seen to it
-    logged = read_event_log(events, conform(items, ITEMS, sources[ITEMS.name]))
+    table = frames[INTERACTIONS.name]
+    logged = read_event_log(events, conform(_present(frames[ITEMS.name]), ITEMS, sources[ITEMS.name]))
     if table is None:
         sources[INTERACTIONS.name] = str(events)
         return logged
     return pl.concat([conform(table, INTERACTIONS, sources[INTERACTIONS.name]), logged])
+
+
+def _present(items: pl.DataFrame | None) -> pl.DataFrame:
+    assert items is not None  # _find has seen to it
+    return items
 
 
 def _find(directory: Path, schema: TableSchema, may_be_absent: bool) -> Path | None:
