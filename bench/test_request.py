@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from bench.conftest import CACHE, ITEM_COUNT
-from bench.world_bundle import build_world, publish_world, world_bundle
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.assemble import open_pipeline
+from engine.bench.world import build_world, publish_world, world_bundle
 from engine.bundle.bundle import Bundle
 from engine.config import EngineConfig
 from engine.pipeline import Pipeline

@@ -52,6 +52,23 @@ def processor(
     _report(result, json_file)
 
 
+@app.command()
+def inventory(
+    json_file: _JsonOption = None,
+    items: Annotated[int, typer.Option(min=1000, help="Size of the synthetic catalogue.")] = 100_000,
+    fresh: Annotated[int, typer.Option(min=0, help="New items that are there from the start.")] = 1_000,
+    port: Annotated[int, typer.Option(help="Port of the first of two servers.")] = 50071,
+    cache: Annotated[Path, typer.Option(help="Keeps the synthetic bundle for the next time.")] = Path(".benchmarks"),
+) -> None:
+    """How soon a stock-out is gone from every answer of two replicas under load, and a new item can be in one."""
+    from engine.bench.inventory import measure_inventory
+    from engine.cli.progress import progress_bar
+
+    with progress_bar() as progress:
+        result = measure_inventory(items, fresh, port, cache, progress)
+    _report(result, json_file)
+
+
 def _report(result: dict[str, Any], json_file: Path | None) -> None:
     text = json.dumps(result, indent=1)
     print(text)
