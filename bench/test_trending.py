@@ -14,7 +14,7 @@ from bench.conftest import CACHE, ITEM_COUNT
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.redis_keys import applied_key, popularity_key
 from engine.adapters.redis_trending import RedisTrending
-from engine.assemble import load_model
+from engine.assemble_model import load_model
 from engine.bench.world import build_world, world_bundle
 from engine.bundle.bundle import Bundle
 from engine.config import EngineConfig, RedisConfig

@@ -13,7 +13,8 @@ from prometheus_client import start_http_server
 
 from engine.adapters.kafka_source import KafkaDeadLetters, KafkaSource
 from engine.adapters.redis_state import RedisFreshStore, RedisLiveStore
-from engine.assemble import kafka_brokers, load_embedders, log_name, redis_url
+from engine.assemble import kafka_brokers, log_name, redis_url
+from engine.assemble_model import load_embedders
 from engine.bundle.bundle import open_bundle
 from engine.bundle.manifest import read_manifest
 from engine.bundle.store import BundleStore

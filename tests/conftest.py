@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.assemble import train_bundle
+from engine.assemble_model import train_bundle
 from engine.bundle.store import BundleStore
 from engine.data.build import load_dataset
 from engine.data.dataset import Dataset

@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.adapters.embedded_kafka import EmbeddedKafka
 from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.assemble import train_bundle
+from engine.assemble_model import train_bundle
 from engine.bench.machine import describe_machine
 from engine.bundle.store import BundleStore
 from engine.cli.publish import publish_once

@@ -39,7 +39,8 @@ def publish_once(data: Path, settings: EngineConfig) -> int:
     """Read the data, open the current bundle, publish everyone; returns how many users. New items get their vectors."""
     from engine.adapters.redis_catalog import RedisCatalogPublisher
     from engine.adapters.redis_store import RedisPublisher
-    from engine.assemble import load_embedders, load_item_embedder, redis_url
+    from engine.assemble import redis_url
+    from engine.assemble_model import load_embedders, load_item_embedder
     from engine.bundle.bundle import open_bundle
     from engine.bundle.store import BundleStore
     from engine.data.build import load_dataset

@@ -22,7 +22,7 @@ def train(
     """Train embeddings and the ranker, build the index, and publish everything as one verified bundle."""
     from rich.console import Console
 
-    from engine.assemble import train_bundle
+    from engine.assemble_model import train_bundle
     from engine.bundle.store import BundleStore
     from engine.cli.progress import progress_bar
     from engine.data.build import load_dataset

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from engine.adapters.embedded_kafka import EmbeddedKafka
 from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.assemble import train_bundle
+from engine.assemble_model import train_bundle
 from engine.bundle.store import BundleStore
 from engine.cli.progress import progress_bar
 from engine.cli.publish import publish_once

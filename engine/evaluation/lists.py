@@ -10,7 +10,8 @@ import uvloop
 
 from engine.adapters.redis_keys import session_key
 from engine.adapters.redis_store import RedisPublisher
-from engine.assemble import load_embedders, open_pipeline, redis_url
+from engine.assemble import open_pipeline, redis_url
+from engine.assemble_model import load_embedders
 from engine.bundle.bundle import Bundle
 from engine.config import EngineConfig
 from engine.errors import EngineError

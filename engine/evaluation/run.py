@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.assemble import train_bundle
+from engine.assemble_model import train_bundle
 from engine.bundle.bundle import open_bundle
 from engine.bundle.store import BundleStore
 from engine.data.dataset import Dataset

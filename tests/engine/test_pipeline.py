@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.adapters.onnx_ranker import OnnxRanker
-from engine.assemble import load_model
+from engine.assemble_model import load_model
 from engine.catalog.changes import ItemState
 from engine.clock import RequestClock, StageEstimates
 from engine.config import EngineConfig

@@ -2,7 +2,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from engine.assemble import load_embedders
+from engine.assemble_model import load_embedders
 from engine.bundle.bundle import Bundle, open_bundle
 from engine.data.build import build_dataset
 from engine.data.tables import make_tables, read_tables

@@ -10,7 +10,7 @@ import pytest
 
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.redis_catalog import RedisCatalogSource, RedisCatalogWriter
-from engine.assemble import load_model, train_bundle
+from engine.assemble_model import load_model, train_bundle
 from engine.bundle.store import BundleStore
 from engine.catalog.changes import ContentChange, Overlay, VectorChange
 from engine.cli.publish import publish_once
@@ -75,7 +75,7 @@ def test_a_new_item_moves_towards_those_who_turned_to_it(trained: Trained, tmp_p
     np.testing.assert_array_equal(after, moved[item_key("new")])
     assert not np.allclose(before, after)
     # Those who clicked it find it nearer than its content alone would bring it, measured against all users.
-    from engine.assemble import load_embedders
+    from engine.assemble_model import load_embedders
 
     embed, _ = load_embedders(model.bundle)
     histories = trained.dataset.histories()

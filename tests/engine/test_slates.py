@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
 
-from engine.assemble import load_model
+from engine.assemble_model import load_model
 from engine.catalog.changes import Overlay
 from engine.clock import RequestClock, StageEstimates
 from engine.config import EngineConfig

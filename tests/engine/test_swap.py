@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.assemble import load_model
+from engine.assemble_model import load_model
 from engine.bundle.store import BundleStore
 from engine.config import EngineConfig
 from engine.model import ServingModel

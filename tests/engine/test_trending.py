@@ -15,7 +15,8 @@ import redis
 
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.redis_trending import RedisTrending
-from engine.assemble import load_model, running_server
+from engine.assemble import running_server
+from engine.assemble_model import load_model
 from engine.bundle.store import BundleStore
 from engine.config import EngineConfig, RedisConfig
 from engine.features.schema import CODE_FEATURES

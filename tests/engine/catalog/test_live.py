@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.assemble import load_model
+from engine.assemble_model import load_model
 from engine.bundle.store import BundleStore
 from engine.catalog.changes import Change, ContentChange, Overlay, StockChange, VectorChange
 from engine.catalog.live import LiveCatalogue
@@ -257,7 +257,7 @@ def test_readers_never_see_half_a_new_item(make: Make) -> None:
 
 
 def test_a_factorization_gives_new_items_their_category(trained: Trained, tmp_path: Path) -> None:
-    from engine.assemble import train_bundle
+    from engine.assemble_model import train_bundle
     from tests.conftest import SMALL_TRAINING
 
     store = BundleStore(tmp_path / "als")

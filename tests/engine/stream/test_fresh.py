@@ -9,7 +9,7 @@ from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.redis_keys import fresh_key, history_key, live_key
 from engine.adapters.redis_state import RedisFreshStore
 from engine.adapters.redis_store import RedisFeatureStore, RedisPublisher
-from engine.assemble import load_embedders
+from engine.assemble_model import load_embedders
 from engine.bundle.bundle import open_bundle
 from engine.config import RedisConfig
 from engine.data.build import build_dataset

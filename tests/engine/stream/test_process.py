@@ -21,7 +21,8 @@ import redis
 
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.redis_keys import fresh_key, record_key
-from engine.assemble import open_pipeline, train_bundle
+from engine.assemble import open_pipeline
+from engine.assemble_model import train_bundle
 from engine.assemble_processor import process, run_until_stopped
 from engine.bundle.bundle import open_bundle
 from engine.bundle.store import BundleStore
