@@ -49,10 +49,15 @@ def plot_trade_off(points: Sequence[TradeOff], title: str, path: Path) -> None:
             elinewidth=0.7,
         )
         for number, (point, x, y) in enumerate(zip(points, similarity, relevance, strict=True)):
-            # Above and below in turn: small weights lie close together.
-            offset = (5, -14) if number % 2 else (5, 7)
+            # To the right above and to the left below in turn: small weights lie close together.
+            side, offset = ("right", (-6, -15)) if number % 2 else ("left", (5, 7))
             axes.annotate(
-                f"{point.weight:g}", (x.mean, y.mean), xytext=offset, textcoords="offset points", weight="bold"
+                f"{point.weight:g}",
+                (x.mean, y.mean),
+                xytext=offset,
+                textcoords="offset points",
+                horizontalalignment=side,
+                weight="bold",
             )
         axes.set_xlabel(f"{name} within a list (mean cosine; less is more diverse)")
         axes.grid(alpha=0.3)
