@@ -33,36 +33,36 @@ def plot_trade_off(points: Sequence[TradeOff], title: str, path: Path) -> None:
     points = sorted(points, key=lambda point: point.weight)
     relevance = [point.ndcg_at_10 for point in points]
     lines = (
-        ("similarity@10", [point.similarity_at_10 for point in points], "o"),
-        ("similarity@50", [point.similarity_at_50 for point in points], "s"),
+        ("similarity@10", [point.similarity_at_10 for point in points]),
+        ("similarity@50", [point.similarity_at_50 for point in points]),
     )
-    figure, axes = plt.subplots(figsize=(8, 5.5), dpi=120)
-    for label, similarity, marker in lines:
-        drawn = axes.errorbar(
+    figure, panels = plt.subplots(1, len(lines), figsize=(10, 4.5), dpi=120, sharey=True)
+    for axes, (name, similarity) in zip(panels, lines, strict=True):
+        axes.errorbar(
             [estimate.mean for estimate in similarity],
             [estimate.mean for estimate in relevance],
             xerr=[estimate.standard_error for estimate in similarity],
             yerr=[estimate.standard_error for estimate in relevance],
-            marker=marker,
+            marker="o",
             capsize=3,
             linewidth=1,
             elinewidth=0.7,
-            label=label,
         )
-        for point, x, y in zip(points, similarity, relevance, strict=True):
+        for number, (point, x, y) in enumerate(zip(points, similarity, relevance, strict=True)):
+            # To the right above and to the left below in turn: small weights lie close together.
+            side, offset = ("right", (-6, -15)) if number % 2 else ("left", (5, 7))
             axes.annotate(
                 f"{point.weight:g}",
                 (x.mean, y.mean),
-                xytext=(6, 7),
+                xytext=offset,
                 textcoords="offset points",
-                color=drawn.lines[0].get_color(),
+                horizontalalignment=side,
                 weight="bold",
             )
-    axes.set_xlabel("intra-list similarity: mean cosine between the items of a list (less is more diverse)")
-    axes.set_ylabel("NDCG@10 (± standard error over users)")
-    axes.set_title(title)
-    axes.legend(title="numbers: diversity weight of MMR")
-    axes.grid(alpha=0.3)
+        axes.set_xlabel(f"{name} within a list (mean cosine; less is more diverse)")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("NDCG@10 (± standard error over users)")
+    figure.suptitle(f"{title}; numbers: diversity weight of MMR")
     figure.tight_layout()
     figure.savefig(path, format="png")
     plt.close(figure)
