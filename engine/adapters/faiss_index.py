@@ -10,7 +10,8 @@ import faiss
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from engine.errors import BundleError, EngineError
+from engine.errors import BundleError
+from engine.stages.retrieve import check_search
 from engine.types import Float32Array, Int64Array, UInt8Array
 from kernels.membership import count_rows
 from kernels.scan import scan_eligible
@@ -134,7 +135,7 @@ class FaissIndex:
 
         Cost: O(cells * dim + nprobe / cells * item_count), and a test of one bit for every item of a visited cell.
         """
-        self._check(query, k, eligible)
+        check_search(self._dim, self._item_count, query, k, eligible)
         eligible_count = count_rows(eligible, self._item_count)
         wanted = min(k, eligible_count)
         if wanted == 0:
@@ -168,20 +169,6 @@ class FaissIndex:
         log_nprobe = float(np.interp(log_share, self._log_shares, self._log_nprobes))
         log_nprobe += max(float(self._log_shares[0]) - log_share, 0.0)
         return min(math.ceil(math.exp(log_nprobe) - 1e-6), self._cell_count)
-
-    def _check(self, query: Float32Array, k: int, eligible: UInt8Array) -> None:
-        if query.shape != (self._dim,) or query.dtype != np.float32:
-            raise ValueError(f"the index takes float32 queries of {self._dim}, not {query.dtype} of {query.shape}")
-        expected = (self._item_count + 7) // 8
-        if eligible.shape != (expected,) or eligible.dtype != np.uint8 or not eligible.flags.c_contiguous:
-            raise ValueError(
-                f"the index of {self._item_count} items takes a contiguous uint8 bitmap of {expected} bytes, "
-                f"not {eligible.dtype} of {eligible.shape}"
-            )
-        if k < 0:
-            raise ValueError(f"k must not be negative, not {k}")
-        if not np.isfinite(query).all():
-            raise EngineError("the query vector has a NaN or infinite component")
 
     def _parameters(self, selector: Any, nprobe: int) -> Any:
         if not self._partitioned:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from engine.catalog.live import LiveCatalogue
-from engine.stages.retrieve import ItemIndex
+from engine.stages.retrieve import ItemIndex, check_search
 from engine.types import Float32Array, Int64Array, UInt8Array
 from kernels.scan import scan_eligible
 from kernels.topk import top_k
@@ -31,8 +31,7 @@ class LiveIndex:
 
         Cost: the main index's, and O(fresh items * dim): 0.1 ms for 10,000 at dim 64.
         """
-        if len(eligible) * 8 != self.item_count:
-            raise ValueError(f"the catalogue of {self.item_count} rows takes no bitmap of {len(eligible)} bytes")
+        check_search(self.dim, self.item_count, query, k, eligible)
         rows, scores = self._main.search(query, k, eligible[: self._main_bytes])
         fresh = self._catalogue.fresh
         if not fresh.count:

@@ -2,6 +2,9 @@
 
 from typing import Protocol
 
+import numpy as np
+
+from engine.errors import EngineError
 from engine.types import Candidates, Float32Array, Int64Array, ItemSource, UInt8Array
 
 
@@ -26,6 +29,27 @@ class ItemIndex(Protocol):
             rows int64 (m,) and scores float32 (m,) with m <= k: eligible rows only, no duplicates, no padding.
         """
         ...
+
+
+def check_search(dim: int, item_count: int, query: Float32Array, k: int, eligible: UInt8Array) -> None:
+    """What every index refuses.
+
+    Raises:
+        ValueError: a query or bitmap of another shape or dtype, a negative k.
+        EngineError: a query with a NaN or infinite component.
+    """
+    if query.shape != (dim,) or query.dtype != np.float32:
+        raise ValueError(f"the index takes float32 queries of {dim}, not {query.dtype} of {query.shape}")
+    expected = (item_count + 7) // 8
+    if eligible.shape != (expected,) or eligible.dtype != np.uint8 or not eligible.flags.c_contiguous:
+        raise ValueError(
+            f"the index of {item_count} items takes a contiguous uint8 bitmap of {expected} bytes, "
+            f"not {eligible.dtype} of {eligible.shape}"
+        )
+    if k < 0:
+        raise ValueError(f"k must not be negative, not {k}")
+    if not np.isfinite(query).all():
+        raise EngineError("the query vector has a NaN or infinite component")
 
 
 def retrieve(

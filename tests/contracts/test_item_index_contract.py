@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from engine.adapters import faiss_build
 from engine.adapters.faiss_index import FaissIndex
+from engine.catalog.overfetch import OverFetchingIndex
 from engine.errors import EngineError
 from engine.stages.retrieve import ItemIndex
 from kernels.membership import pack_mask
@@ -31,14 +32,41 @@ class Subject:
     score_tolerance: float
 
 
-BACKENDS = ("flat", "ivf-sq8", "ivf-sqfp16", "ivf-sq8-with-vectors")
-SCORE_TOLERANCES = {"flat": 1e-5, "ivf-sq8": 2e-2, "ivf-sqfp16": 2e-3, "ivf-sq8-with-vectors": 2e-2}
+BACKENDS = ("flat", "ivf-sq8", "ivf-sqfp16", "ivf-sq8-with-vectors", "over-fetch")
+SCORE_TOLERANCES = {
+    "flat": 1e-5, "ivf-sq8": 2e-2, "ivf-sqfp16": 2e-3, "ivf-sq8-with-vectors": 2e-2, "over-fetch": 1e-5,
+}  # fmt: skip
+
+
+class Unfiltered:
+    """An exact index without filters, with the limits and oddities of those on other devices.
+
+    It returns 2,048 at most, sometimes an item that the table does not have, and -1 where it found nothing.
+    """
+
+    dim, item_count, max_k = DIM, ITEM_COUNT, 2048
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self._index = faiss.IndexFlatIP(DIM)
+        self._index.add(vectors)
+
+    def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        assert k <= self.max_k
+        faiss.omp_set_num_threads(1)  # of the calling thread: sums come out alike whoever else is searching
+        scores, rows = self._index.search(query[None], k)
+        rows, scores = rows[0].copy(), scores[0].copy()
+        if k > 50:
+            rows[20], rows[-1] = ITEM_COUNT + 3, -1
+        return rows, scores
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     backend: str = request.param
     vectors, queries = clustered(ITEM_COUNT, DIM, query_count=80, seed=3)
+    if backend == "over-fetch":
+        index = OverFetchingIndex(Unfiltered(vectors), vectors)
+        return Subject(index, vectors, queries[40:], SCORE_TOLERANCES[backend])
     path: Path = tmp_path_factory.mktemp(backend) / "index.faiss"
     with pytest.MonkeyPatch.context() as patch:
         if backend == "ivf-sqfp16":
