@@ -1,8 +1,8 @@
 """Events, real brokers and real stores for stream tests.
 
-KAFKA_BROKERS and REDIS_URL in the environment choose other servers. KILL_EVENTS is how many events run through the
-tests that kill the processor, cut its broker and restart its Redis (4,000 unless it says otherwise; more events, more
-kills), and KILL_SEED draws the moments:
+KAFKA_BROKERS (with a log that is new) and REDIS_URL in the environment choose other servers. KILL_EVENTS is how many
+events run through the tests that kill the processor, cut its broker and restart its Redis (4,000 unless it says
+otherwise; more events, more kills), and KILL_SEED draws the moments:
 `KILL_EVENTS=100000 python -m pytest tests/engine/stream -k "killed_at or restarted_under or cut_connection"`.
 """
 
