@@ -1,4 +1,4 @@
-"""Eligibility for an index that cannot filter inside its search: fetch more than is wanted, and widen until it is there."""
+"""Eligibility for an index that cannot filter in its search: fetch more than is wanted, widen until it is there."""
 
 from typing import Final, Protocol
 
@@ -31,7 +31,7 @@ class UnfilteredIndex(Protocol):
         ...
 
     def search(self, query: Float32Array, k: int) -> tuple[Int64Array, Float32Array]:
-        """The k items with the largest inner product, best first; what it does not find may be padded with rows of -1."""
+        """The k items with the largest inner product, best first; where it finds fewer, padded with rows of -1."""
         ...
 
 
