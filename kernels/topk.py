@@ -42,6 +42,24 @@ def top_k(scores: Float32Array, k: int) -> Int64Array:
     return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
+def merge_top(
+    rows: Int64Array, scores: Float32Array, more_rows: Int64Array, more_scores: Float32Array, k: int
+) -> tuple[Int64Array, Float32Array]:
+    """The k best of a list that is best first and of some more in any order.
+
+    Args:
+        rows int64 (n,), scores float32 (n,), falling; more_rows int64 (m,), more_scores float32 (m,), finite.
+
+    Returns:
+        rows int64 (min(k, n + m),) and scores float32, best first; on a tie the list's own go first, and of the others
+        those that stand first.
+
+    Cost: O(k + m log m).
+    """
+    merged: tuple[Int64Array, Float32Array] = _merge_top(rows, scores, more_rows, more_scores, k)
+    return merged
+
+
 def first_eligible(
     order: npt.NDArray[np.integer], bitmap: UInt8Array, limit: int, skip_rows: Int64Array = _NO_ROWS
 ) -> Int64Array:
@@ -78,6 +96,26 @@ def _sort_keys(scores):  # type: ignore[no-untyped-def]
             descending = np.uint32(0x7FFFFFFF) - pattern
         keys[i] = (np.uint64(descending) << np.uint64(32)) | np.uint64(i)
     return keys
+
+
+@numba.njit(types.Tuple((types.int64[::1], types.float32[::1]))(ROWS, FLOATS, ROWS, FLOATS, types.int64), **EXACT)
+def _merge_top(rows, scores, more_rows, more_scores, k):  # type: ignore[no-untyped-def]
+    count = min(k, len(rows) + len(more_rows))
+    out_rows = np.empty(count, np.int64)
+    out_scores = np.empty(count, np.float32)
+    order = np.argsort(-more_scores, kind="mergesort")
+    first = 0
+    more = 0
+    for i in range(count):
+        if more == len(order) or (first < len(rows) and scores[first] >= more_scores[order[more]]):
+            out_rows[i] = rows[first]
+            out_scores[i] = scores[first]
+            first += 1
+        else:
+            out_rows[i] = more_rows[order[more]]
+            out_scores[i] = more_scores[order[more]]
+            more += 1
+    return out_rows, out_scores
 
 
 _ORDER_TAIL = (BYTES, types.int64, ROWS)

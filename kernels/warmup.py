@@ -50,5 +50,7 @@ def _call_all(frozen: bool) -> None:
     membership.assign_rows(bitmap.copy(), rows, membership.test_rows(bitmap, rows))
     topk.top_k(floats, 1)
     scan.scan_eligible(units, floats, bitmap)
+    scan.scan_above(mmr.gather_unit_rows(table, rows, 2), floats, bitmap, 0.0)
+    topk.merge_top(rows, floats, rows, floats, 3)
     topk.first_eligible(order, bitmap, 1, rows)
     topk.first_eligible(rows, bitmap, 1)

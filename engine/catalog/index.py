@@ -3,10 +3,10 @@
 import numpy as np
 
 from engine.catalog.live import LiveCatalogue
-from engine.stages.retrieve import ItemIndex, check_search
+from engine.stages.retrieve import ItemIndex
 from engine.types import Float32Array, Int64Array, UInt8Array
-from kernels.scan import scan_eligible
-from kernels.topk import top_k
+from kernels.scan import scan_above
+from kernels.topk import merge_top
 
 
 class LiveIndex:
@@ -31,21 +31,17 @@ class LiveIndex:
 
         Cost: the main index's, and O(fresh items * dim): 0.1 ms for 10,000 at dim 64.
         """
-        check_search(self.dim, self.item_count, query, k, eligible)
+        if len(eligible) * 8 != self.item_count:
+            raise ValueError(f"the catalogue of {self.item_count} rows takes no bitmap of {len(eligible)} bytes")
         rows, scores = self._main.search(query, k, eligible[: self._main_bytes])
         fresh = self._catalogue.fresh
         if not fresh.count:
             return rows, scores
-        fresh_rows, fresh_scores = scan_eligible(
-            self._catalogue.fresh_vectors[: fresh.count], query, eligible[fresh.first_row // 8 :]
+        # Only what beats the last of a full answer can be in the joint one.
+        floor = float(scores[-1]) if len(rows) == k and k else -np.inf
+        fresh_rows, fresh_scores = scan_above(
+            self._catalogue.fresh_vectors[: fresh.count], query, eligible[fresh.first_row // 8 :], floor
         )
-        if len(rows) == k and k:
-            # Only what beats the last of a full answer can be in the joint one.
-            better = np.flatnonzero(fresh_scores > scores[-1])
-            fresh_rows, fresh_scores = fresh_rows[better], fresh_scores[better]
         if not len(fresh_rows):
             return rows, scores
-        rows = np.concatenate([rows, fresh_rows + fresh.first_row])
-        scores = np.concatenate([scores, fresh_scores])
-        best = top_k(scores, k)
-        return rows[best], scores[best]
+        return merge_top(rows, scores, fresh_rows + fresh.first_row, fresh_scores, k)

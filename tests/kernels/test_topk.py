@@ -59,3 +59,18 @@ def test_first_eligible_of_nothing() -> None:
     none = np.empty(0, np.int64)
     assert topk.first_eligible(none, np.empty(0, np.uint8), 5).tolist() == []
     assert topk.first_eligible(np.array([2, 0, 1]), np.array([0b101], np.uint8), 5).tolist() == [0, 1]
+
+
+a_list = st.lists(st.floats(-5, 5, width=32), max_size=30)
+
+
+@given(a_list, a_list, st.integers(0, 70))
+@settings(deadline=None)
+def test_merging_is_sorting_both(first: list[float], more: list[float], k: int) -> None:
+    ours, theirs = np.array(sorted(first, reverse=True), np.float32), np.array(more, np.float32)
+    rows, scores = topk.merge_top(np.arange(len(ours)), ours, np.arange(len(theirs)) + 100, theirs, k)
+    both = np.concatenate([ours, theirs])
+    names = np.concatenate([np.arange(len(ours)), np.arange(len(theirs)) + 100])
+    order = np.argsort(-both, kind="stable")[:k]
+    assert rows.tolist() == names[order].tolist()
+    np.testing.assert_array_equal(scores, both[order])
