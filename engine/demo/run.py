@@ -19,6 +19,7 @@ from engine.cli.publish import publish_once
 from engine.config import EngineConfig
 from engine.data.build import build_dataset
 from engine.data.dataset import Dataset
+from engine.demo.catalogue import show_catalogue
 from engine.demo.show import show_slate, show_stages, summarize_stages
 from engine.demo.signals import show_signals
 from engine.demo.world import Person, choose_people, prepare_data
@@ -34,7 +35,7 @@ _STORES = ("bundles", "redis", "kafka")
 
 
 def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Console) -> dict[str, Any]:
-    """Run everything; returns `recommendations`, `stages_ms` and `signals`.
+    """Run everything; returns `recommendations`, `stages_ms`, `signals` and `catalogue`.
 
     Without `once` the server goes on running until Ctrl-C.
     """
@@ -64,6 +65,8 @@ def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Co
             result = _call(client, dataset, people, console)
             console.rule("5. click")
             result["signals"] = show_signals(client, dataset, people[0].user_id, SURFACE, console)
+            console.rule("6. change the catalogue")
+            result["catalogue"] = show_catalogue(client, dataset, people[0].user_id, SURFACE, console)
             if not once:
                 _keep_serving(server, port, console)
     return result

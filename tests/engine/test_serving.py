@@ -84,7 +84,15 @@ async def test_a_known_user_gets_fifty_new_items(client: AsyncRecommendationClie
     assert response.bundle_version == trained.bundles.current().name
     assert not response.degraded_reasons
     assert {"features", "retrieve", "rank", "diversify", "total"} <= {timing.stage for timing in response.debug.stages}
+    removed = {entry.reason: entry.count for entry in response.debug.removed}
+    # What is out of stock, too, counts as that.
+    assert 0 < removed["seen"] <= len(history)
+    assert all(item.explanation.HasField("rank_score") for item in response.items)
+    assert all(item.explanation.rule_factor == item.propensity == 1.0 for item in response.items)
+    scores = [item.explanation.retrieval_score for item in response.items]
+    assert len(set(scores)) > 1
     again = await client.recommend(user_id, "home")
+    assert not any(item.HasField("explanation") for item in again.items)
     same_moment = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     first = await client.recommend(user_id, "home", time=same_moment)
     second = await client.recommend(user_id, "home", time=same_moment)
