@@ -28,6 +28,7 @@ _EVERY_S = 0.1
 _WATCH_S = 5.0
 _TIMEOUT_S = 5.0
 _BATCH = 100
+_READY = "bench-ready"
 
 
 @dataclass
@@ -106,14 +107,8 @@ def measure_inventory(
 def _pins() -> str:
     """On one surface each new item has a place of its own: the first answer that can hold it does."""
     pins = [
-        {
-            "name": f"pin {number}",
-            "action": "pin",
-            "surfaces": ["email"],
-            "item_id": _new(number),
-            "position": number + 1,
-        }
-        for number in range(NEW_ITEMS)
+        {"name": item_id, "action": "pin", "surfaces": ["email"], "item_id": item_id, "position": position}
+        for position, item_id in enumerate([*map(_new, range(NEW_ITEMS)), _READY], start=1)
     ]
     return json.dumps({"version": 1, "rules": pins})
 
@@ -138,6 +133,11 @@ async def _run(
             ]
             await clients[0].upsert_items(items)
             progress(start + len(items), fresh_count, "fresh items")
+        # Its turn comes after all the others'.
+        await clients[0].upsert_items([catalog_pb2.Item(item_id=_READY, title=_READY)])
+        for client in clients:
+            while _READY not in await _email(client, "stranger"):
+                await asyncio.sleep(0.05)
         asking = [asyncio.create_task(_ask(clients, users, worker, watch, stop)) for worker in range(WORKERS)]
         while not watch.popular:
             await asyncio.sleep(0.05)
@@ -155,6 +155,11 @@ async def _run(
         stop.set()
         await asyncio.gather(*asking)
     return watch
+
+
+async def _email(client: AsyncRecommendationClient, user: str) -> list[str]:
+    response = await client.recommend(user, "email", item_count=NEW_ITEMS + 1)
+    return [item.item_id for item in response.items]
 
 
 async def _ask(

@@ -1,13 +1,14 @@
 """Vectors for items that training never saw, from their content alone."""
 
-import threading
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from engine.types import Float32Array
+
+_SAMPLED_ITEMS: Final = 100_000
 
 
 class ItemEmbedder(Protocol):
@@ -22,33 +23,28 @@ class CategoryMeans:
     """For bundles without an item tower: the mean vector of an item's category, of everything where that is unknown.
 
     A matrix factorization knows items by who used them, and of a new item that is nobody: its category is the best
-    guess until interactions say more. The means are computed when the first item asks, in one pass over the table.
+    guess until interactions say more. Of a large catalogue an even sample speaks for all: it is taken when the bundle
+    is opened, since the first new item must not wait for it.
     """
 
     def __init__(self, items: pa.Table, vectors: Float32Array) -> None:
-        self._items = items
-        self._vectors = vectors
-        self._lock = threading.Lock()
-        self._means: dict[str, Float32Array] | None = None
+        rows = np.arange(0, len(vectors), max(1, len(vectors) // _SAMPLED_ITEMS))
+        categories = items.column("category").take(pa.array(rows)).combine_chunks().dictionary_encode()
+        names = categories.dictionary.to_pylist()
+        codes = categories.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)
+        sampled = np.asarray(vectors[rows], np.float64)
+        # One group's rows after the other: each group's sum is one reduction.
+        order = np.argsort(codes, kind="stable")
+        groups, starts = np.unique(codes[order], return_index=True)
+        sums = np.add.reduceat(sampled[order], starts, axis=0)
+        counts = np.diff(np.append(starts, len(order)))
+        self._overall: Float32Array = sampled.mean(axis=0).astype(np.float32)
+        self._means: dict[str, Float32Array] = {
+            names[group]: (total / count).astype(np.float32)
+            for group, total, count in zip(groups.tolist(), sums, counts.tolist(), strict=True)
+            if group < len(names)
+        }
 
     def __call__(self, items: pl.DataFrame) -> Float32Array:
-        with self._lock:
-            if self._means is None:
-                self._means = self._compute()
-        overall = self._means[""]
         categories = items["category"].to_list()
-        return np.stack([self._means.get(category or "", overall) for category in categories]).astype(np.float32)
-
-    def _compute(self) -> dict[str, Float32Array]:
-        categories = self._items.column("category").combine_chunks().dictionary_encode()
-        codes = categories.indices.fill_null(len(categories.dictionary)).to_numpy(zero_copy_only=False)
-        groups = len(categories.dictionary) + 1
-        counts = np.bincount(codes, minlength=groups)
-        sums = np.stack(
-            [np.bincount(codes, self._vectors[:, column], groups) for column in range(self._vectors.shape[1])], axis=1
-        )
-        means = {"": (sums.sum(axis=0) / max(len(codes), 1)).astype(np.float32)}
-        for code, name in enumerate(categories.dictionary.to_pylist()):
-            if counts[code]:
-                means[name] = (sums[code] / counts[code]).astype(np.float32)
-        return means
+        return np.stack([self._means.get(category or "", self._overall) for category in categories])
