@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from engine.clock import RequestClock
 from engine.config import EngineConfig
 from engine.explain import Trace
-from engine.features.session import session_signal
+from engine.features.session import SessionSettings, SessionSignal, session_signal
 from engine.model import ServingModel
 from engine.stages.blend import BlendSettings, query_vector
 from engine.stages.cold_start import popular_candidates, rotate, steer
@@ -14,6 +14,7 @@ from engine.stages.retrieve import retrieve
 from engine.types import (
     Candidates,
     DegradedReason,
+    Int64Array,
     ItemSource,
     RecommendQuery,
     Strategy,
@@ -67,14 +68,7 @@ class Roads:
     ) -> tuple[Candidates, Strategy]:
         candidates, strategy = self._popular(model, query, state, eligible)
         vectors = model.catalogue.item_vectors
-        signal = session_signal(
-            model.catalogue.rows(state.session.item_keys),
-            state.session.event_types,
-            state.session.timestamps_ms,
-            vectors,
-            query.time_ms,
-            self.blend.session,
-        )
+        signal = _signal(model, query, state, model.catalogue.rows(state.session.item_keys), self.blend.session)
         if signal.evidence > 0:
             near = retrieve(model.index, signal.vector, self._count(query), eligible, ItemSource.SESSION)
             weight = signal.evidence / (signal.evidence + self.blend.evidence_half)
@@ -105,14 +99,7 @@ class Roads:
                 self.blend,
             )
             # The ranker reads the whole session, the part that the embedding has read as well: it learned beside both.
-            signal = session_signal(
-                session_rows,
-                state.session.event_types,
-                state.session.timestamps_ms,
-                model.catalogue.item_vectors,
-                query.time_ms,
-                model.bundle.ranker_session,
-            )
+            signal = _signal(model, query, state, session_rows, model.bundle.ranker_session)
         candidates, strategy = clock.attempt(
             "retrieve",
             lambda: (retrieve(model.index, vector, self._count(query), eligible), Strategy.PERSONALIZED),
@@ -134,3 +121,17 @@ class Roads:
             if ranked is not None:
                 trace.ranked(ranked)
         return candidates if ranked is None else ranked, strategy
+
+
+def _signal(
+    model: ServingModel, query: RecommendQuery, state: UserState, rows: Int64Array, settings: SessionSettings
+) -> SessionSignal:
+    """What the user's session, whose items have these rows, says at the time of the request."""
+    return session_signal(
+        rows,
+        state.session.event_types,
+        state.session.timestamps_ms,
+        model.catalogue.item_vectors,
+        query.time_ms,
+        settings,
+    )

@@ -6,7 +6,6 @@ from typing import Final
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from engine.bundle.bundle import ITEM_TABLE_FILE, Bundle
 from engine.bundle.room import map_with_room
@@ -59,9 +58,9 @@ class LiveCatalogue:
         self._fresh_ids: list[str] = []
         # What the overlay says of rows, for when rules are compiled anew.
         self._contents: dict[int, pb.StoredItem] = {}
-        self._base = canonical(_frame(bundle.items.table))
-        self._means = KnownMeans.of(self._base, bundle.schema.epoch_ms)
-        self.rules = CompiledRules(rules, self._base, self.row_count)
+        items = self._bundle_items()
+        self._means = KnownMeans.of(items, bundle.schema.epoch_ms)
+        self.rules = CompiledRules(rules, items, self.row_count)
         self.visibility = Visibility(bundle.items, list(surfaces), self.row_count, self.rules)
 
     @property
@@ -125,12 +124,12 @@ class LiveCatalogue:
 
     def check_rules(self, rules: Rules) -> None:
         """Hold rules against the items, and warn of what is hardly meant. Raises RulesError where they clash."""
-        for doubt in check_catalogue(rules, self._base):
+        for doubt in check_catalogue(rules, self._bundle_items()):
             log.warning("%s: %s", rules.path, doubt)
 
     def set_rules(self, rules: Rules) -> None:
         """Serve by other rules. Cost: a pass over the catalogue for each of their selectors."""
-        compiled = CompiledRules(rules, self._base, self.row_count)
+        compiled = CompiledRules(rules, self._bundle_items(), self.row_count)
         if self._contents:
             rows, frame = np.fromiter(self._contents, np.int64), to_frame([one.item for one in self._contents.values()])
             compiled.update_rows(rows, frame)
@@ -138,10 +137,11 @@ class LiveCatalogue:
         self.visibility.set_rules(compiled)
         self.rules = compiled
 
-    def content(self, row: int) -> pl.DataFrame:
-        """One row's canonical columns, as they are now; an item that was taken out has what it had before."""
-        stored = self._contents.get(row)
-        return self._base[row] if stored is None else to_frame([stored.item])
+    def _bundle_items(self) -> pl.DataFrame:
+        """The bundle's canonical columns; made when asked for, since they would take 100 MB at a million items."""
+        frame = pl.from_arrow(self.bundle.items.table)
+        assert isinstance(frame, pl.DataFrame)
+        return canonical(frame)
 
     def _make_rows(self, states: Sequence[ItemState]) -> None:
         """Rows for items that have content and none yet. What is in them comes later, and before they are shown."""
@@ -161,12 +161,14 @@ class LiveCatalogue:
         reverted: list[int] = []
         for row, state in zip(rows.tolist(), states, strict=True):
             if state.stored is None:
-                if self._contents.pop(row, None) is not None and row < len(self._base):
+                if self._contents.pop(row, None) is not None and row < len(self.bundle.items):
                     reverted.append(row)
             elif not state.stored.removed and self._contents.get(row) is not state.stored:
                 self._contents[row] = state.stored
                 present.append((row, state.stored.item))
-        frame = pl.concat([to_frame([item for _, item in present]), self._base[reverted]])
+        frame = to_frame([item for _, item in present])
+        if reverted:
+            frame = pl.concat([frame, self._bundle_items()[reverted]])
         return np.array([*(row for row, _ in present), *reverted], np.int64), frame
 
     def _write_content(self, rows: Int64Array, frame: pl.DataFrame) -> None:
@@ -189,12 +191,6 @@ class LiveCatalogue:
     def _set_vectors(self, rows: Int64Array, vectors: Float32Array) -> None:
         self.fresh_vectors[rows - self.fresh.first_row] = vectors
         self.item_vectors[rows] = vectors
-
-
-def _frame(table: pa.Table) -> pl.DataFrame:
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    return frame
 
 
 def _whole_bytes(count: int) -> int:
