@@ -85,12 +85,18 @@ def _surface_line(document: Document, index: int, surface: str) -> int:
 
 
 def _first_refusal(error: ValidationError, document: Document) -> RulesError:
-    """The refusal that comes first in the file, with the rule's name and the keys that lead to it."""
+    """The refusal that comes first in the file, with the rule's name and the keys that lead to it.
+
+    Within a rule what is there and wrong goes before what is missing: a key misspelt is both, and one of them helps.
+    """
     refusals = []
     for order, details in enumerate(error.errors(include_url=False)):
         place = _place(details["loc"], document)
-        refusals.append((document.line(place), order, place, details))
-    line, _, place, details = min(refusals, key=lambda refusal: refusal[:2])
+        if details["type"] == "union_tag_invalid":
+            place = (*place, "action")
+        is_missing = details["type"] == "missing"
+        refusals.append((document.line(place[:2]), is_missing, document.line(place), order, place, details))
+    *_, line, _, place, details = min(refusals, key=lambda refusal: refusal[:4])
     return RulesError(document.path, line, _where(place, document) + _reason(details))
 
 

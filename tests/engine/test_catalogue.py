@@ -11,7 +11,7 @@ import pytest
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.assemble import running_server
 from engine.bundle.store import BundleStore
-from engine.errors import DependencyUnavailable, InvalidRequest
+from engine.errors import DependencyUnavailable, InvalidRequest, RulesError
 from engine.rpc.client import AsyncRecommendationClient
 from engine.v1 import catalog_pb2 as pb
 from tests.conftest import Trained
@@ -162,3 +162,59 @@ async def _accepted(client: Client, item_id: str) -> bool:
         return (await client.update_inventory({item_id: False})).accepted_count == 1
     except DependencyUnavailable:
         return False
+
+
+def write_rules(path: Path, *lines: str) -> None:
+    path.write_text("version: 1\nrules:\n" + "".join(f"  {line}\n" for line in lines))
+
+
+async def test_rules_are_followed_and_a_bad_file_is_refused(
+    trained: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "rules.yaml"
+
+    path.write_text("version: 1\nrules: []\n")
+    config = config_for(trained, tmp_path, rules={"file": path, "poll_s": 0.05})
+    async with running_server(config) as server, Client(f"127.0.0.1:{server.port}", timeout_s=20) as client:
+        first, second, *_ = await slate(client)
+        write_rules(path, "- name: withdrawn", "  action: deny", f"  items: {{item_ids: {first}}}")
+
+        async def is_gone() -> bool:
+            return first not in await slate(client)
+
+        await eventually(is_gone)
+        write_rules(path, "- name: withdrawn", "  action: denny", f"  items: {{item_ids: {second}}}")
+
+        async def is_told() -> bool:
+            return "rules.yaml:4: rule 'withdrawn': action" in caplog.text
+
+        await eventually(is_told)
+        assert await is_gone()
+        assert second in await slate(client)
+        # A pin of what another rule denies, by what the item is: found with the catalogue at hand.
+        category = trained.dataset.items.row(trained.dataset.items["item_id"].index_of(second), named=True)["category"]
+        write_rules(
+            path, "- name: none of these", "  action: deny", f"  items: {{category: {category}}}",
+            "- name: but this", "  action: pin", f"  item_id: {second}", "  position: 1",
+        )  # fmt: skip
+
+        async def clash_is_told() -> bool:
+            return "is denied by the rule 'none of these'" in caplog.text
+
+        await eventually(clash_is_told)
+        assert await is_gone()
+        assert second in await slate(client)
+        path.write_text("version: 1\nrules: []\n")
+
+        async def is_back() -> bool:
+            return first in await slate(client)
+
+        await eventually(is_back)
+
+
+async def test_a_server_does_not_start_without_its_rules(trained: Trained, tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    write_rules(path, "- name: nothing", "  action: deny", "  itemz: {category: x}")
+    with pytest.raises(RulesError, match=r"rules\.yaml:5: .*unknown key 'itemz'; did you mean 'items'"):
+        async with running_server(config_for(trained, tmp_path / "redis", rules={"file": path})):
+            pass

@@ -42,7 +42,7 @@ def config_for(trained: Trained, home: Path, **sections: dict[str, Any]) -> Engi
         "bundle": {"directory": trained.bundles.directory, "poll_s": 0.05},
     }
     for section, values in sections.items():
-        settings[section] = {**settings[section], **values}
+        settings[section] = {**settings.get(section, {}), **values}
     return EngineConfig.load(**settings)
 
 

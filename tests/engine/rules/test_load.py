@@ -84,10 +84,10 @@ def refused(tail: str, head: str = "action: deny") -> str:
 
 # Line 3 of the file is the rule's first, 4 its action, 5 the first of what follows.
 REFUSED_RULES = [
-    (refused("item: {brand: x}"), 3, "rule 'r': the key 'items' is missing"),
+    (refused("item: {brand: x}"), 5, "rule 'r': item: unknown key 'item'; did you mean 'items'?"),
     (refused("items: {brand: x}\nitem: x"), 6, "rule 'r': item: unknown key 'item'; did you mean 'items'?"),
     (refused("items:\n  brand: x\n  colour: red"), 7, "unknown key 'colour'; known are item_ids, category"),
-    (refused("items: {brand: x}", "action: forbid"), 3, "no such action: 'forbid'"),
+    (refused("items: {brand: x}", "action: forbid"), 4, "no such action: 'forbid'"),
     (refused("items: {brand: x}", "# none"), 3, "the key 'action' is missing; it is one of allow, deny"),
     (refused("items: {}"), 5, "selects nothing in particular"),
     (refused("items: {brand: []}"), 5, "an empty list matches nothing"),
