@@ -5,11 +5,16 @@ change needs to read before it writes, and replicas that have seen the same chan
 followed them one by one or began with a snapshot.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from engine.types import Float32Array
 from engine.v1 import catalog_pb2 as pb
+
+
+_NO_VECTORS: Final[Mapping[int, Float32Array]] = MappingProxyType({})
 
 
 class PositionLost(Exception):
@@ -49,7 +54,8 @@ class ItemState:
     key: int
     stored: pb.StoredItem | None = None
     in_stock: bool | None = None
-    vectors: dict[int, Float32Array] = field(default_factory=dict)
+    # Most items have none, and a million empty dictionaries are 64 MB: this one is replaced, never filled.
+    vectors: Mapping[int, Float32Array] = _NO_VECTORS
     sequence: int = 0
 
 
@@ -81,7 +87,7 @@ class Overlay:
                 case StockChange():
                     state.in_stock = change.in_stock
                 case VectorChange():
-                    state.vectors[change.generation] = change.vector
+                    state.vectors = {**state.vectors, change.generation: change.vector}
 
     def replace(self, changes: Iterable[Change]) -> None:
         """Hold these changes and nothing else; items that are in none of them go back to what the bundle says."""
