@@ -6,13 +6,12 @@ followed them one by one or began with a snapshot.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
 from engine.types import Float32Array
 from engine.v1 import catalog_pb2 as pb
-
 
 _NO_VECTORS: Final[Mapping[int, Float32Array]] = MappingProxyType({})
 
@@ -55,7 +54,7 @@ class ItemState:
     stored: pb.StoredItem | None = None
     in_stock: bool | None = None
     # Most items have none, and a million empty dictionaries are 64 MB: this one is replaced, never filled.
-    vectors: Mapping[int, Float32Array] = _NO_VECTORS
+    vectors: Mapping[int, Float32Array] = field(default_factory=lambda: _NO_VECTORS)
     sequence: int = 0
 
 
