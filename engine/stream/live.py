@@ -1,12 +1,13 @@
 """From a batch of the log to what Redis must hold of it: read, fold, write in one step, together with the position."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Protocol
 
-from engine.stream.popularity import Entry, Scope, scopes_of
+from engine.stream.popularity import Scope, scopes_of
 from engine.stream.processor import LogRecord, PositionLost
 from engine.stream.state import (
     Limits,
@@ -58,8 +59,8 @@ class LiveStore(Protocol):
         """Positions, states and demographics as of one moment, which the next `write` relies on."""
         ...
 
-    def read_scopes(self, scopes: Sequence[tuple[int, str]]) -> list[dict[int, Entry]]:
-        """The stored entries of (partition, scope) lists, in their order."""
+    def read_scopes(self, scopes: Sequence[tuple[int, str]]) -> list[Scope]:
+        """The stored (partition, scope) lists, in their order; empty ones where nothing is stored."""
         ...
 
     def write(self, changes: Changes) -> bool:
@@ -161,18 +162,19 @@ class LiveSink:
     ) -> dict[tuple[int, str], Scope]:
         """Count positive events in every list that they belong to; returns the lists that changed."""
         unknown = Demographics()
-        placed = [
-            (event, scopes_of(event.surface, demographics.get(event.user_id, unknown)))
-            for event in taken
-            if is_positive(event.event_type)
-        ]
-        names = {(event.partition, scope) for event, scopes in placed for scope in scopes}
-        missing = sorted(names - self._scopes.keys())
-        self._scopes |= zip(missing, map(Scope, self._store.read_scopes(missing)), strict=True)
-        for event, scopes in placed:
-            for scope in scopes:
-                self._scopes[event.partition, scope].count(event.item_key, event.time_ms, self._popular_items)
-        return {name: self._scopes[name] for name in names}
+        # Item keys and times of each list, in log order.
+        placed: dict[tuple[int, str], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        for event in taken:
+            if is_positive(event.event_type):
+                for scope in scopes_of(event.surface, demographics.get(event.user_id, unknown)):
+                    item_keys, times_ms = placed[event.partition, scope]
+                    item_keys.append(event.item_key)
+                    times_ms.append(event.time_ms)
+        missing = sorted(placed.keys() - self._scopes.keys())
+        self._scopes |= zip(missing, self._store.read_scopes(missing), strict=True)
+        for name, (item_keys, times_ms) in placed.items():
+            self._scopes[name].count(item_keys, times_ms, self._popular_items)
+        return {name: self._scopes[name] for name in placed}
 
 
 def to_stream_event(partition: int, offset: int, logged: pb.LoggedEvent) -> StreamEvent:
