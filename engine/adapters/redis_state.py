@@ -36,7 +36,7 @@ _PUT: Final = "for i = 1, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 1], 'EX',
 
 
 class RedisLiveStore:
-    """Implements engine.stream.live.LiveStore; belongs to one thread.
+    """Implements engine.stream.live.LiveStore; for one thread at a time.
 
     generation: the embedding generation whose records say who the users are, None where there is no bundle yet.
     """
