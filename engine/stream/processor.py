@@ -14,9 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 from engine.errors import DependencyUnavailable, PoisonMessage
-from engine.stream.codec import decode
+from engine.stream.codec import Logged, decode
 from engine.stream.metrics import ProcessorMetrics
-from engine.v1 import event_pb2 as pb
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ class LogRecord(NamedTuple):
 
     partition: int
     offset: int
-    event: pb.LoggedEvent | None
+    event: Logged | None
 
 
 class Source(Protocol):
@@ -250,7 +249,7 @@ def decode_all(messages: Sequence[Message]) -> tuple[list[LogRecord], list[tuple
     records, poison = [], []
     for message in messages:
         try:
-            event: pb.LoggedEvent | None = decode(message.payload)
+            event: Logged | None = decode(message.payload)
         except PoisonMessage as error:
             event = None
             poison.append((message, str(error)))
