@@ -18,9 +18,10 @@ from engine.assemble_model import load_model
 from engine.bench.world import build_world, world_bundle
 from engine.bundle.bundle import Bundle
 from engine.config import EngineConfig, RedisConfig
-from engine.stream.popularity import OVERALL, pack_entry
+from engine.stream.popularity import OVERALL
 from engine.stream.topics import EVENTS
 from engine.stream.trending import scopes_of_popularity
+from tests.engine.stream.naive import pack_entry
 
 LOG = "bench"
 NOW_MS = 1_764_000_000_000

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from kernels import dpp, membership, mmr, scan, session, topk
+from kernels import dpp, membership, mmr, popularity, scan, session, topk
 from kernels.constraints import SlateConstraints
 
 
@@ -48,6 +48,9 @@ def _call_all(frozen: bool) -> None:
     membership.count_rows(bitmap, 2)
     membership.clear_rows(bitmap.copy(), rows)
     membership.assign_rows(bitmap.copy(), rows, membership.test_rows(bitmap, rows))
+    changed = np.zeros(2, np.bool_)
+    popularity.count_events(rows.copy(), np.ones((2, 2)), changed, 2, rows, rows, shares)
+    popularity.counts_at(rows, np.ones((2, 2)), 1, shares)
     topk.top_k(floats, 1)
     scan.scan_eligible(units, floats, bitmap)
     scan.scan_above(mmr.gather_unit_rows(table, rows, 2), floats, bitmap, 0.0)

@@ -1,7 +1,6 @@
 """Live states and live popularity on Redis: one read and one transaction a batch."""
 
 import logging
-import struct
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
@@ -23,13 +22,12 @@ from engine.errors import DependencyUnavailable
 from engine.features.record import RecordError, demographics_of, pack_record, unpack_record, unpack_session
 from engine.stream.fresh import Touched
 from engine.stream.live import Changes, Snapshot
-from engine.stream.popularity import Entry, pack_entry, unpack_entry
+from engine.stream.popularity import Scope
 from engine.stream.state import LiveState, pack_state, unpack_state
 from engine.types import Demographics, UserRecord
 
 log = logging.getLogger(__name__)
 
-_KEY = struct.Struct("<q")
 # A transaction holds everyone else up for as long as it runs, milliseconds; one that hangs is a Redis that is away.
 _SOCKET_TIMEOUT_S = 10.0
 # One command for thousands of keys: the client's cost, and the server's, is by command. Sent in full each time, since a
@@ -38,7 +36,7 @@ _PUT: Final = "for i = 1, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 1], 'EX',
 
 
 class RedisLiveStore:
-    """Implements engine.stream.live.LiveStore; belongs to one thread.
+    """Implements engine.stream.live.LiveStore; for one thread at a time.
 
     generation: the embedding generation whose records say who the users are, None where there is no bundle yet.
     """
@@ -98,8 +96,11 @@ class RedisLiveStore:
             },
         )
 
-    def read_scopes(self, scopes: Sequence[tuple[int, str]]) -> list[dict[int, Entry]]:
-        """The stored entries of (partition, scope) lists, in their order. Raises DependencyUnavailable."""
+    def read_scopes(self, scopes: Sequence[tuple[int, str]]) -> list[Scope]:
+        """The stored (partition, scope) lists, in their order; empty ones where nothing is stored.
+
+        Raises DependencyUnavailable, and ValueError for what no processor has written.
+        """
         return _read_scopes(self._client, self._log, scopes)
 
     def write(self, changes: Changes) -> bool:
@@ -117,11 +118,11 @@ class RedisLiveStore:
         _put(pipeline, sessions.keys(), sessions.values(), self._session_ttl_s)
         for (partition, scope), popularity in changes.popularity.items():
             key = popularity_key(self._log, partition, scope)
-            entries = popularity.entries
-            if popularity.changed:
-                pipeline.hset(key, mapping={_KEY.pack(item): pack_entry(entries[item]) for item in popularity.changed})
+            entries = popularity.packed_changes()
+            if entries:
+                pipeline.hset(key, mapping=entries)  # type: ignore[arg-type]  # Mapping is invariant in its keys
             if popularity.removed:
-                pipeline.hdel(key, *map(_KEY.pack, popularity.removed))
+                pipeline.hdel(key, *popularity.packed_removals())
         for partition, offset in changes.applied.items():
             pipeline.set(applied_key(self._log, partition), offset)
         try:
@@ -211,7 +212,7 @@ def _put(pipeline: redis.client.Pipeline, keys: Collection[str], values: Collect
         put("EVAL", _PUT, len(keys), *keys, ttl_s, *values)
 
 
-def _read_scopes(client: redis.Redis, log_name: str, scopes: Sequence[tuple[int, str]]) -> list[dict[int, Entry]]:
+def _read_scopes(client: redis.Redis, log_name: str, scopes: Sequence[tuple[int, str]]) -> list[Scope]:
     if not scopes:
         return []
     try:
@@ -221,7 +222,7 @@ def _read_scopes(client: redis.Redis, log_name: str, scopes: Sequence[tuple[int,
             found: list[dict[bytes, bytes]] = pipeline.execute()
     except (redis.RedisError, OSError) as error:
         raise _unavailable(error) from error
-    return [{_KEY.unpack(item)[0]: unpack_entry(blob) for item, blob in entries.items()} for entries in found]
+    return [Scope.unpack(stored) for stored in found]
 
 
 def _offset(value: object) -> int | None:

@@ -11,7 +11,8 @@ from redis.retry import Retry
 from engine.adapters.redis_keys import applied_key, popularity_key
 from engine.config import RedisConfig
 from engine.errors import DependencyUnavailable
-from engine.stream.trending import ENTRY_DTYPE, ItemCounts, decay, sum_entries
+from engine.stream.popularity import ENTRY_DTYPE
+from engine.stream.trending import ItemCounts, decay, sum_entries
 
 # Redis answers one command after the other: 1000 entries a round trip, about 0.3 ms, is what a request may have to
 # wait behind, where one HGETALL of a full list would take milliseconds.

@@ -6,6 +6,7 @@ As in engine.rpc.validate, lengths and ranges are the API's contract; only what 
 import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from engine.errors import InvalidRequest
 from engine.rpc.validate import (
@@ -41,6 +42,20 @@ class EventRules:
     max_ahead_ms: int
 
 
+class EventFields(NamedTuple):
+    """What every reader of an event goes by, read once: each read of a message's field costs as much as a call.
+
+    type: the API's code. time_ms: milliseconds since 1970.
+    """
+
+    event_id: str
+    user_id: str
+    type: int
+    item_id: str
+    time_ms: int
+    surface: str
+
+
 def split_batch(
     events: Sequence[pb.Event], rules: EventRules, now_ms: int
 ) -> tuple[list[pb.Event], list[pb.RejectedEvent]]:
@@ -74,19 +89,28 @@ def split_batch(
     return list(accepted.values()), rejected
 
 
-def check_event(event: pb.Event) -> int:
+def check_event(event: pb.Event) -> EventFields:
     """Refuse what is wrong with an event wherever and whenever it is read.
 
     Returns:
-        Its time in milliseconds since 1970.
+        What was read of it on the way.
 
     Raises:
         InvalidRequest: with the path of the first bad field, in the order of the message.
 
     Cost: about 2 µs for what most events look like, 5 µs otherwise.
     """
-    if _is_plain(event):
-        return timestamp_ms("time", event.time if event.HasField("time") else None)
+    event_id, user_id, kind = event.event_id, event.user_id, event.type
+    item_id, surface = event.item_id, event.surface
+    if _is_plain(event, event_id, user_id, kind, item_id, surface):
+        time_ms = timestamp_ms("time", event.time if event.HasField("time") else None)
+    else:
+        time_ms = _check_one_by_one(event)
+    return EventFields(event_id, user_id, kind, item_id, time_ms, surface)
+
+
+def _check_one_by_one(event: pb.Event) -> int:
+    """The slow road, which finds the first bad field; returns the time in milliseconds since 1970."""
     checked_text("event_id", event.event_id, MAX_EVENT_ID_BYTES, required=True)
     checked_text("user_id", event.user_id, MAX_ID_BYTES, required=True)
     if event.type not in _TYPES:
@@ -105,12 +129,11 @@ def check_event(event: pb.Event) -> int:
     return time_ms
 
 
-def _is_plain(event: pb.Event) -> bool:
+def _is_plain(event: pb.Event, event_id: str, user_id: str, kind: int, item_id: str, surface: str) -> bool:
     """The fast road, true for most good events and no bad one: nothing but the time is left to be checked.
 
     Of ASCII text the length in characters is the length in bytes, and what is printable holds no control character.
     """
-    event_id, user_id, item_id, surface = event.event_id, event.user_id, event.item_id, event.surface
     session_id, device, country, request_id = event.session_id, event.device, event.country, event.request_id
     text = f"{event_id}{user_id}{item_id}{surface}{session_id}{device}{country}{request_id}"
     return bool(
@@ -127,7 +150,7 @@ def _is_plain(event: pb.Event) -> bool:
         and len(device) <= MAX_ATTRIBUTE_BYTES
         and len(country) <= MAX_ATTRIBUTE_BYTES
         and len(request_id) <= MAX_ID_BYTES
-        and event.type in _BARE_TYPES
+        and kind in _BARE_TYPES
         and not event.HasField("value")
         and not event.HasField("dwell_ms")
         and 0 <= event.position <= MAX_ITEM_COUNT
@@ -135,7 +158,7 @@ def _is_plain(event: pb.Event) -> bool:
 
 
 def _check(event: pb.Event, rules: EventRules, now_ms: int) -> None:
-    age_ms = now_ms - check_event(event)
+    age_ms = now_ms - check_event(event).time_ms
     if age_ms > rules.max_age_ms:
         raise InvalidRequest("time", f"must be at most {rules.max_age_ms // 1000} s ago, was {age_ms // 1000} s ago")
     if -age_ms > rules.max_ahead_ms:

@@ -17,10 +17,10 @@ from typing import Any, Final
 import polars as pl
 
 from engine.errors import DependencyUnavailable
+from engine.stream.codec import Logged
 from engine.stream.processor import LogRecord, PositionLost
 from engine.stream.state import clamped_ms
 from engine.types import EventType
-from engine.v1 import event_pb2 as pb
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class ArchiveSink:
             current = self._open.get(partition)
             hour = current.hour if current else -1
             if logged is not None:
-                hour = logged.received.seconds * 1000 // _HOUR_MS
+                hour = logged.received_ms // _HOUR_MS
             if current is not None and current.rows and (hour != current.hour or len(current.rows) >= self._max_rows):
                 done |= self._close(partition)
                 current = None
@@ -148,21 +148,20 @@ class ArchiveSink:
         return last
 
 
-def to_row(partition: int, offset: int, logged: pb.LoggedEvent) -> tuple[Any, ...]:
+def to_row(partition: int, offset: int, logged: Logged) -> tuple[Any, ...]:
     """One row of ARCHIVE_SCHEMA; an empty string is null, and a time after the arrival is clamped to it."""
-    event = logged.event
-    received_ms = logged.received.ToMilliseconds()
+    event, fields, received_ms = logged
     return (
-        event.user_id,
-        event.item_id,
-        EventType(event.type - 1).name.lower(),
-        clamped_ms(event.time.ToMilliseconds(), received_ms),
+        fields.user_id,
+        fields.item_id,
+        EventType(fields.type - 1).name.lower(),
+        clamped_ms(fields.time_ms, received_ms),
         event.value if event.HasField("value") else None,
-        event.surface or None,
+        fields.surface or None,
         event.device or None,
         event.country or None,
         event.session_id or None,
-        event.event_id,
+        fields.event_id,
         event.dwell_ms if event.HasField("dwell_ms") else None,
         event.request_id or None,
         event.position or None,

@@ -1,15 +1,23 @@
 """An event to the bytes of one Kafka message and back; what cannot be trusted is a poison message."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from engine.errors import InvalidRequest, PoisonMessage
 from engine.rpc.validate import timestamp_ms
-from engine.rpc.validate_events import check_event
+from engine.rpc.validate_events import EventFields, check_event
 from engine.v1 import event_pb2 as pb
 
 SCHEMA_VERSION: Final = 1
+
+
+class Logged(NamedTuple):
+    """The event of one message, valid, and what reading it has shown. received_ms: milliseconds since 1970."""
+
+    event: pb.Event
+    fields: EventFields
+    received_ms: int
 
 
 def encode(event: pb.Event, received_ms: int) -> bytes:
@@ -26,7 +34,7 @@ def encode(event: pb.Event, received_ms: int) -> bytes:
     return logged.SerializeToString()
 
 
-def decode(payload: bytes) -> pb.LoggedEvent:
+def decode(payload: bytes) -> Logged:
     """The event of one message, complete and valid: whoever wrote it, a reader need not check again.
 
     What depends on a clock or on the configuration (the event's age, the list of surfaces) was the server's to judge
@@ -35,7 +43,7 @@ def decode(payload: bytes) -> pb.LoggedEvent:
     Raises:
         PoisonMessage: not a LoggedEvent, of another schema version, or with an event that breaks the API's rules.
 
-    Cost: about 3 µs for what most events look like, 6 µs otherwise.
+    Cost: about 4 µs for what most events look like, 8 µs otherwise.
     """
     try:
         logged = pb.LoggedEvent.FromString(payload)
@@ -44,8 +52,9 @@ def decode(payload: bytes) -> pb.LoggedEvent:
     if logged.schema_version != SCHEMA_VERSION:
         raise PoisonMessage(f"schema version {logged.schema_version}; this engine reads version {SCHEMA_VERSION}")
     try:
-        timestamp_ms("received", logged.received if logged.HasField("received") else None)
-        check_event(logged.event)
+        received_ms = timestamp_ms("received", logged.received if logged.HasField("received") else None)
+        event = logged.event
+        fields = check_event(event)
     except InvalidRequest as error:
         raise PoisonMessage(str(error)) from error
-    return logged
+    return Logged(event, fields, received_ms)

@@ -2,28 +2,33 @@
 
 A partition has one writer, so that its counts are a plain fold in the order of the log; they are stored in one step
 with the offset that they include, and readers add the partitions up. Event time throughout: a replay counts the same.
+Stored is a hash: item key (int64, little-endian) to ENTRY_DTYPE.
 """
 
-import math
-import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 
 from engine.bundle.popularity import segment_key, surface_key
 from engine.features.schema import POPULARITY_WINDOWS_S
-from engine.types import Demographics
+from engine.types import Demographics, Int64Array
+from kernels.popularity import count_events, counts_at
 
 # The windows that a live count can tell anything of; longer ones are training's.
 LIVE_WINDOWS: Final = ("1h", "24h", "7d")
-_LIFETIMES_MS: Final = tuple(POPULARITY_WINDOWS_S[name] * 1000.0 for name in LIVE_WINDOWS)
-_HOUR_MS, _DAY_MS, _WEEK_MS = _LIFETIMES_MS
-_ENTRY: Final = struct.Struct("<qddd")
+LIFETIMES_MS: Final = np.array([POPULARITY_WINDOWS_S[name] * 1000.0 for name in LIVE_WINDOWS])
+# Decayed counts as of a reference time; float64, so that decaying in many steps and in one agree.
+ENTRY_DTYPE: Final = np.dtype([("reference_ms", "<i8"), ("counts", "<f8", (len(LIVE_WINDOWS),))])
+# The window that decides what is kept: the longest.
+_KEPT_BY: Final = len(LIVE_WINDOWS) - 1
+_KEY: Final = np.dtype("<i8")
 OVERALL: Final = ""
 _SEGMENTS: Final = (("age_group",), ("location",), ("signup_source",))
-
-# (reference time, decayed counts as of it in the order of LIVE_WINDOWS)
-Entry = tuple[int, float, float, float]
 
 
 @lru_cache(maxsize=4096)
@@ -37,80 +42,121 @@ def scopes_of(surface: str, demographics: Demographics) -> tuple[str, ...]:
     return (OVERALL, *surfaces, *(name for name in segments if name is not None))
 
 
-def add(entry: Entry | None, time_ms: int) -> Entry:
-    """One more event at a moment. An event before the reference time counts with what would be left of it by then.
-
-    Source: the running sums of engine.features.popularity, exp(-(a + b)) = exp(-a) exp(-b).
-    """
-    if entry is None:
-        return time_ms, 1.0, 1.0, 1.0
-    reference, hour, day, week = entry
-    elapsed = time_ms - reference
-    if elapsed >= 0:
-        return (
-            time_ms,
-            hour * math.exp(-elapsed / _HOUR_MS) + 1.0,
-            day * math.exp(-elapsed / _DAY_MS) + 1.0,
-            week * math.exp(-elapsed / _WEEK_MS) + 1.0,
-        )
-    return (
-        reference,
-        hour + math.exp(elapsed / _HOUR_MS),
-        day + math.exp(elapsed / _DAY_MS),
-        week + math.exp(elapsed / _WEEK_MS),
-    )
-
-
-def counts_at(entry: Entry, now_ms: int) -> tuple[float, float, float]:
-    """The decayed counts of one entry as of a moment at or after its reference time, in the order of LIVE_WINDOWS."""
-    elapsed = max(0, now_ms - entry[0])
-    hour, day, week = (
-        count * math.exp(-elapsed / lifetime) for count, lifetime in zip(entry[1:], _LIFETIMES_MS, strict=True)
-    )
-    return hour, day, week
-
-
-def pack_entry(entry: Entry) -> bytes:
-    """32 bytes; float64, so that decaying in many steps and in one agree."""
-    return _ENTRY.pack(*entry)
-
-
-def unpack_entry(blob: bytes) -> Entry:
-    """The entry of `pack_entry`. Raises struct.error for another length."""
-    reference, hour, day, week = _ENTRY.unpack(blob)
-    return reference, hour, day, week
-
-
 @dataclass(slots=True)
 class Scope:
-    """One list of one partition, and what changed since it was last stored."""
+    """One list of one partition, and what changed since it was last stored.
 
-    entries: dict[int, Entry]
-    changed: set[int] = field(default_factory=set)
+    An item has a position for as long as it is kept: its place in `index`, which is also the order of the arrays. They
+    are longer than the index, and what lies behind its end means nothing.
+
+    Args:
+        index: position by item key. item_keys: int64 (capacity,). entries: ENTRY_DTYPE (capacity,).
+        changed: bool (capacity,). removed: item keys that are stored, perhaps, and no longer here.
+    """
+
+    index: dict[int, int]
+    item_keys: Int64Array
+    entries: npt.NDArray[np.void]
+    changed: npt.NDArray[np.bool_]
     removed: set[int] = field(default_factory=set)
 
-    def count(self, item_key: int, time_ms: int, limit: int) -> None:
-        """Add an event; at twice `limit` items the less popular half goes.
+    @staticmethod
+    def unpack(stored: Mapping[bytes, bytes]) -> "Scope":
+        """The list of a stored hash. Raises ValueError for bytes that are no entries."""
+        if any(len(key) != _KEY.itemsize for key in stored) or any(
+            len(entry) != ENTRY_DTYPE.itemsize for entry in stored.values()
+        ):
+            raise ValueError("an entry of another form than this engine's")
+        item_keys = np.frombuffer(b"".join(stored), _KEY).copy()
+        entries = np.frombuffer(b"".join(stored.values()), ENTRY_DTYPE).copy()
+        index = dict(zip(item_keys.tolist(), range(len(item_keys)), strict=True))
+        return Scope(index, item_keys, entries, np.zeros(len(item_keys), np.bool_))
 
-        When it goes depends on the events alone, never on how they were batched. Cost: amortized O(log limit).
+    def count(self, item_keys: Sequence[int], times_ms: Sequence[int], limit: int) -> None:
+        """Add events in log order; whenever 2 * `limit` items are there, the less popular half goes.
+
+        When it goes depends on the events alone, never on how they were batched: it goes right behind the event that
+        brought the last item, and the events after that find it gone.
+
+        Args:
+            item_keys: one an event. times_ms: Unix milliseconds of each.
+
+        Cost: about 0.3 µs an event, and amortized O(log limit) for each item that is new.
         """
-        self.entries[item_key] = add(self.entries.get(item_key), time_ms)
-        self.changed.add(item_key)
-        self.removed.discard(item_key)
-        if len(self.entries) >= 2 * limit:
-            self._prune(time_ms, limit)
+        keys, times = np.array(item_keys, np.int64), np.array(times_ms, np.int64)
+        start = 0
+        while start < len(keys):
+            known = len(self.index)
+            positions = np.array(self._place(item_keys, start, 2 * limit), np.int64)
+            end = start + len(positions)
+            self._make_room(len(self.index))
+            self.item_keys[positions] = keys[start:end]
+            entries = self.entries
+            count_events(
+                entries["reference_ms"],
+                entries["counts"],
+                self.changed,
+                known,
+                positions,
+                times[start:end],
+                LIFETIMES_MS,
+            )
+            if self.removed:
+                self.removed.difference_update(item_keys[start:end])
+            if len(self.index) >= 2 * limit:
+                self._prune(times_ms[end - 1], limit)
+            start = end
 
-    def _prune(self, time_ms: int, limit: int) -> None:
-        def rank(item: int) -> tuple[float, int]:
-            # Ties by key: an order of its own, whatever order the entries were loaded in.
-            return -counts_at(self.entries[item], time_ms)[2], item
+    def packed(self, positions: npt.NDArray[np.integer]) -> dict[bytes, bytes]:
+        """The entries at these positions as they are stored."""
+        keys: list[bytes] = self.item_keys[positions].view(f"V{_KEY.itemsize}").tolist()
+        entries: list[bytes] = self.entries[positions].view(f"V{ENTRY_DTYPE.itemsize}").tolist()
+        return dict(zip(keys, entries, strict=True))
 
-        for item in sorted(self.entries, key=rank)[limit:]:
-            del self.entries[item]
-            self.removed.add(item)
-        self.changed -= self.removed
+    def packed_changes(self) -> dict[bytes, bytes]:
+        """The entries that changed since they were stored, as they are to be stored."""
+        return self.packed(np.flatnonzero(self.changed))
+
+    def packed_removals(self) -> list[bytes]:
+        """The keys of the entries that are to be removed from what is stored."""
+        packed: list[bytes] = np.array(list(self.removed), _KEY).view(f"V{_KEY.itemsize}").tolist()
+        return packed
 
     def stored(self) -> None:
         """Everything up to here is stored."""
-        self.changed.clear()
+        self.changed[:] = False
         self.removed.clear()
+
+    def _place(self, item_keys: Sequence[int], start: int, most: int) -> list[int]:
+        """Positions of items, new ones behind all others, up to the event with which the list is as long as it gets."""
+        index = self.index
+        positions = []
+        for item in islice(item_keys, start, None):
+            position = index.get(item)
+            if position is None:
+                position = index[item] = len(index)
+            positions.append(position)
+            if len(index) >= most:
+                break
+        return positions
+
+    def _make_room(self, size: int) -> None:
+        """Twice as much as before, so that a list that grows is copied a few times only."""
+        capacity = len(self.entries)
+        if size > capacity:
+            more = max(size, 2 * capacity) - capacity
+            self.item_keys = np.concatenate([self.item_keys, np.zeros(more, np.int64)])
+            self.entries = np.concatenate([self.entries, np.zeros(more, ENTRY_DTYPE)])
+            self.changed = np.concatenate([self.changed, np.zeros(more, np.bool_)])
+
+    def _prune(self, time_ms: int, limit: int) -> None:
+        size = len(self.index)
+        item_keys, entries = self.item_keys[:size], self.entries[:size]
+        # Computed as they are counted, and not by NumPy, whose exp is another one on another CPU.
+        left = counts_at(entries["reference_ms"], entries["counts"], time_ms, LIFETIMES_MS)[:, _KEPT_BY]
+        # Ties by key: an order of its own, whatever order the entries were loaded in.
+        order = np.lexsort((item_keys, -left))
+        kept = order[:limit]
+        self.removed.update(item_keys[order[limit:]].tolist())
+        self.item_keys, self.entries, self.changed = item_keys[kept], entries[kept], self.changed[kept]
+        self.index = dict(zip(self.item_keys.tolist(), range(limit), strict=True))

@@ -1,5 +1,7 @@
 """The loop that keeps a sink true to a log: poll, decode, write, and only then commit.
 
+While one batch is written, the next is polled and decoded: a write waits for its store for much of its time.
+
 One way back from every failure: drop what is in hand, ask the sink how far it got, go on from there. A crash takes the
 same road as an outage of Redis, so that it is well trodden. Knows no client library.
 """
@@ -8,16 +10,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 from engine.errors import DependencyUnavailable, PoisonMessage
-from engine.stream.codec import decode
+from engine.stream.codec import Logged, decode
 from engine.stream.metrics import ProcessorMetrics
-from engine.v1 import event_pb2 as pb
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.2
+# While a batch is being written: long enough to be no busy loop, short enough for its commit not to wait.
+_OVERLAP_POLL_S = 0.02
 _FIRST_PAUSE_S = 0.05
 _LAG_EVERY_S = 1.0
 
@@ -40,7 +44,7 @@ class LogRecord(NamedTuple):
 
     partition: int
     offset: int
-    event: pb.LoggedEvent | None
+    event: Logged | None
 
 
 class Source(Protocol):
@@ -77,7 +81,10 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """What is kept true to the log; it knows itself how far it got. Raises DependencyUnavailable."""
+    """What is kept true to the log; it knows itself how far it got. Raises DependencyUnavailable.
+
+    Called from two threads, and never by both at once.
+    """
 
     def positions(self, partitions: Iterable[int]) -> dict[int, int | None]:
         """Drop what is not durable, and say where each partition goes on; None: from the beginning."""
@@ -105,7 +112,11 @@ class DeadLetters(Protocol):
 
 
 class Processor:
-    """Runs one source into one sink until `stop` is set. `run` belongs to one thread."""
+    """Runs one source into one sink until `stop` is set. `run` belongs to one thread, and is called once.
+
+    The sink writes in a thread of its own, one batch at most. Whatever else touches the sink, or depends on how far it
+    got, waits for that batch first: so batches stay in order, and the sink is one thread's at any moment.
+    """
 
     def __init__(
         self,
@@ -122,51 +133,74 @@ class Processor:
         self._stop = stop
         self._dead_letters = dead_letters
         self._retry_max_s = retry_max_s
+        self._writer = ThreadPoolExecutor(1, "engine-sink")
+        self._in_flight: Future[dict[int, int]] | None = None
         self._placed: tuple[int, ...] | None = None
+        self._pause_s = 0.0
         self._lag_at = 0.0
 
     def run(self) -> None:
         """Process until stopped; then finish what is in hand, commit, and leave the group."""
-        self._source.subscribe(self._revoked, self._lost)
-        pause_s = 0.0
-        try:
-            while not self._stop.is_set():
-                try:
-                    self._step()
-                    pause_s = 0.0
-                except DependencyUnavailable as error:
-                    pause_s = min(self._retry_max_s, max(_FIRST_PAUSE_S, 2 * pause_s))
-                    log.warning("%s; going on from what is stored in %.2g s", error, pause_s)
-                    self._metrics.interruptions.inc()
-                    self._wait(pause_s)
-            self._give_up()
-        finally:
-            self._source.close()
+        with self._writer:
+            self._source.subscribe(self._revoked, self._lost)
+            try:
+                while not self._stop.is_set():
+                    try:
+                        self._step()
+                    except DependencyUnavailable as error:
+                        pause_s = self._pause_s = min(self._retry_max_s, max(_FIRST_PAUSE_S, 2 * self._pause_s))
+                        log.warning("%s; going on from what is stored in %.2g s", error, pause_s)
+                        self._metrics.interruptions.inc()
+                        self._wait(pause_s)
+                self._give_up()
+            finally:
+                self._source.close()
 
     def _step(self) -> None:
         if self._placed != self._source.assigned:
+            self._settle()
             partitions = self._source.assigned
             self._source.start(self._sink.positions(partitions))
             self._placed = partitions
-        messages = self._source.poll(_POLL_S)
+        writing = self._in_flight is not None
+        messages = self._source.poll(_OVERLAP_POLL_S if writing else _POLL_S)
         if self._placed != self._source.assigned:
             return  # the group has changed meanwhile; whatever came is read again by whom it belongs to
         started = time.perf_counter()
         records, poison = decode_all(messages)
-        if poison and self._dead_letters is not None:
-            self._dead_letters.send(poison)
-        done = self._sink.write(records)
-        if messages:
-            self._metrics.applied(len(messages), len(poison), time.perf_counter() - started)
-        self._commit(done)
+        # If that write has failed, these records are dropped with it, and read again.
+        self._settle()
+        if messages or not writing:
+            if poison and self._dead_letters is not None:
+                self._dead_letters.send(poison)
+            self._in_flight = self._writer.submit(self._write, records, len(poison), started)
         if time.monotonic() - self._lag_at > _LAG_EVERY_S:
             self._lag_at = time.monotonic()
             self._metrics.lag.set(self._source.lag())
+
+    def _write(self, records: Sequence[LogRecord], poison: int, started: float) -> dict[int, int]:
+        """One batch, in the sink's thread."""
+        done = self._sink.write(records)
+        if records:
+            self._metrics.applied(len(records), poison, time.perf_counter() - started)
+        return done
+
+    def _settle(self) -> None:
+        """Wait for the batch in flight, if any, and commit it; raises what its write has raised."""
+        written, self._in_flight = self._in_flight, None
+        if written is not None:
+            done = written.result()
+            self._pause_s = 0.0
+            self._commit(done)
 
     def _wait(self, pause_s: float) -> None:
         """Read nothing for a while, but stay in the group."""
         self._placed = None
         give_up = time.monotonic() + pause_s
+        try:
+            self._settle()
+        except DependencyUnavailable as error:
+            log.warning("%s", error)
         try:
             self._source.start({})
             while not self._stop.is_set() and (left_s := give_up - time.monotonic()) > 0:
@@ -185,11 +219,12 @@ class Processor:
             log.warning("offsets are not committed: %s", error)
 
     def _give_up(self) -> None:
-        """Finish what is held back and say so; whatever fails is read again by the next owner."""
+        """Finish what is in flight or held back, and say so; whatever fails is read again by the next owner."""
         try:
+            self._settle()
             self._commit(self._sink.flush())
         except DependencyUnavailable as error:
-            log.warning("what was held back is left to the next owner: %s", error)
+            log.warning("what was not written is left to the next owner: %s", error)
         self._sink.forget()
         self._placed = None
 
@@ -197,7 +232,14 @@ class Processor:
         self._give_up()
 
     def _lost(self) -> None:
-        # Others may own these partitions already: what is held back is theirs to write.
+        # Others may own these partitions already: what is held back is theirs to write, and what is in flight theirs
+        # to commit. A sink refuses to write over what they have written.
+        written, self._in_flight = self._in_flight, None
+        if written is not None:
+            try:
+                written.result()
+            except DependencyUnavailable as error:
+                log.warning("what was not written is left to the next owner: %s", error)
         self._sink.forget()
         self._placed = None
 
@@ -207,7 +249,7 @@ def decode_all(messages: Sequence[Message]) -> tuple[list[LogRecord], list[tuple
     records, poison = [], []
     for message in messages:
         try:
-            event: pb.LoggedEvent | None = decode(message.payload)
+            event: Logged | None = decode(message.payload)
         except PoisonMessage as error:
             event = None
             poison.append((message, str(error)))

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from engine.adapters.redis_state import RedisLiveStore
 from engine.config import ProcessorConfig, RedisConfig
+from engine.stream.codec import decode, encode
 from engine.stream.live import LiveSink
 from engine.stream.processor import LogRecord
 from engine.stream.state import Limits
 from engine.stream.topics import EVENTS
-from engine.v1 import event_pb2 as pb
 from tests.engine.stream.conftest import NOW_MS, make_event
 
 __all__ = ["NOW_MS", "write_events"]
@@ -25,9 +25,7 @@ def write_events(url: str, log: str, picks: Sequence[tuple[str, int]], surface: 
     for number, (item, time_ms) in enumerate(picks):
         partition = number % EVENTS.partitions
         event = make_event(f"person-{uuid.uuid4().hex}", item, time_ms=time_ms, surface=surface)
-        logged = pb.LoggedEvent(event=event)
-        logged.received.FromMilliseconds(time_ms)
-        records.append(LogRecord(partition, following[partition], logged))
+        records.append(LogRecord(partition, following[partition], decode(encode(event, time_ms))))
         following[partition] += 1
     sink.write(records)
     store.close()

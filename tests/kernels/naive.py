@@ -200,3 +200,25 @@ def scan_eligible(table: Array, query: Array, bitmap: Array) -> dict[int, float]
     """Row to score of every row whose bit is set."""
     vectors = np.asarray(table, dtype=np.float64)[:, : len(query)]
     return {row: float(vectors[row] @ query) for row, member in enumerate(mask_of(bitmap)[: len(vectors)]) if member}
+
+
+def count_events(
+    entries: Sequence[tuple[int, list[float]]], events: Sequence[tuple[int, int]], lifetimes_ms: Sequence[float]
+) -> list[tuple[int, list[float]]]:
+    """Entries (reference time, counts) after events (position, time), one after the other."""
+    known = list(entries)
+    for position, time_ms in events:
+        if position == len(known):
+            known.append((time_ms, [1.0 for _ in lifetimes_ms]))
+            continue
+        # The older of what is there and the event decays to the moment of the younger.
+        reference_ms, counts = known[position]
+        latest_ms = max(reference_ms, time_ms)
+        known[position] = (
+            latest_ms,
+            [
+                count * math.exp((reference_ms - latest_ms) / lifetime) + math.exp((time_ms - latest_ms) / lifetime)
+                for count, lifetime in zip(counts, lifetimes_ms, strict=True)
+            ],
+        )
+    return known

@@ -104,7 +104,7 @@ async def test_events_of_a_user_are_in_one_partition_in_order(producer: KafkaPro
         assert len({message.partition() for message in of_user}) == 1
         logged = [decode(message.value()) for message in of_user]
         assert [entry.event for entry in logged] == [event for event in events if event.user_id == user]
-        assert {entry.received.ToMilliseconds() for entry in logged} == {1_700_000_000_000}
+        assert {entry.received_ms for entry in logged} == {1_700_000_000_000}
     assert len({message.partition() for message in messages}) > 1
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from engine.errors import InvalidRequest
 from engine.rpc.validate import MAX_REQUEST_BYTES
-from engine.rpc.validate_events import MAX_BATCH_EVENTS, EventRules, check_event, split_batch
+from engine.rpc.validate_events import MAX_BATCH_EVENTS, EventFields, EventRules, check_event, split_batch
 from engine.v1 import event_pb2 as pb
 from tests.kafka import click
 
@@ -118,7 +118,7 @@ def test_good_events(changes: tuple[Change, ...]) -> None:
 @pytest.mark.parametrize("event_type", [kind for kind in pb.EventType.values() if kind])
 def test_every_type_is_known(event_type: int) -> None:
     needs = {pb.EVENT_TYPE_PURCHASE: {"value": 1.0}, pb.EVENT_TYPE_DWELL: {"dwell_ms": 1}}
-    assert check_event(event_with(setting(type=event_type, **needs.get(event_type, {})))) == NOW_MS
+    assert check_event(event_with(setting(type=event_type, **needs.get(event_type, {})))).time_ms == NOW_MS
 
 
 @pytest.mark.parametrize(("field", "size"), [("event_id", 128), ("user_id", 256), ("item_id", 256), ("surface", 64),
@@ -127,7 +127,9 @@ def test_every_type_is_known(event_type: int) -> None:
 def test_what_is_printable_ascii_is_held_to_the_same_limits(field: str, size: int, kind: int) -> None:
     needs = {"value": 1.0} if kind == pb.EVENT_TYPE_PURCHASE else {}
     for text in ("a" * size, "é" * (size // 2), "a" * (size - 1) + "~"):
-        assert check_event(event_with(setting(type=kind, **needs, **{field: text}))) == NOW_MS
+        event = event_with(setting(type=kind, **needs, **{field: text}))
+        fields = check_event(event)
+        assert fields == EventFields(event.event_id, event.user_id, kind, event.item_id, NOW_MS, event.surface)
     for text in ("a" * (size + 1), "é" * (size // 2) + "a", "a" * (size - 1) + "\x7f", "\u0085"):
         with pytest.raises(InvalidRequest) as refusal:
             check_event(event_with(setting(type=kind, **needs, **{field: text})))

@@ -1,13 +1,76 @@
-"""Live popularity read the slow and obvious way: every entry by itself."""
+"""Live popularity counted, stored and read the slow and obvious way: every entry by itself."""
 
+import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import redis
 
 from engine.adapters.redis_keys import popularity_key
-from engine.stream.popularity import Entry, counts_at, unpack_entry
 from engine.stream.topics import EVENTS
+
+HOUR_MS, DAY_MS, WEEK_MS = 3_600_000.0, 86_400_000.0, 604_800_000.0
+ENTRY = struct.Struct("<qddd")
+
+# (reference time, decayed counts as of it: an hour, a day, a week)
+Entry = tuple[int, float, float, float]
+
+
+def add(entry: Entry | None, time_ms: int) -> Entry:
+    """One more event at a moment. An event before the reference time counts with what would be left of it by then."""
+    if entry is None:
+        return time_ms, 1.0, 1.0, 1.0
+    reference, hour, day, week = entry
+    elapsed = time_ms - reference
+    if elapsed >= 0:
+        return (
+            time_ms,
+            hour * math.exp(-elapsed / HOUR_MS) + 1.0,
+            day * math.exp(-elapsed / DAY_MS) + 1.0,
+            week * math.exp(-elapsed / WEEK_MS) + 1.0,
+        )
+    return (
+        reference,
+        hour + math.exp(elapsed / HOUR_MS),
+        day + math.exp(elapsed / DAY_MS),
+        week + math.exp(elapsed / WEEK_MS),
+    )
+
+
+def counts_at(entry: Entry, now_ms: int) -> tuple[float, float, float]:
+    """The decayed counts of one entry as of a moment at or after its reference time."""
+    reference, hour, day, week = entry
+    elapsed = max(0, now_ms - reference)
+    return (
+        hour * math.exp(-elapsed / HOUR_MS),
+        day * math.exp(-elapsed / DAY_MS),
+        week * math.exp(-elapsed / WEEK_MS),
+    )
+
+
+def pack_entry(entry: Entry) -> bytes:
+    return ENTRY.pack(*entry)
+
+
+def unpack_entry(blob: bytes) -> Entry:
+    reference, hour, day, week = ENTRY.unpack(blob)
+    return reference, hour, day, week
+
+
+def unpack_entries(stored: dict[bytes, bytes]) -> dict[int, Entry]:
+    """A stored list, by item key."""
+    return {struct.unpack("<q", item)[0]: unpack_entry(blob) for item, blob in stored.items()}
+
+
+def counted(stream: Sequence[tuple[int, int]], limit: int) -> dict[int, Entry]:
+    """What is left of events, (item key, time) in log order: at twice `limit` items the less popular half goes."""
+    entries: dict[int, Entry] = {}
+    for item, time_ms in stream:
+        entries[item] = add(entries.get(item), time_ms)
+        if len(entries) >= 2 * limit:
+            ranked = sorted(entries, key=lambda item: (-counts_at(entries[item], time_ms)[2], item))
+            entries = {item: entries[item] for item in ranked[:limit]}
+    return entries
 
 
 def total_counts(parts: Iterable[dict[int, Entry]], now_ms: int) -> dict[int, tuple[float, float, float]]:
@@ -25,6 +88,4 @@ def live_counts(url: str, log_name: str, scope: str, now_ms: int) -> dict[int, t
     """Decayed counts by item key, over all partitions of a log."""
     client = redis.Redis.from_url(url)
     parts = [client.hgetall(popularity_key(log_name, partition, scope)) for partition in range(EVENTS.partitions)]
-    return total_counts(
-        ({struct.unpack("<q", item)[0]: unpack_entry(blob) for item, blob in part.items()} for part in parts), now_ms
-    )
+    return total_counts(map(unpack_entries, parts), now_ms)

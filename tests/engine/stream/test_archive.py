@@ -9,9 +9,9 @@ from engine.data.build import load_dataset
 from engine.data.tables import read_tables
 from engine.errors import DependencyUnavailable
 from engine.stream.archive import ArchiveSink
+from engine.stream.codec import decode, encode
 from engine.stream.processor import LogRecord, PositionLost
 from engine.types import EventType
-from engine.v1 import event_pb2 as pb
 from tests.engine.stream.conftest import NOW_MS, make_event
 
 HOUR_MS = 3_600_000
@@ -19,9 +19,7 @@ HOUR_MS = 3_600_000
 
 def record(offset: int, partition: int = 0, received_ms: int = NOW_MS, **changes: object) -> LogRecord:
     event = make_event(name=f"{partition}-{offset}", **{"time_ms": received_ms - 5, **changes})  # type: ignore[arg-type]
-    logged = pb.LoggedEvent(schema_version=1, event=event)
-    logged.received.FromMilliseconds(received_ms)
-    return LogRecord(partition, offset, logged)
+    return LogRecord(partition, offset, decode(encode(event, received_ms)))
 
 
 def sink(directory: Path, rows: int = 10, age_s: float = 1e9, **more: object) -> ArchiveSink:

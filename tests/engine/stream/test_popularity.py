@@ -1,28 +1,24 @@
 import math
+import struct
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.features.popularity import PopularityTimeline
-from engine.stream.popularity import (
-    OVERALL,
-    Entry,
-    Scope,
-    add,
-    counts_at,
-    pack_entry,
-    scopes_of,
-    unpack_entry,
-)
+from engine.stream.popularity import OVERALL, Scope, scopes_of
 from engine.types import Demographics
-from tests.engine.stream.naive import total_counts
+from tests.engine.stream.naive import counted, pack_entry, total_counts, unpack_entries
 
 HOUR_MS = 3_600_000
 times = st.lists(st.integers(0, 30 * 24 * HOUR_MS), min_size=1, max_size=30)
+streams = st.lists(st.tuples(st.integers(-15, 15), st.integers(0, 10**9)), max_size=80)
 
 
+@settings(deadline=None)
 @given(times, st.randoms())
 def test_counts_are_those_that_training_computes_in_whatever_order_events_come(
     times_ms: list[int], random: object
@@ -30,43 +26,102 @@ def test_counts_are_those_that_training_computes_in_whatever_order_events_come(
     now = max(times_ms) + 1
     table = PopularityTimeline.build(np.zeros(len(times_ms), np.int64), np.array(times_ms), 1).table(now)
     random.shuffle(times_ms)  # type: ignore[attr-defined]
-    entry: Entry | None = None
-    for moment in times_ms:
-        entry = add(entry, moment)
-    assert entry is not None
-    np.testing.assert_allclose(np.log1p(counts_at(entry, now)), table[0, :3], rtol=1e-4, atol=1e-6)
+    scope = Scope.unpack({})
+    count(scope, [(7, moment) for moment in times_ms], 5)
+    counts = total_counts([unpack_entries(everything(scope))], now)[7]
+    np.testing.assert_allclose(np.log1p(counts), table[0, :3], rtol=1e-4, atol=1e-6)
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10**9)), max_size=80), st.integers(0, 80))
-def test_storing_at_any_moment_gives_the_same_entries(stream: list[tuple[int, int]], cut: int) -> None:
-    whole, first = Scope({}), Scope({})
-    stored: dict[int, bytes] = {}
-    for item, time_ms in stream:
-        whole.count(item, time_ms, 5)
-    for item, time_ms in stream[:cut]:
-        first.count(item, time_ms, 5)
-    stored = {item: pack_entry(first.entries[item]) for item in first.changed}
-    second = Scope({item: unpack_entry(blob) for item, blob in stored.items()})
-    for item, time_ms in stream[cut:]:
-        second.count(item, time_ms, 5)
-    for item in second.removed:
+def count(scope: Scope, events: Sequence[tuple[int, int]], limit: int) -> None:
+    scope.count([item for item, _ in events], [time_ms for _, time_ms in events], limit)
+
+
+def everything(scope: Scope) -> dict[bytes, bytes]:
+    return scope.packed(np.arange(len(scope.index)))
+
+
+def store(scope: Scope, stored: dict[bytes, bytes]) -> None:
+    """As the store does."""
+    stored |= scope.packed_changes()
+    for item in scope.packed_removals():
         stored.pop(item, None)
-    stored |= {item: pack_entry(second.entries[item]) for item in second.changed}
-    assert stored == {item: pack_entry(entry) for item, entry in whole.entries.items()}
-    assert len(whole.entries) < 10
+    scope.stored()
+
+
+@settings(deadline=None)
+@given(streams)
+def test_a_list_is_what_counting_one_by_one_leaves(stream: list[tuple[int, int]]) -> None:
+    scope = Scope.unpack({})
+    count(scope, stream, 5)
+    found, expected = unpack_entries(everything(scope)), counted(stream, 5)
+    assert found.keys() == expected.keys()
+    assert len(found) < 10
+    for item, entry in expected.items():
+        assert found[item][0] == entry[0]
+        np.testing.assert_allclose(found[item][1:], entry[1:], rtol=1e-12)
+
+
+@settings(deadline=None)
+@given(streams, st.lists(st.integers(0, 80), max_size=6), st.booleans())
+def test_storing_and_loading_at_any_moment_gives_the_same_bytes(
+    stream: list[tuple[int, int]], cuts: list[int], loses_memory: bool
+) -> None:
+    whole, scope, stored = Scope.unpack({}), Scope.unpack({}), dict[bytes, bytes]()
+    count(whole, stream, 5)
+    for start, end in pairwise([0, *sorted(cuts), len(stream)]):
+        count(scope, stream[start:end], 5)
+        store(scope, stored)
+        if loses_memory:
+            # In whatever order a hash gives its fields.
+            scope = Scope.unpack(dict(reversed(stored.items())))
+    assert stored == everything(whole)
+
+
+def test_what_goes_depends_on_no_batching_even_for_an_item_that_comes_back() -> None:
+    # The second event of item 3 finds it gone: it is a new item with one event.
+    events = [(1, 0), (1, 0), (2, 0), (2, 0), (3, 0), (4, 0), (3, 0)]
+    batch, single = Scope.unpack({}), Scope.unpack({})
+    count(batch, events, 2)
+    for event in events:
+        count(single, [event], 2)
+    assert everything(batch) == everything(single)
+    assert unpack_entries(everything(batch))[3] == (0, 1.0, 1.0, 1.0)
 
 
 def test_the_least_popular_go_first() -> None:
-    scope = Scope({})
-    for item in (1, 1, 2, 2, 3, 4):
-        scope.count(item, 0, 2)
-    assert set(scope.entries) == {1, 2}
+    scope = Scope.unpack({})
+    count(scope, [(item, 0) for item in (1, 1, 2, 2, 3, 4)], 2)
+    assert set(scope.index) == {1, 2}
     assert scope.removed == {3, 4}
-    scope.count(3, 1, 2)
-    assert scope.changed == {1, 2, 3}
+    count(scope, [(3, 1)], 2)
+    assert unpack_entries(scope.packed_changes()).keys() == {1, 2, 3}
     assert scope.removed == {4}
+    assert scope.packed_removals() == [(4).to_bytes(8, "little")]
     scope.stored()
-    assert not scope.changed | scope.removed
+    assert not scope.packed_changes()
+    assert not scope.packed_removals()
+
+
+def test_a_list_longer_than_a_new_limit_is_cut_at_its_next_event() -> None:
+    scope = Scope.unpack({})
+    count(scope, [(item, 0) for item in range(20) for _ in range(item + 1)], 50)
+    count(scope, [(19, 0), (0, 0)], 4)
+    assert set(scope.index) == {16, 17, 18, 19, 0}
+
+
+def test_keys_and_entries_are_stored_as_they_ever_were() -> None:
+    scope = Scope.unpack({})
+    count(scope, [(-2, 7), (2**63 - 1, 8)], 5)
+    assert everything(scope) == {
+        struct.pack("<q", -2): pack_entry((7, 1.0, 1.0, 1.0)),
+        struct.pack("<q", 2**63 - 1): pack_entry((8, 1.0, 1.0, 1.0)),
+    }
+
+
+@pytest.mark.parametrize("stored", [{b"1234567": bytes(32)}, {b"12345678": bytes(31)}, {b"": b""}])
+def test_what_is_no_list_is_refused(stored: dict[bytes, bytes]) -> None:
+    with pytest.raises(ValueError, match="another form"):
+        Scope.unpack(stored)
 
 
 def test_partitions_add_up() -> None:

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from engine.bundle.popularity import Popularity, PopularityList, segment_key, surface_key
-from engine.stream.popularity import OVERALL, Entry, counts_at, pack_entry, scopes_of
+from engine.stream.popularity import ENTRY_DTYPE, OVERALL, scopes_of
 from engine.stream.trending import (
-    ENTRY_DTYPE,
     FLOOR,
     Evidence,
     blend,
@@ -23,7 +22,7 @@ from engine.stream.trending import (
     sum_entries,
 )
 from engine.types import Demographics
-from tests.engine.stream.naive import total_counts
+from tests.engine.stream.naive import Entry, counts_at, pack_entry, total_counts
 
 NOW_MS = 1_764_000_000_000
 ITEMS = 40
