@@ -55,8 +55,8 @@ def measure_load(settings: LoadSettings, port: int, cache: Path, progress: Progr
         cache: keeps the synthetic bundle for the next time.
 
     Returns:
-        `calibration` (what the generator itself can keep up with), `idle_cpu_share`, `unloaded`, `rates` (the highest for each bound, and
-        how its repeats came out), `runs`, `settings`, the machine, and `targets`.
+        `calibration` (what the generator itself can keep up with), `idle_cpu_share`, `unloaded`, `rates` (the highest
+        for each bound, and how its repeats came out), `runs`, `settings`, the machine, and `targets`.
 
     Raises ConfigError without the package hdrhistogram, DependencyUnavailable when the server does not come up.
     """

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import psutil
 
 from engine.bench.load_driver import Record, Target, drive
-from engine.bench.load_report import figures, spread
+from engine.bench.load_report import LATENESS_LIMIT_MS, figures, spread
 from engine.bench.load_schedule import Arrivals, Schedule, plan
 from engine.bench.load_search import RateSearch
 
@@ -21,10 +21,15 @@ _UNLOADED_PER_S = 25.0
 # Every second answer of the unloaded run says its stages: it is where they are compared with their targets.
 _UNLOADED_DEBUG_EVERY = 2
 _CALIBRATION_PER_S, _CALIBRATION_S = (100.0, 200.0, 400.0, 800.0, 1600.0, 3200.0), 2.0
+_CALIBRATION_LATENESS_MS = LATENESS_LIMIT_MS
 # After each run: queues are gone, and what the server remembers of an overload has faded, before the next one.
 _SETTLING_PER_S, _SETTLING_S = 25.0, 1.0
-# A generator that was disturbed tells nothing of the server: such a run is made once more.
-_ATTEMPTS = 2
+# A generator that was disturbed tells nothing of the server: such a run is made again, up to so many times in all.
+_ATTEMPTS = 3
+# How late a generator may be at a bound (p99, as a share of the bound): it is counted in the latencies anyway.
+_LATENESS_SHARE = 0.2
+# A percentile needs requests: slow rates run for longer, up to so many times as long.
+_FEWEST_REQUESTS, _LONGEST = 200, 4.0
 # Where most repeats of a rate do not hold, the search was lucky: a tenth less is tried, so many times.
 _STEP, _STEPS = 0.9, 3
 _IDLE_S = 3.0
@@ -51,9 +56,15 @@ class Runs:
     done: list[dict[str, Any]] = field(default_factory=list)
 
     async def run(
-        self, name: str, arrivals: Arrivals, rate: float, seconds: float, debug_every: int = 20
+        self,
+        name: str,
+        arrivals: Arrivals,
+        rate: float,
+        seconds: float,
+        lateness_limit_ms: float = LATENESS_LIMIT_MS,
+        debug_every: int = 20,
     ) -> tuple[Record, dict[str, Any]]:
-        """One run, made once more when the generator was late; each has arrivals and people of its own."""
+        """One run, made again when the generator was late; each has arrivals and people of its own."""
         for _ in range(_ATTEMPTS):
             schedule = plan(arrivals, rate, seconds, len(self.user_ids), self.seed + len(self.done), debug_every)
             busy_s = self._busy_s()
@@ -62,7 +73,7 @@ class Runs:
                 schedule,
                 lambda passed_s: self.progress(round(passed_s), round(seconds), f"{name}, {rate:.0f}/s"),
             )
-            made = {"name": name, **figures(record), **self._server_figures(busy_s, record)}
+            made = {"name": name, **figures(record, lateness_limit_ms), **self._server_figures(busy_s, record)}
             self.done.append(made)
             await self._settle()
             if made["valid"]:
@@ -75,10 +86,17 @@ class Runs:
         await asyncio.sleep(_IDLE_S)
         return round((self._busy_s() - busy_s) / _IDLE_S, 3)
 
+    async def at_bound(
+        self, name: str, arrivals: Arrivals, rate: float, seconds: float, bound_ms: float
+    ) -> tuple[Record, dict[str, Any]]:
+        """A run that is to be held against a bound: long enough for a percentile, and by a generator in time for it."""
+        longer_s = min(max(seconds, _FEWEST_REQUESTS / rate), _LONGEST * seconds)
+        return await self.run(f"{name} p99 <= {bound_ms:g} ms", arrivals, rate, longer_s, _LATENESS_SHARE * bound_ms)
+
     async def unloaded(self, seconds: float) -> dict[str, Any]:
         """One request at a time: evenly spaced, and so slow that each is answered before the next is due."""
         await self._settle()
-        _, made = await self.run("unloaded", "constant", _UNLOADED_PER_S, seconds, _UNLOADED_DEBUG_EVERY)
+        _, made = await self.run("unloaded", "constant", _UNLOADED_PER_S, seconds, debug_every=_UNLOADED_DEBUG_EVERY)
         return made
 
     async def _settle(self) -> None:
@@ -109,7 +127,7 @@ async def calibrate(runs: Runs, arrivals: Arrivals) -> float:
     """
     ceiling = 0.0
     for rate in _CALIBRATION_PER_S:
-        record, made = await runs.run("calibrate", arrivals, rate, _CALIBRATION_S)
+        record, made = await runs.run("calibrate", arrivals, rate, _CALIBRATION_S, _CALIBRATION_LATENESS_MS)
         if not made["valid"] or record.share_within(BOUNDS_MS[0]) < _SHARE:
             break
         ceiling = rate
@@ -122,17 +140,19 @@ async def find_rates(
     """For each of BOUNDS_MS the highest rate that holds, and how it held when repeated.
 
     A rate holds when of all requests that were due 99% were answered as designed within the bound, by a generator that
-    was in time. Every run counts for the searches of all bounds. `ended_by` says whether it was the server that failed
-    above the rate that was searched for, or the generator, so that the server bears at least as much.
+    was in time. What is learned in one search counts for all, unless the generator was too late for their bounds.
+    `ended_by` says whether it was the server that failed above the rate that was searched for, or the generator, so
+    that the server bears at least as much.
     """
     searches = {bound: RateSearch(_FIRST_PER_S, ceiling_per_s, _LOWEST_PER_S) for bound in BOUNDS_MS}
     disturbed: set[float] = set()
     rates = []
     for bound, search in searches.items():
         while ceiling_per_s and (rate := search.next_rate()) is not None:
-            record, made = await runs.run(f"search p99 <= {bound:g} ms", arrivals, rate, seconds)
-            for each_bound, each in searches.items():
-                each.tell(rate, _holds(record, made, each_bound))
+            record, made = await runs.at_bound("search", arrivals, rate, seconds, bound)
+            for other_bound, other in searches.items():
+                if other is search or _in_time(made, other_bound):
+                    other.tell(rate, _holds(record, made, other_bound))
             if not made["valid"]:
                 disturbed.add(rate)
     for bound, search in searches.items():
@@ -149,15 +169,14 @@ async def _confirm(
     """Repeat a rate, and a little less where most repeats do not hold; once more with the other kind of arrivals."""
     if not rate:
         return {"per_s": 0.0, "held": 0, "repeats": 0}
-    name = f"repeat p99 <= {bound:g} ms"
     for step in range(_STEPS):
         rate *= _STEP if step else 1.0
-        repeated = [await runs.run(name, arrivals, rate, seconds) for _ in range(repeats)]
+        repeated = [await runs.at_bound("repeat", arrivals, rate, seconds, bound) for _ in range(repeats)]
         held = sum(_holds(record, made, bound) for record, made in repeated)
         if 2 * held > repeats:
             break
     other: Arrivals = "constant" if arrivals == "poisson" else "poisson"
-    _, otherwise = await runs.run(f"{name}, {other}", other, rate, seconds)
+    _, otherwise = await runs.at_bound(f"{other} arrivals,", other, rate, seconds, bound)
     return {
         "per_s": round(rate, 1) if 2 * held > repeats else 0.0,
         "held": held,
@@ -169,5 +188,9 @@ async def _confirm(
     }
 
 
+def _in_time(made: dict[str, Any], bound_ms: float) -> bool:
+    return bool(made["lateness_p99_ms"] <= _LATENESS_SHARE * bound_ms)
+
+
 def _holds(record: Record, made: dict[str, Any], bound_ms: float) -> bool:
-    return bool(made["valid"]) and record.share_within(bound_ms) >= _SHARE
+    return _in_time(made, bound_ms) and record.share_within(bound_ms) >= _SHARE
