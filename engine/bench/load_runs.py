@@ -142,7 +142,7 @@ async def find_rates(
     A rate holds when of all requests that were due 99% were answered as designed within the bound, by a generator that
     was in time. What is learned in one search counts for all, unless the generator was too late for their bounds.
     `ended_by` says whether it was the server that failed above the rate that was searched for, or the generator, so
-    that the server bears at least as much.
+    that the server may bear more.
     """
     searches = {bound: RateSearch(_FIRST_PER_S, ceiling_per_s, _LOWEST_PER_S) for bound in BOUNDS_MS}
     disturbed: set[float] = set()
