@@ -7,10 +7,10 @@ PROTOS := $(wildcard proto/engine/v1/*.proto)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto bench clean
+.PHONY: help demo test lint proto bench bench-load clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,9 @@ proto: $(READY) ## Regenerate the gRPC code from proto/
 
 bench: $(READY) ## Measure kernels and stages: make bench ARGS="-k mmr"
 	$(BIN)/python -m pytest bench --benchmark-only $(ARGS)
+
+bench-load: $(READY) ## Find the highest rate that one server bears: make bench-load ARGS="--items 100000"
+	$(BIN)/engine bench load --json .benchmarks/load.json $(ARGS)
 
 clean: ## Remove the environment and everything that commands left behind
 	rm -rf $(VENV) var .benchmarks .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -69,6 +69,35 @@ def inventory(
     _report(result, json_file)
 
 
+@app.command()
+def load(
+    json_file: _JsonOption = None,
+    items: Annotated[int, typer.Option(min=1000, help="Size of the synthetic catalogue.")] = 1_000_000,
+    users: Annotated[int, typer.Option(min=1, help="People who ask.")] = 100_000,
+    seconds: Annotated[float, typer.Option(min=1, help="Of one run of the search.")] = 10.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs that confirm a rate that was found.")] = 3,
+    arrivals: Annotated[str, typer.Option(help="poisson or constant.")] = "poisson",
+    port: Annotated[int, typer.Option(help="Port to serve on.")] = 50081,
+    cache: Annotated[Path, typer.Option(help="Keeps the synthetic bundle for the next time.")] = Path(".benchmarks"),
+) -> None:
+    """The highest rate of requests that one server answers in time, open loop, and its latencies without load."""
+    from engine.bench.load import LoadSettings, measure_load
+    from engine.cli.progress import progress_bar
+
+    if arrivals not in ("poisson", "constant"):
+        raise typer.BadParameter("poisson or constant", param_hint="--arrivals")
+    settings = LoadSettings(
+        items=items,
+        users=users,
+        seconds=seconds,
+        repeats=repeats,
+        arrivals="poisson" if arrivals == "poisson" else "constant",
+    )
+    with progress_bar() as progress:
+        result = measure_load(settings, port, cache, progress)
+    _report(result, json_file)
+
+
 def _report(result: dict[str, Any], json_file: Path | None) -> None:
     text = json.dumps(result, indent=1)
     print(text)

@@ -1,0 +1,196 @@
+"""The runs of a load test in their order: calibration, unloaded, search, repeats."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import psutil
+
+from engine.bench.load_driver import Record, Target, drive
+from engine.bench.load_report import LATENESS_LIMIT_MS, figures, spread
+from engine.bench.load_schedule import Arrivals, Schedule, plan
+from engine.bench.load_search import RateSearch
+
+# The highest rates are found with p99 within these.
+BOUNDS_MS = (100.0, 25.0)
+# p99: of all requests that were due, this share must be answered as designed within the bound.
+_SHARE = 0.99
+_FIRST_PER_S, _LOWEST_PER_S = 50.0, 2.0
+_UNLOADED_PER_S = 25.0
+# Every second answer of the unloaded run says its stages: it is where they are compared with their targets.
+_UNLOADED_DEBUG_EVERY = 2
+_CALIBRATION_PER_S, _CALIBRATION_S = (100.0, 200.0, 400.0, 800.0, 1600.0, 3200.0), 2.0
+_CALIBRATION_LATENESS_MS = LATENESS_LIMIT_MS
+# After each run: queues are gone, and what the server remembers of an overload has faded, before the next one.
+_SETTLING_PER_S, _SETTLING_S = 25.0, 1.0
+# A generator that was disturbed tells nothing of the server: such a run is made again, up to so many times in all.
+_ATTEMPTS = 3
+# How late a generator may be at a bound (p99, as a share of the bound): it is counted in the latencies anyway.
+_LATENESS_SHARE = 0.2
+# A percentile needs requests: slow rates run for longer, up to so many times as long.
+_FEWEST_REQUESTS, _LONGEST = 200, 4.0
+# Where most repeats of a rate do not hold, the search was lucky: a tenth less is tried, so many times.
+_STEP, _STEPS = 0.9, 3
+_IDLE_S = 3.0
+
+
+class Askable(Protocol):
+    """What can be asked by the requests of a schedule."""
+
+    def asked_by(self, schedule: Schedule, user_ids: Sequence[str]) -> Target: ...
+
+
+@dataclass
+class Runs:
+    """Makes runs against one target, one after the other, and keeps their figures in `done`.
+
+    server: whose processor time and memory are noted, where it is known.
+    """
+
+    target: Askable
+    user_ids: Sequence[str]
+    seed: int
+    progress: Callable[[int, int, str], None]
+    server: psutil.Process | None = None
+    done: list[dict[str, Any]] = field(default_factory=list)
+
+    async def run(
+        self,
+        name: str,
+        arrivals: Arrivals,
+        rate: float,
+        seconds: float,
+        lateness_limit_ms: float = LATENESS_LIMIT_MS,
+        debug_every: int = 20,
+    ) -> tuple[Record, dict[str, Any]]:
+        """One run, made again when the generator was late; each has arrivals and people of its own."""
+        for _ in range(_ATTEMPTS):
+            schedule = plan(arrivals, rate, seconds, len(self.user_ids), self.seed + len(self.done), debug_every)
+            busy_s = self._busy_s()
+            record = await drive(
+                self.target.asked_by(schedule, self.user_ids),
+                schedule,
+                lambda passed_s: self.progress(round(passed_s), round(seconds), f"{name}, {rate:.0f}/s"),
+            )
+            made = {"name": name, **figures(record, lateness_limit_ms), **self._server_figures(busy_s, record)}
+            self.done.append(made)
+            await self._settle()
+            if made["valid"]:
+                break
+        return record, made
+
+    async def idle_cpu_share(self) -> float:
+        """Of one core, what the server needs to follow catalogue, rules and trends while nobody asks."""
+        busy_s = self._busy_s()
+        await asyncio.sleep(_IDLE_S)
+        return round((self._busy_s() - busy_s) / _IDLE_S, 3)
+
+    async def at_bound(
+        self, name: str, arrivals: Arrivals, rate: float, seconds: float, bound_ms: float
+    ) -> tuple[Record, dict[str, Any]]:
+        """A run that is to be held against a bound: long enough for a percentile, and by a generator in time for it."""
+        longer_s = min(max(seconds, _FEWEST_REQUESTS / rate), _LONGEST * seconds)
+        return await self.run(f"{name} p99 <= {bound_ms:g} ms", arrivals, rate, longer_s, _LATENESS_SHARE * bound_ms)
+
+    async def unloaded(self, seconds: float) -> dict[str, Any]:
+        """One request at a time: evenly spaced, and so slow that each is answered before the next is due."""
+        await self._settle()
+        _, made = await self.run("unloaded", "constant", _UNLOADED_PER_S, seconds, debug_every=_UNLOADED_DEBUG_EVERY)
+        return made
+
+    async def _settle(self) -> None:
+        if self.server is not None:
+            schedule = plan("constant", _SETTLING_PER_S, _SETTLING_S, len(self.user_ids), self.seed)
+            await drive(self.target.asked_by(schedule, self.user_ids), schedule)
+
+    def _busy_s(self) -> float:
+        if self.server is None:
+            return 0.0
+        times = self.server.cpu_times()
+        return float(times.user + times.system)
+
+    def _server_figures(self, busy_before_s: float, record: Record) -> dict[str, float]:
+        if self.server is None:
+            return {}
+        answered = max(1, int(record.ok.sum()))
+        return {
+            "server_cpu_ms_per_answer": round((self._busy_s() - busy_before_s) * 1000.0 / answered, 2),
+            "server_rss_mib": round(self.server.memory_info().rss / 2**20),
+        }
+
+
+async def calibrate(runs: Runs, arrivals: Arrivals) -> float:
+    """The highest rate at which the generator itself keeps its schedule, against a server that does nothing.
+
+    Returns 0 where it keeps none: the machine is busy with something else, and nothing can be measured.
+    """
+    ceiling = 0.0
+    for rate in _CALIBRATION_PER_S:
+        record, made = await runs.run("calibrate", arrivals, rate, _CALIBRATION_S, _CALIBRATION_LATENESS_MS)
+        if not made["valid"] or record.share_within(BOUNDS_MS[0]) < _SHARE:
+            break
+        ceiling = rate
+    return ceiling
+
+
+async def find_rates(
+    runs: Runs, arrivals: Arrivals, seconds: float, repeats: int, ceiling_per_s: float
+) -> list[dict[str, Any]]:
+    """For each of BOUNDS_MS the highest rate that holds, and how it held when repeated.
+
+    A rate holds when of all requests that were due 99% were answered as designed within the bound, by a generator that
+    was in time. What is learned in one search counts for all, unless the generator was too late for their bounds.
+    `ended_by` says whether it was the server that failed above the rate that was searched for, or the generator, so
+    that the server may bear more.
+    """
+    searches = {bound: RateSearch(_FIRST_PER_S, ceiling_per_s, _LOWEST_PER_S) for bound in BOUNDS_MS}
+    disturbed: set[float] = set()
+    rates = []
+    for bound, search in searches.items():
+        while ceiling_per_s and (rate := search.next_rate()) is not None:
+            record, made = await runs.at_bound("search", arrivals, rate, seconds, bound)
+            for other_bound, other in searches.items():
+                if other is search or _in_time(made, other_bound):
+                    other.tell(rate, _holds(record, made, other_bound))
+            if not made["valid"]:
+                disturbed.add(rate)
+    for bound, search in searches.items():
+        confirmed = await _confirm(runs, arrivals, seconds, repeats, bound, search.found)
+        by_generator = search.lowest_failed is None or search.lowest_failed in disturbed
+        ended_by = "generator" if by_generator else "server"
+        rates.append({"bound_ms": bound, "searched_per_s": round(search.found, 1), "ended_by": ended_by, **confirmed})
+    return rates
+
+
+async def _confirm(
+    runs: Runs, arrivals: Arrivals, seconds: float, repeats: int, bound: float, rate: float
+) -> dict[str, Any]:
+    """Repeat a rate, and a little less where most repeats do not hold; once more with the other kind of arrivals."""
+    if not rate:
+        return {"per_s": 0.0, "held": 0, "repeats": 0}
+    for step in range(_STEPS):
+        rate *= _STEP if step else 1.0
+        repeated = [await runs.at_bound("repeat", arrivals, rate, seconds, bound) for _ in range(repeats)]
+        held = sum(_holds(record, made, bound) for record, made in repeated)
+        if 2 * held > repeats:
+            break
+    other: Arrivals = "constant" if arrivals == "poisson" else "poisson"
+    _, otherwise = await runs.at_bound(f"{other} arrivals,", other, rate, seconds, bound)
+    return {
+        "per_s": round(rate, 1) if 2 * held > repeats else 0.0,
+        "held": held,
+        "repeats": repeats,
+        "reached_per_s": spread([made["rate_reached"] for _, made in repeated]),
+        "p50_ms": spread([made["latency_ms"]["p50"] for _, made in repeated if made["latency_ms"]]),
+        "p99_ms": spread([made["latency_ms"]["p99"] for _, made in repeated if made["latency_ms"]]),
+        f"{other}_p99_ms": otherwise["latency_ms"].get("p99"),
+    }
+
+
+def _in_time(made: dict[str, Any], bound_ms: float) -> bool:
+    return bool(made["lateness_p99_ms"] <= _LATENESS_SHARE * bound_ms)
+
+
+def _holds(record: Record, made: dict[str, Any], bound_ms: float) -> bool:
+    return _in_time(made, bound_ms) and record.share_within(bound_ms) >= _SHARE
