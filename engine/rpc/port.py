@@ -26,7 +26,7 @@ def check_bindable(host: str, port: int, *, reuse_port: bool = False) -> None:
     Raises:
         ConfigError: the text says which address and why.
     """
-    _close(_bind_all(host, port, reuse_port))
+    _close(_bind_all(host, port, socket.SO_REUSEADDR, *((socket.SO_REUSEPORT,) if reuse_port else ())))
 
 
 class ReservedPort:
@@ -45,7 +45,12 @@ class ReservedPort:
 
     def __init__(self, host: str, port: int) -> None:
         check_bindable(host, port)
-        self._sockets = _bind_all(host, port, reuse_port=True)
+        try:
+            self._sockets = _bind_all(host, port, socket.SO_REUSEPORT)
+        except ConfigError:
+            # Connections of a server that has just ended linger there. SO_REUSEADDR does not mind them; where it is not
+            # needed it stays away, since a stranger that has it, too, could listen before the first worker does.
+            self._sockets = _bind_all(host, port, socket.SO_REUSEADDR, socket.SO_REUSEPORT)
         self.port = _port_of(self._sockets)
 
     def close(self) -> None:
@@ -58,7 +63,7 @@ class ReservedPort:
         self.close()
 
 
-def _bind_all(host: str, port: int, reuse_port: bool) -> list[socket.socket]:
+def _bind_all(host: str, port: int, *options: int) -> list[socket.socket]:
     """One bound socket for each address of the host, all on one port."""
     resolved = _resolve(host, port)
     bound: list[socket.socket] = []
@@ -66,9 +71,8 @@ def _bind_all(host: str, port: int, reuse_port: bool) -> list[socket.socket]:
         held = None
         try:
             held = socket.socket(family, kind, protocol)
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if reuse_port:
-                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            for option in options:
+                held.setsockopt(socket.SOL_SOCKET, option, 1)
             # The free port that the first address got is the one for all.
             held.bind((address[0], _port_of(bound) if bound else port, *address[2:]))
             bound.append(held)
