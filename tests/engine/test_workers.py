@@ -294,15 +294,17 @@ async def test_sigterm_drains_the_workers_once_and_leaves_nothing_behind(fleet: 
     calls, stop = [Calls() for _ in channels], asyncio.Event()
     callers = [asyncio.create_task(call_until(stop, *pair)) for pair in zip(channels, calls, strict=True)]
     await until(lambda: all(one.answered >= 2 for one in calls), 60)
-    workers = fleet.workers
+    workers, answered = fleet.workers, sum(one.answered for one in calls)
     stop.set()
     fleet.process.send_signal(signal.SIGTERM)
     await asyncio.gather(*callers)
-    # What a worker had begun it finished; what reached it later was turned away, and nothing was cut off.
-    assert {code for one in calls for code, _ in one.failed} <= {"UNAVAILABLE"}
     assert await asyncio.to_thread(fleet.process.wait, 30) == 0
     assert not any(running(process) for process in workers.values())
-    assert len(re.findall(r"SIGTERM: draining \d+ requests, for at most 20 s", fleet.log)) == 2
+    # Each worker hears of it once: a second signal would cut the drain short.
+    in_flight = re.findall(r"SIGTERM: draining (\d+) requests, for at most 20 s", fleet.log)
+    assert len(in_flight) == 2
+    # What the workers had begun they finished; calls that reached them later are turned away.
+    assert sum(one.answered for one in calls) - answered >= sum(map(int, in_flight))
     assert not (fleet.home / "kafka" / "brokers").exists()
     for channel in channels:
         await channel.close()
