@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
 import pytest
@@ -29,7 +29,7 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
-async def start_measured(recommender: SteeredRecommender, registry: CollectorRegistry):
+async def start_measured(recommender: SteeredRecommender, registry: CollectorRegistry) -> AsyncIterator[StartMeasured]:
     servers: list[Server] = []
 
     async def start(**settings: int) -> Server:
