@@ -23,6 +23,7 @@ from engine.config import EngineConfig
 from engine.errors import DependencyUnavailable
 from engine.model import ServingModel
 from engine.pipeline import Pipeline
+from engine.rpc.metrics import MeasuredRecommender, ServerMetrics, follow_gauges
 from engine.rpc.server import Server, ServerSettings, create_server
 from engine.rules.follow import RulesFile
 from engine.rules.load import load_rules
@@ -36,8 +37,14 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def running_server(config: EngineConfig) -> AsyncIterator[Server]:
+async def running_server(
+    config: EngineConfig, *, shares_port: bool = False, metrics: ServerMetrics | None = None
+) -> AsyncIterator[Server]:
     """A warm, SERVING server that follows new bundles and live counts; drained and released at the end.
+
+    Args:
+        shares_port: it is one of several processes on the port; see engine.workers.
+        metrics: what counts its calls and answers; without, nothing does.
 
     It starts without Kafka, too: recommendations need none, and recording events says UNAVAILABLE until there is one.
     """
@@ -61,10 +68,18 @@ async def running_server(config: EngineConfig) -> AsyncIterator[Server]:
             + config.events.max_concurrent_batches
             + config.catalog.max_concurrent_batches
             + 1024,
+            reuse_port=shares_port,
+            max_connection_age_s=config.server.max_connection_age_s if shares_port else 0.0,
         )
         catalogue = await resources.enter_async_context(living_catalogue(config, pipeline))
         changes = await resources.enter_async_context(open_catalogue_writer(config))
-        server = create_server(pipeline, settings, event_log=event_log, catalogue=(changes, ServingCatalogue(pipeline)))
+        server = create_server(
+            pipeline if metrics is None else MeasuredRecommender(pipeline, metrics),
+            settings,
+            event_log=event_log,
+            catalogue=(changes, ServingCatalogue(pipeline)),
+            metrics=metrics,
+        )
         await server.start()
         server.set_serving()
 
@@ -83,6 +98,9 @@ async def running_server(config: EngineConfig) -> AsyncIterator[Server]:
             followers.append(asyncio.create_task(follow_rules(rules_file, catalogue, pipeline, config.rules.poll_s)))
         if trending is not None:
             followers.append(asyncio.create_task(follow_trending(trending, pipeline, config.trending.poll_s)))
+        if metrics is not None:
+            gauges = follow_gauges(metrics, lambda: server.in_flight, lambda: pipeline.version)
+            followers.append(asyncio.create_task(gauges))
         try:
             yield server
         finally:

@@ -21,10 +21,15 @@ class _Section(BaseModel):
 class ServerConfig(_Section):
     host: str = "0.0.0.0"
     port: int = Field(50051, ge=0, le=65535, description="0 picks a free port")
+    workers: int = Field(1, ge=1, le=256, description="processes that share the port, each with limits of its own")
     max_concurrent_requests: int = Field(64, ge=1, le=10_000, description="past it: RESOURCE_EXHAUSTED at once")
     request_timeout_ms: float = Field(100.0, gt=0, description="the smaller of this and the client's deadline holds")
-    compute_threads: int = Field(0, ge=0, le=256, description="threads for native calls; 0: one a core")
+    compute_threads: int = Field(0, ge=0, le=256, description="threads for native calls of a process; 0: one a core")
     drain_s: float = Field(10.0, ge=0, description="how long SIGTERM waits for requests in flight")
+    max_connection_age_s: float = Field(
+        60.0, ge=0, description="workers that share a port renew connections, so that load spreads anew; 0: never"
+    )
+    metrics_port: int | None = Field(None, ge=0, le=65535, description="Prometheus metrics over HTTP; none: not served")
 
 
 class RedisConfig(_Section):

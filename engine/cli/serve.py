@@ -1,5 +1,6 @@
 """`engine serve`: answer Recommend over gRPC until told to stop."""
 
+import asyncio
 import logging
 from typing import Annotated
 
@@ -17,11 +18,21 @@ def serve(
     redis_url: RedisOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that share the port.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="Port for Prometheus metrics; 0 picks a free one.")] = None,
 ) -> None:
     """Serve recommendations over gRPC from the current bundle; a newer bundle is swapped in without a pause."""
-    import uvloop
+    flags = {"host": host, "port": port, "workers": workers, "metrics_port": metrics_port}
+    settings = load_config(config, bundles, redis_url, flags)
+    if settings.server.workers > 1 or settings.server.metrics_port is not None:
+        from engine.workers import supervise
 
-    uvloop.run(_serve(load_config(config, bundles, redis_url, {"host": host, "port": port})))
+        # Metrics are for the supervisor to answer for, also where it has one worker only.
+        asyncio.run(supervise(settings))
+    else:
+        import uvloop
+
+        uvloop.run(_serve(settings))
 
 
 async def _serve(config: EngineConfig) -> None:

@@ -27,6 +27,10 @@ class Call:
     request_id: str
     started: float = field(default_factory=time.perf_counter)
 
+    @property
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self.started
+
 
 class AccessLog:
     """Writes the lines; `record.args` is the mapping of fields, for a formatter that writes JSON.
@@ -80,7 +84,7 @@ def _write(
         "method": call.method,
         "code": code.name,
         "reason": reason,
-        "duration_ms": (time.perf_counter() - call.started) * 1000,
+        "duration_ms": call.elapsed_s * 1000,
         "request_id": call.request_id,
         "peer": call.context.peer(),
         "text": text,

@@ -1,11 +1,8 @@
 """The gRPC server: the services, health and reflection on one port, its start and its drain."""
 
 import asyncio
-import errno
 import logging
-import os
 import signal
-import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,6 +16,8 @@ from engine.rpc.catalog_servicer import CatalogServicer, CatalogueRoom, Catalogu
 from engine.rpc.event_servicer import EventLog, EventServicer
 from engine.rpc.health import HealthServicer
 from engine.rpc.interceptors import Admission, CallInterceptor
+from engine.rpc.metrics import MeasuredAccessLog, ServerMetrics
+from engine.rpc.port import address_of, check_bindable
 from engine.rpc.servicer import RecommendationServicer, Recommender
 from engine.rpc.validate import MAX_REQUEST_BYTES
 from engine.rpc.validate_catalog import CatalogueRules
@@ -58,6 +57,9 @@ class ServerSettings:
         keepalive_time_s: silence after which a connection is probed.
         keepalive_timeout_s: how long the probe may take before the connection is dropped.
         min_client_ping_s: clients that probe more often than this are cut off.
+        max_connection_age_s: connections are renewed at about this age, calls in flight undisturbed; 0: never. A
+            connection stays with the process that took it, so that processes which share a port need this to share
+            the load again after one of them was replaced.
         access_log_every: each n-th success is logged at INFO.
 
     Raises:
@@ -80,6 +82,7 @@ class ServerSettings:
     keepalive_time_s: float = 60.0
     keepalive_timeout_s: float = 10.0
     min_client_ping_s: float = 10.0
+    max_connection_age_s: float = 0.0
     access_log_every: int = 1000
 
     def __post_init__(self) -> None:
@@ -111,8 +114,7 @@ class ServerSettings:
     @property
     def address(self) -> str:
         """host:port, with the brackets that an IPv6 address needs."""
-        host = f"[{self.host}]" if ":" in self.host and not self.host.startswith("[") else self.host
-        return f"{host}:{self.port}"
+        return address_of(self.host, self.port)
 
 
 class Server:
@@ -164,6 +166,7 @@ def create_server(
     credentials: grpc.ServerCredentials | None = None,
     event_log: EventLog | None = None,
     catalogue: tuple[CatalogueStore, CatalogueRoom] | None = None,
+    metrics: ServerMetrics | None = None,
 ) -> Server:
     """Build the server and bind its port, without answering yet.
 
@@ -176,6 +179,7 @@ def create_server(
         credentials: TLS; plain text without.
         event_log: where recorded events go; without, the server has no EventService.
         catalogue: where its changes go, and what there is room for; without, the server has no CatalogService.
+        metrics: what counts the calls; without, nothing does.
 
     Raises:
         ConfigError: the address cannot be bound; the text says which and why.
@@ -188,8 +192,10 @@ def create_server(
     if catalogue is not None:
         admissions[CATALOG_SERVICE_NAME] = Admission(settings.catalog_concurrency_limit)
     health = HealthServicer(admissions)
+    every = settings.access_log_every
+    access_log = AccessLog(every) if metrics is None else MeasuredAccessLog(every, metrics)
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(admissions, AccessLog(settings.access_log_every))],
+        interceptors=[CallInterceptor(admissions, access_log)],
         options=_options(settings),
         maximum_concurrent_rpcs=settings.max_calls,
     )
@@ -243,7 +249,7 @@ def _event_rules(settings: ServerSettings) -> EventRules:
 
 
 def _bind(server: grpc.aio.Server, settings: ServerSettings, credentials: grpc.ServerCredentials | None) -> int:
-    _check_bindable(settings)
+    check_bindable(settings.host, settings.port, reuse_port=settings.reuse_port)
     try:
         if credentials is None:
             return server.add_insecure_port(settings.address)
@@ -252,35 +258,11 @@ def _bind(server: grpc.aio.Server, settings: ServerSettings, credentials: grpc.S
         raise ConfigError(f"cannot listen on {settings.address}") from error
 
 
-def _check_bindable(settings: ServerSettings) -> None:
-    """Refuse an address that cannot be bound, with the system's reason, which grpc does not tell.
-
-    grpc is also content when one address of a name is bound: with another server on 127.0.0.1, a second one on
-    "localhost" would listen on ::1 alone, where few call it.
-    """
-    try:
-        resolved = socket.getaddrinfo(
-            settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except socket.gaierror as error:
-        raise ConfigError(f"cannot listen on {settings.address}: {error.strerror}") from error
-    for family, kind, protocol, _, address in resolved:
-        try:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if settings.reuse_port:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                probe.bind(address)
-        except OSError as error:
-            # One half of "localhost" on a machine without IPv6.
-            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) and len(resolved) > 1:
-                continue
-            reason = "the port is in use" if error.errno == errno.EADDRINUSE else os.strerror(error.errno or 0)
-            raise ConfigError(f"cannot listen on {settings.address}: {reason}") from error
-
-
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    # grpc spreads the renewals by 10% itself, so that clients which came together do not all come back together.
+    age = [("grpc.max_connection_age_ms", int(settings.max_connection_age_s * 1000))]
     return [
+        *(age if settings.max_connection_age_s else []),
         ("grpc.so_reuseport", int(settings.reuse_port)),
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.keepalive_time_ms", int(settings.keepalive_time_s * 1000)),

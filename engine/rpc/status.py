@@ -21,6 +21,7 @@ Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 ERROR_DOMAIN = "engine.v1"
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 INTERNAL_REASON = "INTERNAL"
+OVERLOADED_REASON = "OVERLOADED"
 # The text travels three times in a status, and all trailing metadata together in headers of 8 KiB.
 MAX_TEXT_CHARACTERS = 1024
 
@@ -38,7 +39,7 @@ class Mapped:
 STATUS_OF: Mapping[type[EngineError], Mapped] = {
     InvalidRequest: Mapped(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
     DeadlineExceeded: Mapped(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
-    Overloaded: Mapped(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
+    Overloaded: Mapped(grpc.StatusCode.RESOURCE_EXHAUSTED, OVERLOADED_REASON),
     DependencyUnavailable: Mapped(grpc.StatusCode.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE"),
 }
 _INTERNAL = Mapped(grpc.StatusCode.INTERNAL, INTERNAL_REASON)

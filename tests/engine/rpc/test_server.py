@@ -1,6 +1,7 @@
 """The life of a server: ports, health, reflection, drain, signals."""
 
 import asyncio
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from engine.errors import ConfigError
+from engine.rpc.client import AsyncRecommendationClient
 from engine.rpc.server import SERVICE_NAME, Server, ServerSettings, create_server
 from engine.v1 import recommendation_pb2 as pb
 from engine.v1 import recommendation_pb2_grpc as pb_grpc
@@ -254,6 +256,18 @@ class TestPorts:
     async def test_a_host_that_does_not_resolve(self, recommender: SteeredRecommender) -> None:
         with pytest.raises(ConfigError, match=r"cannot listen on no\.such\.host\.invalid:0: "):
             create_server(recommender, ServerSettings(surfaces=("home",), host="no.such.host.invalid", port=0))
+
+    async def test_connections_are_renewed_at_their_age_and_no_call_is_lost(
+        self, start_server: StartServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "engine.rpc.access")
+        server = await start_server(max_connection_age_s=0.4, access_log_every=1, request_timeout_ms=10_000)
+        # The engine's own client: it watches health, and that stream must not hold the old connection.
+        async with AsyncRecommendationClient(f"127.0.0.1:{server.port}", timeout_s=10, retries=0) as client:
+            for _ in range(150):
+                await client.recommend("u1", "home")
+                await asyncio.sleep(0.01)
+        assert len(set(re.findall(r"peer=(\S+)", caplog.text))) >= 3
 
     async def test_two_servers_share_a_port_when_asked_to(self, start_server: StartServer) -> None:
         first = await start_server(reuse_port=True)
