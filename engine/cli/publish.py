@@ -11,7 +11,7 @@ import typer
 from engine.cli.options import BundlesOption, ConfigOption, RedisOption, load_config
 from engine.cli.progress import progress_bar
 from engine.config import EngineConfig
-from engine.errors import ConfigError
+from engine.errors import ConfigError, DataError
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -48,6 +48,9 @@ def publish_once(data: Path, settings: EngineConfig) -> int:
     from engine.publish import recent_histories
     from engine.publish_items import moved_items, new_items
 
+    if not data.is_dir():
+        # Read last, since it takes the new items of the overlay in; what is wrong with it at first sight is said first.
+        raise DataError(f"{data}: no such directory")
     bundle = open_bundle(BundleStore(settings.bundle.directory).current())
     embed, fold_in = load_embedders(bundle)
     with ExitStack() as resources:
