@@ -140,7 +140,8 @@ async def find_rates(
     """For each of BOUNDS_MS the highest rate that holds, and how it held when repeated.
 
     A rate holds when of all requests that were due 99% were answered as designed within the bound, by a generator that
-    was in time. What is learned in one search counts for all, unless the generator was too late for their bounds.
+    was in time. What is learned in one search counts for the stricter ones, unless the generator was too late for their
+    bounds.
     `ended_by` says whether it was the server that failed above the rate that was searched for, or the generator, so
     that the server may bear more.
     """
@@ -151,7 +152,8 @@ async def find_rates(
         while ceiling_per_s and (rate := search.next_rate()) is not None:
             record, made = await runs.at_bound("search", arrivals, rate, seconds, bound)
             for other_bound, other in searches.items():
-                if other is search or _in_time(made, other_bound):
+                # A search that is over is not reopened by what a slow moment does to a lower rate.
+                if other is search or (other_bound < bound and _in_time(made, other_bound)):
                     other.tell(rate, _holds(record, made, other_bound))
             if not made["valid"]:
                 disturbed.add(rate)
