@@ -75,7 +75,7 @@ def test_a_bad_file_is_logged_once_and_the_old_rules_stay(path: Path, caplog: py
     write(path, BAD)
     assert file.poll() is None
     [message] = errors(caplog)
-    assert f"{path}:3: rule 'one': the key 'items' is missing" in message
+    assert f"{path}:3: rule 'one': item: unknown key 'item'; did you mean 'items'?" in message
     assert "the rules of before stay in force" in message
     os.utime(path, ns=(1, 1))
     assert file.poll() is None
