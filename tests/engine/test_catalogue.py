@@ -5,20 +5,26 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.assemble import running_server
 from engine.bundle.store import BundleStore
+from engine.config import EngineConfig
 from engine.errors import DependencyUnavailable, InvalidRequest, RulesError
 from engine.rpc.client import AsyncRecommendationClient
 from engine.v1 import catalog_pb2 as pb
 from tests.conftest import Trained
-from tests.engine.test_serving import config_for
+from tests.engine.test_serving import config_for as serving_config
 
 Client = AsyncRecommendationClient
-FOLLOW_S = 2.0
+
+
+def config_for(trained: Trained, home: Path, **sections: dict[str, Any]) -> EngineConfig:
+    """Without rotation, which has its own idea, from hour to hour, of what stands where."""
+    return serving_config(trained, home, cold_start={"rotation_share": 0.0}, **sections)
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], timeout_s: float = 20.0) -> float:
