@@ -30,7 +30,7 @@ class Trace:
         self._rank: dict[int, float] = {}
         self._penalties: dict[int, float] = {}
         self._relaxed: dict[int, int] = {}
-        self._pinned: set[int] = set()
+        self._pins: dict[int, str] = {}
 
     def retrieved(self, candidates: Candidates) -> None:
         self._retrieval = _by_row(candidates)
@@ -38,9 +38,12 @@ class Trace:
     def ranked(self, candidates: Candidates) -> None:
         self._rank = _by_row(candidates)
 
-    def chosen(self, choice: SlateChoice) -> None:
+    def chosen(self, choice: SlateChoice, rules: ActiveRules, pinned_rows: Int64Array) -> None:
+        """The slate, wherever its pins came to stand. pinned_rows: int64 (pins,), -1 where there is none to show."""
         rows = choice.candidates.rows.tolist()
-        self._pinned = set(choice.candidates.rows[choice.candidates.sources == ItemSource.PINNED].tolist())
+        names = {row: pin.name for pin, row in zip(rules.pins, pinned_rows.tolist(), strict=True)}
+        pinned = choice.candidates.rows[choice.candidates.sources == ItemSource.PINNED]
+        self._pins = {row: names[row] for row in pinned.tolist()}
         self._penalties = dict(zip(rows, choice.penalties.tolist(), strict=True))
         self._relaxed = dict(zip(rows, choice.relaxed.tolist(), strict=True))
 
@@ -48,14 +51,13 @@ class Trace:
         """Of each item of the slate, its road."""
         factors = rules.factors(rows)
         names = rules.touching(rows)
-        pinned = {pin.position: pin.name for pin in rules.pins}
         return Explanation(
             tuple(
                 ItemExplanation(
                     retrieval_score=self._retrieval.get(row),
                     rank_score=self._rank.get(row),
                     rule_factor=1.0 if factors is None else float(factors[position]),
-                    rules=(*names[position], *([pinned[position + 1]] if row in self._pinned else [])),
+                    rules=(*names[position], *([self._pins[row]] if row in self._pins else [])),
                     diversity_penalty=self._penalties.get(row, 0.0),
                     relaxed=tuple(name for bit, name in _RELAXED.items() if self._relaxed.get(row, 0) & bit),
                 )

@@ -100,19 +100,16 @@ class Pipeline:
         with clock.measure("respond"):
             slate = choice.candidates
             item_ids = catalogue.ids(slate.rows)
-            propensities = np.where(
-                slate.sources == ItemSource.EXPLORATION, explored.propensity, explored.kept_propensity
-            )
-            propensities[np.flatnonzero(placed.fixed[: len(slate)] >= 0)] = 1.0
+            propensities = explored.propensities(slate.sources)
         explanation = None
         if trace is not None:
-            trace.chosen(choice)
+            trace.chosen(choice, rules, pinned)
             explanation = trace.explain(slate.rows, rules, count_removed(catalogue, query, state.seen_keys, rules))
         clock.total()
         return Recommendation(
             slate=slate,
             item_ids=item_ids,
-            propensities=propensities.astype(np.float32),
+            propensities=propensities,
             strategy=strategy,
             bundle_version=model.bundle.version,
             degraded_reasons=tuple(clock.degraded),

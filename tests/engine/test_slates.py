@@ -283,3 +283,23 @@ def test_rules_shape_the_slate(
     if interaction_count is not None:
         assert why[1].rank_score is not None
         assert why[1].retrieval_score is not None
+
+
+def test_a_pin_behind_the_end_of_a_short_slate_is_shown_and_explained(
+    trained: Trained, world: dict[str, dict[str, Any]], executor: ThreadPoolExecutor
+) -> None:
+    few = sorted(item_id for item_id, item in world.items() if item["in_stock"] and not item["surfaces"])[:3]
+    rules: list[dict[str, Any]] = [
+        {"name": "only these", "action": "allow", "items": {"item_ids": few}},
+        {"name": "far back", "action": "pin", "item_id": few[1], "position": 9},
+    ]
+    model = load_model(trained.bundles.current(), CONFIG, parsed(rules))
+    pipeline = Pipeline(model, FetchFeatures(UnknownUsers(), 1.0, 1 << 20), CONFIG, executor)
+    query = RecommendQuery("u", "home", 20, NOW_MS, debug=True)
+    clock = RequestClock(time.monotonic() + 60, StageEstimates())
+    answer = pipeline.answer(model, query, UserState.unknown(), clock)
+    assert sorted(answer.item_ids) == few
+    assert answer.explanation is not None
+    why = dict(zip(answer.item_ids, answer.explanation.items, strict=True))
+    assert why[few[1]].rules == ("only these", "far back")
+    assert why[few[0]].rules == ("only these",)
