@@ -47,8 +47,7 @@ class Roads:
         """The candidates of the road that this user takes, best first."""
         record = state.record
         if record is None or state.interaction_count < self.config.cold_start.min_interactions:
-            with clock.measure("cold_start"):
-                return self._cold_start(model, query, state, eligible)
+            return self._cold_start(model, query, state, eligible, clock)
         return self._personalized(model, query, state, record, eligible, clock, trace)
 
     def _count(self, query: RecommendQuery) -> int:
@@ -64,18 +63,32 @@ class Roads:
         )
 
     def _cold_start(
-        self, model: ServingModel, query: RecommendQuery, state: UserState, eligible: UInt8Array
+        self, model: ServingModel, query: RecommendQuery, state: UserState, eligible: UInt8Array, clock: RequestClock
     ) -> tuple[Candidates, Strategy]:
-        candidates, strategy = self._popular(model, query, state, eligible)
-        vectors = model.catalogue.item_vectors
-        signal = _signal(model, query, state, model.catalogue.rows(state.session.item_keys), self.blend.session)
+        with clock.measure("cold_start"):
+            popular, strategy = self._popular(model, query, state, eligible)
+            signal = _signal(model, query, state, model.catalogue.rows(state.session.item_keys), self.blend.session)
+        candidates = popular
         if signal.evidence > 0:
-            near = retrieve(model.index, signal.vector, self._count(query), eligible, ItemSource.SESSION)
-            weight = signal.evidence / (signal.evidence + self.blend.evidence_half)
-            candidates = steer(candidates, near, signal.vector, vectors, weight)
+            candidates = clock.attempt(
+                "steer",
+                lambda: self._steered(model, query, popular, signal, eligible),
+                lambda: popular,
+                failed=DegradedReason.RETRIEVAL_FAILED,
+                skipped=DegradedReason.RETRIEVAL_SKIPPED,
+            )
         settings = self.config.cold_start
-        period = query.time_ms // (settings.rotation_period_s * 1000)
-        return rotate(candidates, query.item_count, settings.rotation_share, query.user_id, period), strategy
+        with clock.measure("rotate"):
+            period = query.time_ms // (settings.rotation_period_s * 1000)
+            rotated = rotate(candidates, query.item_count, settings.rotation_share, query.user_id, period)
+        return rotated, strategy
+
+    def _steered(
+        self, model: ServingModel, query: RecommendQuery, popular: Candidates, signal: SessionSignal, eligible: UInt8Array
+    ) -> Candidates:
+        near = retrieve(model.index, signal.vector, self._count(query), eligible, ItemSource.SESSION)
+        weight = signal.evidence / (signal.evidence + self.blend.evidence_half)
+        return steer(popular, near, signal.vector, model.catalogue.item_vectors, weight)
 
     def _personalized(
         self,

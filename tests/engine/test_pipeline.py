@@ -291,6 +291,21 @@ def test_every_rung_of_the_ladder_holds(pipeline: Pipeline, model: ServingModel)
     assert len(no_index.slate) == 50
 
 
+def test_a_stranger_with_a_session_is_served_without_an_index(pipeline: Pipeline, model: ServingModel) -> None:
+    clicked = item_keys(model.bundle.items.ids(np.array([3])))
+    session = Session(clicked, np.array([EventType.CLICK], np.uint8), np.array([NOW_MS - 1000]))
+    state = UserState(None, session, np.empty(0, np.int64))
+    steered = ask(pipeline, model, query(), state)
+    assert steered.item_ids != ask(pipeline, model, query(), UserState.unknown()).item_ids
+    answer = ask(pipeline, replace(model, index=Broken()), query(), state)
+    assert answer.degraded_reasons == (DegradedReason.RETRIEVAL_FAILED,)
+    assert answer.strategy is Strategy.POPULARITY
+    assert len(answer.slate) == 50
+    times = {timing.stage: timing.duration_ms for timing in steered.timings}
+    assert {"cold_start", "steer", "rotate"} < set(times)
+    assert sum(value for stage, value in times.items() if stage != "total") <= times["total"]
+
+
 class StockChanges:
     """A ranker during whose call some items go out of stock."""
 
@@ -383,6 +398,7 @@ async def test_stage_times_account_for_the_request(pipeline: Pipeline) -> None:
         "queue",
         "eligibility",
         "cold_start",
+        "rotate",
         "filter",
         "rules",
         "explore",
