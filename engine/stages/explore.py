@@ -16,14 +16,35 @@ class Exploration:
     """Which new items go where, and how likely that was.
 
     candidates: those given, with the explored ones among them or behind them. fixed: int64 (slate size,), the candidate
-    that stands at each position, -1 where chance has not decided. propensity: of an explored item, the chance that
-    this very item was explored; of any other, that its place was not given away.
+    that stands at each position, -1 where neither a rule nor chance has decided. ruled: the same of rules alone.
+    expected: how many places go to new items in the mean. new_count: among how many items they are drawn.
     """
 
     candidates: Candidates
     fixed: Int64Array
-    propensity: float
-    kept_propensity: float
+    ruled: Int64Array
+    expected: float = 0.0
+    new_count: int = 0
+
+    def propensities(self, sources: UInt8Array) -> Float32Array:
+        """How likely it was, before chance had decided, that each item of the slate would be in it: float32 (m,).
+
+        An explored item takes some place, and all behind it move: what is lost is the last of those that are there by
+        merit, whichever place it was. So the items of merit are sure of theirs, but for the last few. Exact where
+        merit is an order of its own; with diversity, the last of the slate may depend on what was explored before it.
+
+        Args:
+            sources: uint8 (m,), of the items in slate order; m may be less than the slate size.
+        """
+        ruled = self.ruled[: len(sources)] >= 0
+        explored = (sources == ItemSource.EXPLORATION) & ~ruled
+        merit = ~ruled & ~explored
+        sure = np.count_nonzero(self.ruled < 0) - int(np.ceil(self.expected))
+        chances = np.ones(len(sources), np.float32)
+        chances[merit & (np.cumsum(merit) > sure)] = 1.0 - self.expected % 1
+        if self.new_count:
+            chances[explored] = self.expected / self.new_count
+        return chances
 
 
 def explore(
@@ -52,12 +73,11 @@ def explore(
         new_rows = np.setdiff1d(new_rows, pinned, assume_unique=True)
     wanted = min(share * len(fixed), float(len(free)), float(len(new_rows)))
     if wanted <= 0:
-        return Exploration(candidates, fixed, 1.0, 1.0)
+        return Exploration(candidates, fixed, fixed)
     rng = np.random.default_rng(xxhash.xxh3_64_intdigest(seed.encode()))
     count = int(wanted) + int(rng.random() < wanted % 1)
-    propensity, kept = wanted / len(new_rows), 1.0 - wanted / len(free)
     if count == 0:
-        return Exploration(candidates, fixed, propensity, kept)
+        return Exploration(candidates, fixed, fixed, wanted, len(new_rows))
     rows = rng.choice(new_rows, count, replace=False)
     positions = rng.choice(free, count, replace=False)
     known = {row: index for index, row in enumerate(candidates.rows.tolist())}
@@ -73,7 +93,7 @@ def explore(
         chosen[position] = index
     behind = Candidates.of(np.array(extra, np.int64), _lowest(candidates.scores, len(extra)), ItemSource.EXPLORATION)
     marked = Candidates(candidates.rows, candidates.scores, sources)
-    return Exploration(Candidates.concat([marked, behind]), chosen, propensity, kept)
+    return Exploration(Candidates.concat([marked, behind]), chosen, fixed, wanted, len(new_rows))
 
 
 def new_among(eligible: UInt8Array, new: UInt8Array, first_row: int) -> Int64Array:

@@ -1,10 +1,15 @@
 """A chance for new items: as often as is said, evenly, and with the odds written down."""
 
+from collections import Counter, defaultdict
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.stages.explore import explore, new_among
+from engine.stages.diversify import MmrDiversifier, SlateConstraints, diversify
+from engine.stages.explore import Exploration, explore, new_among
 from engine.types import Candidates, ItemSource
 from kernels.membership import pack_mask
 
@@ -44,27 +49,37 @@ def test_nothing_is_lost_and_nothing_comes_twice(
         assert found.candidates.sources[index] == ItemSource.EXPLORATION
         assert rows[index] in new
     assert found.fixed[1:2].tolist() == fixed[1:2].tolist() or fixed[1:2].tolist() == [-1]
-    assert 0 <= found.propensity <= 1
-    assert 0 <= found.kept_propensity <= 1
+    chances = found.propensities(found.candidates.sources[:slate])
+    assert ((chances > 0) & (chances <= 1)).all()
 
 
-def test_shown_as_often_as_the_propensity_says() -> None:
-    new, rounds, share = np.array([7, 100, 101, 102]), 4000, 0.15
-    shown: dict[int, int] = {}
-    replaced = np.zeros(SLATE)
+@pytest.mark.parametrize("share", [0.05, 0.15, 0.2, 0.24])
+@pytest.mark.parametrize("pin", [None, 4])
+@pytest.mark.parametrize("count", [30, 9])
+def test_shown_as_often_as_the_propensity_says(share: float, pin: int | None, count: int) -> None:
+    new, rounds = np.array([100, 101, 102, 103]), 2000
+    fixed = free()
+    if pin is not None:
+        fixed[pin] = count - 1
+    shown: Counter[int] = Counter()
+    promised: dict[int, set[float]] = defaultdict(set)
     for number in range(rounds):
-        found = explore(candidates(), new, free(), share, f"user-{number}")
-        for position in np.flatnonzero(found.fixed >= 0):
-            row = int(found.candidates.rows[found.fixed[position]])
-            shown[row] = shown.get(row, 0) + 1
-            replaced[position] += 1
-    expected = share * SLATE / len(new)
-    assert found.propensity == expected
-    for row in new.tolist():
-        assert abs(shown[row] / rounds - expected) < 4 * np.sqrt(expected * (1 - expected) / rounds)
-    assert replaced[0] == 0
-    given_away = 1 - found.kept_propensity
-    assert np.abs(replaced[1:] / rounds - given_away).max() < 5 * np.sqrt(given_away / rounds)
+        found = explore(candidates(count), new, fixed, share, f"user-{number}")
+        slate = slate_of(found)
+        shown.update(slate.rows.tolist())
+        for row, chance in zip(slate.rows.tolist(), found.propensities(slate.sources).tolist(), strict=True):
+            promised[row].add(chance)
+    for row, chances in promised.items():
+        (chance,) = chances
+        assert abs(shown[row] / rounds - chance) <= 4.5 * np.sqrt(chance * (1 - chance) / rounds)
+    assert len(promised) > len(new)
+
+
+def slate_of(found: Exploration) -> Candidates:
+    """What the real selection makes of it where order is all that counts."""
+    constraints = replace(SlateConstraints.none(len(found.candidates), SLATE), fixed=found.fixed)
+    vectors = np.zeros((200, 1), np.float32)
+    return diversify(MmrDiversifier(), found.candidates, vectors, 0.0, 2.0, SLATE, constraints).candidates
 
 
 def test_nothing_new_or_no_share_is_no_exploration() -> None:
@@ -76,7 +91,7 @@ def test_nothing_new_or_no_share_is_no_exploration() -> None:
     ):
         assert found.candidates is known
         assert (found.fixed < 0).all()
-        assert found.propensity == found.kept_propensity == 1.0
+        assert found.propensities(known.sources[: len(found.fixed)]).tolist() == [1.0] * len(found.fixed)
 
 
 def test_new_items_that_may_be_shown() -> None:
