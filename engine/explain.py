@@ -72,7 +72,7 @@ def count_removed(
 ) -> tuple[tuple[str, int], ...]:
     """How many items could not be shown, by the first reason that holds. Cost: a few passes over bitmaps."""
     visible = catalogue.visibility
-    left = visible.items(catalogue.fresh.count)
+    left = visible.items(catalogue.fresh)
     counts = []
 
     def narrow(reason: str, kept: UInt8Array) -> None:

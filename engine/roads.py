@@ -84,8 +84,14 @@ class Roads:
         return rotated, strategy
 
     def _steered(
-        self, model: ServingModel, query: RecommendQuery, popular: Candidates, signal: SessionSignal, eligible: UInt8Array
+        self,
+        model: ServingModel,
+        query: RecommendQuery,
+        popular: Candidates,
+        signal: SessionSignal,
+        eligible: UInt8Array,
     ) -> Candidates:
+        """What is popular, moved towards what is near the session."""
         near = retrieve(model.index, signal.vector, self._count(query), eligible, ItemSource.SESSION)
         weight = signal.evidence / (signal.evidence + self.blend.evidence_half)
         return steer(popular, near, signal.vector, model.catalogue.item_vectors, weight)

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from engine.bundle.items import Items
 from engine.catalog.changes import ItemState
+from engine.catalog.fresh import FreshRows
 from engine.rules.compiled import CompiledRules
 from engine.types import Int64Array, UInt8Array
 from kernels.membership import assign_rows, test_rows
@@ -57,12 +58,11 @@ class Visibility:
             allowed = test_rows(self._rules.surface_bitmap(surface), rows)
             assign_rows(self._kept[surface], rows, here & stock & allowed)
 
-    def items(self, fresh_count: int) -> UInt8Array:
+    def items(self, fresh: FreshRows) -> UInt8Array:
         """The rows that are items at all."""
         rows = np.zeros(self._size * 8, np.bool_)
         rows[: self._base_count] = True
-        first = -(-self._base_count // 8) * 8
-        rows[first : first + fresh_count] = True
+        rows[fresh.first_row : fresh.first_row + fresh.count] = True
         return np.packbits(rows, bitorder="little")
 
     def set_rules(self, rules: CompiledRules) -> None:
