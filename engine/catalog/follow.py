@@ -43,7 +43,9 @@ class CatalogueFollower:
         self._lock = threading.Lock()
         # The embedding space whose moved vectors the overlay holds from the start.
         self._generation = -1
+        # The last rules that clashed, and the bundle with whose items they did.
         self._refused: Rules | None = None
+        self._refused_by = ""
 
     def load(self, generation: int) -> None:
         """Read the whole overlay, for a bundle of this embedding space. Raises DependencyUnavailable."""
@@ -61,17 +63,20 @@ class CatalogueFollower:
     def use_rules(self, catalogue: LiveCatalogue, rules: Rules) -> None:
         """Let a catalogue serve by these rules, unless it does or they have been found not to fit it.
 
-        Raises RulesError, once for the same rules, where they clash with its items: it keeps those that it has.
+        For one caller at a time. Raises RulesError, once for the same rules and bundle, where they clash with its
+        items: it keeps those that it has.
         """
+        bundle = catalogue.bundle.version
+        if rules is catalogue.rules.rules or (rules is self._refused and bundle == self._refused_by):
+            return
+        try:
+            # Seconds for many rules over a large catalogue, while which stock must go on changing.
+            compiled = catalogue.compile_rules(rules)
+        except RulesError:
+            self._refused, self._refused_by = rules, bundle
+            raise
         with self._lock:
-            if rules is catalogue.rules.rules or rules is self._refused:
-                return
-            try:
-                catalogue.check_rules(rules)
-            except RulesError:
-                self._refused = rules
-                raise
-            catalogue.set_rules(rules)
+            catalogue.set_rules(compiled)
 
     def run(self, serving: Callable[[], LiveCatalogue], stop: threading.Event) -> None:
         """Follow until `stop` is set. Whatever goes wrong, the catalogue as it was keeps serving."""
