@@ -22,7 +22,7 @@ def popular_candidates(
         limit: how many; fewer come back only when fewer are eligible.
 
     Returns:
-        The candidates, the finest road's first, and the strategy that this is.
+        The candidates, the finest road's first, with scores that never rise, and the strategy that this is.
     """
     segment = popularity.of_segment(demographics)
     roads: list[tuple[PopularityList | None, ItemSource]] = [
@@ -35,7 +35,11 @@ def popular_candidates(
         missing = limit - sum(map(len, parts))
         if road is not None and missing > 0:
             parts.append(take_popular(road, eligible, missing, source))
-    return Candidates.concat(parts), Strategy.DEMOGRAPHIC if segment is not None else Strategy.POPULARITY
+    joined = Candidates.concat(parts)
+    # A coarser list goes on where a finer one ends, however its shares compare with that one's: whoever sorts by score
+    # finds them in this order.
+    falling = Candidates(joined.rows, np.minimum.accumulate(joined.scores), joined.sources)
+    return falling, Strategy.POPULARITY if segment is None else Strategy.DEMOGRAPHIC
 
 
 def take_popular(road: PopularityList, eligible: UInt8Array, limit: int, source: ItemSource) -> Candidates:
@@ -99,10 +103,8 @@ def steer(
 
 
 def _popularity_of(popular: Candidates) -> Float32Array:
-    """Relevance in [0, 1] that falls along the candidates, whose lists have scores of different kinds."""
-    # A coarser list goes on where a finer one ends, however its shares compare with that one's.
-    falling = np.minimum.accumulate(np.maximum(popular.scores, np.finfo(np.float32).tiny))
-    return relevance(falling)
+    """Relevance in [0, 1] that falls along the candidates."""
+    return relevance(np.maximum(popular.scores, np.finfo(np.float32).tiny))
 
 
 def rotate(candidates: Candidates, slate_size: int, share: float, user_id: str, period: int) -> Candidates:

@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.stages.cold_start import behind, rotate, steer
-from engine.types import Candidates, ItemSource
+from engine.bundle.popularity import Popularity, PopularityList, surface_key
+from engine.stages.cold_start import behind, popular_candidates, rotate, steer
+from engine.types import Candidates, Demographics, ItemSource, Strategy
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.normal(size=(400, 8)).astype(np.float32)
@@ -18,6 +19,20 @@ def popular(count: int) -> Candidates:
 
 def near(rows: list[int]) -> Candidates:
     return Candidates.of(np.array(rows, np.int64), np.ones(len(rows), np.float32), ItemSource.SESSION)
+
+
+def test_a_coarser_list_goes_on_where_a_finer_one_ends() -> None:
+    def ranked(*rows: int, top: float) -> PopularityList:
+        scores = (top / np.arange(1, len(rows) + 1)).astype(np.float32)
+        return PopularityList(np.array(rows, np.int32), scores)
+
+    lists = Popularity(ranked(5, 4, 3, 2, 1, 0, top=0.9), {surface_key("home"): ranked(0, 1, top=0.01)})
+    found, strategy = popular_candidates(lists, Demographics(), "home", np.full(1, 0xFF, np.uint8), 5)
+    assert strategy is Strategy.POPULARITY
+    assert found.rows.tolist() == [0, 1, 5, 4, 3]
+    # Shares of different lists do not compare: nobody who sorts by score may bring the coarser list to the front.
+    assert (np.diff(found.scores) <= 0).all()
+    assert found.sources.tolist() == [ItemSource.SURFACE_POPULARITY] * 2 + [ItemSource.GLOBAL_POPULARITY] * 3
 
 
 def test_without_weight_popularity_decides_and_with_all_of_it_nearness_does() -> None:
