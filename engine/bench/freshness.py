@@ -94,9 +94,10 @@ def measure_freshness(
 
 def _click(client: RecommendationClient, user_id: str) -> tuple[float, float]:
     """Milliseconds until the click was acknowledged, and from then until the item was no longer offered."""
-    response = _recommend(client, user_id)
-    while response is None:
-        response = _recommend(client, user_id)
+    give_up = time.perf_counter() + _PATIENCE_S
+    while (response := _recommend(client, user_id)) is None:
+        if time.perf_counter() > give_up:
+            raise DependencyUnavailable(f"no answer for {user_id} within {_PATIENCE_S:g} s")
     item_id = response.items[0].item_id
     event = build_event(
         user_id,
