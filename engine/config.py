@@ -75,7 +75,6 @@ class ProcessorConfig(_Section):
     batch_events: int = Field(2_000, ge=1, le=100_000, description="most events applied in one step")
     fetch_mb: int = Field(16, ge=1, le=1024, description="most that is fetched ahead")
     session_events: int = Field(50, ge=1, le=1_000, description="most recent events kept for a user")
-    session_ttl_s: int = Field(1800, ge=1, description="a session ends this long after its last event")
     state_ttl_s: int = Field(90 * 86_400, ge=60, description="how long the live state of a silent user is kept")
     popular_items: int = Field(5_000, ge=10, le=1_000_000, description="kept for a list of one partition, at least")
     fresh_users_per_s: float = Field(
@@ -96,6 +95,7 @@ class RetrievalConfig(_Section):
 
 
 class BlendConfig(_Section):
+    session_ttl_s: float = Field(1800.0, gt=0, description="a session ends this long after its last event")
     window_s: float = Field(1800.0, gt=0, description="older session events have no say")
     half_life_s: float = Field(600.0, gt=0)
     # Two clicks. On held-out training events of ml-latest-small HR@10 is 0.160, 0.164, 0.160 at 1, 2, 4 (0.135 without

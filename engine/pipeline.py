@@ -66,7 +66,8 @@ class Pipeline:
         clock = RequestClock(deadline, self._estimates)
         clock.check()
         with clock.measure("features"):
-            state, degraded = await self._features(query.user_id, model.bundle.manifest.generation, clock.remaining_s())
+            known, degraded = await self._features(query.user_id, model.bundle.manifest.generation, clock.remaining_s())
+            state = known.at(query.time_ms, self._config.blend.session_ttl_s)
         if degraded is not None:
             clock.degraded.append(degraded)
         clock.mark()

@@ -6,7 +6,7 @@ item ids (strings) only.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import numpy as np
@@ -158,6 +158,13 @@ class UserState:
     def interaction_count(self) -> int:
         """The better informed count: a record counts what training saw, the processor what has come since it began."""
         return max(self.record.interaction_count if self.record else 0, self.live_interaction_count)
+
+    def at(self, time_ms: int, session_ttl_s: float) -> "UserState":
+        """The state at a moment (Unix milliseconds): without a session that has ended by then."""
+        times = self.session.timestamps_ms
+        if not len(times) or time_ms - int(times[-1]) <= session_ttl_s * 1000.0:
+            return self
+        return replace(self, session=Session.empty())
 
     @staticmethod
     def unknown() -> "UserState":

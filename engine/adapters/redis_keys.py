@@ -6,10 +6,6 @@ def record_key(user_id: str, generation: int) -> str:
     return f"u:{_tag(user_id)}:record:{generation:x}"
 
 
-def session_key(user_id: str) -> str:
-    return f"u:{_tag(user_id)}:session"
-
-
 def seen_key(user_id: str) -> str:
     """What the published history has seen; written by publishing alone."""
     return f"u:{_tag(user_id)}:seen"
@@ -26,7 +22,7 @@ def fresh_key(user_id: str, generation: int) -> str:
 
 
 def live_key(user_id: str) -> str:
-    """The live state (engine.stream.state); written by the stream processor alone, as the session is."""
+    """The live state with the session in it (engine.stream.state); written by the stream processor alone."""
     return f"u:{_tag(user_id)}:live"
 
 

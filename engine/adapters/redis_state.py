@@ -15,7 +15,6 @@ from engine.adapters.redis_keys import (
     live_key,
     popularity_key,
     record_key,
-    session_key,
 )
 from engine.config import ProcessorConfig, RedisConfig
 from engine.errors import DependencyUnavailable
@@ -51,7 +50,6 @@ class RedisLiveStore:
     ) -> None:
         self._client = _connect(url, config)
         self._pipeline = self._client.pipeline(transaction=True)
-        self._session_ttl_s = processor.session_ttl_s
         self._state_ttl_s = processor.state_ttl_s
         self._log = log_name
         self._generation = generation
@@ -114,8 +112,6 @@ class RedisLiveStore:
             [pack_state(state) for state in states.values()],
             self._state_ttl_s,
         )
-        sessions = {session_key(user_id): state.session for user_id, state in states.items() if state.session}
-        _put(pipeline, sessions.keys(), sessions.values(), self._session_ttl_s)
         for (partition, scope), popularity in changes.popularity.items():
             key = popularity_key(self._log, partition, scope)
             entries = popularity.packed_changes()

@@ -7,11 +7,11 @@ import redis
 import redis.asyncio
 from redis.asyncio.connection import BlockingConnectionPool
 
-from engine.adapters.redis_keys import fresh_key, history_key, live_key, record_key, seen_key, session_key
+from engine.adapters.redis_keys import fresh_key, history_key, live_key, record_key, seen_key
 from engine.config import RedisConfig
 from engine.errors import DependencyUnavailable
-from engine.features.record import pack_keys, pack_record, pack_session, unpack_keys, unpack_record, unpack_session
-from engine.stream.state import unpack_counts
+from engine.features.record import pack_keys, pack_record, pack_session, unpack_keys, unpack_record
+from engine.stream.state import view_state
 from engine.types import Int64Array, Session, UserRecord, UserState
 
 
@@ -36,23 +36,22 @@ class RedisFeatureStore:
         as absent. Raises DependencyUnavailable.
         """
         keys = (
-            record_key(user_id, generation), session_key(user_id), seen_key(user_id), live_key(user_id),
-            fresh_key(user_id, generation),
+            record_key(user_id, generation), seen_key(user_id), live_key(user_id), fresh_key(user_id, generation),
         )  # fmt: skip
         try:
             blobs: list[bytes | None] = await self._client.mget(keys)  # type: ignore[assignment]  # bytes: nothing decodes
         except (redis.RedisError, OSError) as error:
             raise DependencyUnavailable(f"the feature store did not answer: {error}") from error
-        record_blob, session_blob, seen_blob, live_blob, fresh_blob = blobs
+        record_blob, seen_blob, live_blob, fresh_blob = blobs
         current = fresh_blob or record_blob
         record = unpack_record(current) if current else None
         if record is not None and record.generation != generation:
             record = None
-        live = unpack_counts(live_blob)
+        live = view_state(live_blob)
         seen = unpack_keys(seen_blob)
         if len(live.seen_keys):
             seen = np.concatenate([seen, live.seen_keys])
-        return UserState(record, unpack_session(session_blob), seen, live.interaction_count)
+        return UserState(record, live.session, seen, live.interaction_count)
 
     async def ping(self) -> None:
         """Raises DependencyUnavailable when Redis cannot be reached."""

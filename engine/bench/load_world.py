@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import redis
 
-from engine.adapters.redis_keys import session_key
+from engine.adapters.redis_keys import live_key
 from engine.adapters.redis_store import RedisPublisher
 from engine.bench.world import SEED, WorldVectors
 from engine.bundle.bundle import Bundle
@@ -17,6 +17,7 @@ from engine.config import RedisConfig
 from engine.data.dataset import Dataset
 from engine.features.record import pack_session
 from engine.publish import user_batches
+from engine.stream.state import LiveState, pack_state
 from engine.types import EventType, Int64Array, Session, UserRecord, item_keys
 
 # Sessions are this long at most, and their events lie within this time before publishing: well inside the half hour
@@ -60,7 +61,8 @@ def publish_crowd(
             publisher.publish(batch)
             with client.pipeline(transaction=False) as pipeline:
                 for user_id, _, _ in batch:
-                    pipeline.set(session_key(user_id), pack_session(_session(keys, now_ms, draw)))
+                    live = LiveState.empty()._replace(session=pack_session(_session(keys, now_ms, draw)))
+                    pipeline.set(live_key(user_id), pack_state(live))
                 pipeline.execute()
             user_ids += [user_id for user_id, _, _ in batch]
             progress(len(user_ids), user_count)

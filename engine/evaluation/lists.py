@@ -8,7 +8,7 @@ import numpy as np
 import redis
 import uvloop
 
-from engine.adapters.redis_keys import session_key
+from engine.adapters.redis_keys import live_key
 from engine.adapters.redis_store import RedisPublisher
 from engine.assemble import open_pipeline, redis_url
 from engine.assemble_model import load_embedders
@@ -20,6 +20,7 @@ from engine.features.history import HistoryStates
 from engine.features.record import pack_session
 from engine.features.session import session_before
 from engine.publish import publish_users
+from engine.stream.state import LiveState, pack_state
 from engine.types import Float32Array, Int64Array, RecommendQuery, Session, item_keys
 
 LIST_SIZE = 50
@@ -94,7 +95,7 @@ def pipeline_lists(
 
 
 def publish_sessions(url: str, split: LeaveOneOut, config: EngineConfig) -> None:
-    """Write what the processor would have written of each tested user: the events just before the test event."""
+    """Write what the processor would have of each tested user's session: the events just before the test event."""
     keys = item_keys(split.train.items["item_id"].to_list())
     histories = split.train.histories()
     user_ids = split.train.users["user_id"]
@@ -103,7 +104,9 @@ def publish_sessions(url: str, split: LeaveOneOut, config: EngineConfig) -> None
             part = session_before(histories, user, time_ms, config.blend.window_s, config.processor.session_events)
             session = Session(keys[histories.rows[part]], histories.event_types[part], histories.timestamps_ms[part])
             if len(session.item_keys):
-                pipe.set(session_key(user_ids[user]), pack_session(session))
+                pipe.set(
+                    live_key(user_ids[user]), pack_state(LiveState.empty()._replace(session=pack_session(session)))
+                )
         pipe.execute()
 
 

@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 
 import xxhash
 
-from engine.features.record import RecordError, unpack_keys
-from engine.types import EventType, Int64Array
+from engine.features.record import RecordError, unpack_keys, unpack_session
+from engine.types import EventType, Int64Array, Session
 
 STATE_VERSION: Final = 1
 _HEADER: Final = struct.Struct("<BIIHHQq")
@@ -74,11 +74,12 @@ _EMPTY: Final = LiveState(0, -1, 0, 0, b"", b"", b"")
 
 
 @dataclass(frozen=True, slots=True)
-class LiveCounts:
+class LiveView:
     """What a request reads of a live state; seen_keys is int64 (n,), most recent last, read-only."""
 
     interaction_count: int
     purchase_count: int
+    session: Session
     seen_keys: Int64Array
 
 
@@ -181,12 +182,13 @@ def unpack_state(blob: bytes | None) -> LiveState:
     )
 
 
-def unpack_counts(blob: bytes | None) -> LiveCounts:
-    """Counts and seen keys alone, without a copy. Raises RecordError as `unpack_state` does."""
+def view_state(blob: bytes | None) -> LiveView:
+    """A stored state as requests read it; empty for None. Raises RecordError as `unpack_state` does."""
     if not blob:
-        return LiveCounts(0, 0, unpack_keys(None))
-    interactions, purchases, _, _, _, ids_end = _parts(blob)
-    return LiveCounts(interactions, purchases, unpack_keys(blob[ids_end:]))
+        return LiveView(0, 0, Session.empty(), unpack_keys(None))
+    interactions, purchases, _, _, session_end, ids_end = _parts(blob)
+    session = unpack_session(blob[_HEADER.size : session_end])
+    return LiveView(interactions, purchases, session, unpack_keys(blob[ids_end:]))
 
 
 def _parts(blob: bytes) -> tuple[int, int, int, int, int, int]:

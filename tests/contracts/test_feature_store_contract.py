@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.redis_keys import live_key, record_key, seen_key, session_key
+from engine.adapters.redis_keys import live_key, record_key, seen_key
 from engine.adapters.redis_store import RedisFeatureStore, RedisPublisher
 from engine.config import RedisConfig
 from engine.errors import DependencyUnavailable
@@ -76,8 +76,12 @@ async def test_records_of_two_generations_live_side_by_side(
 
 async def test_the_session_is_read_with_the_record(store: RedisFeatureStore, redis_server: EmbeddedRedis) -> None:
     session = Session(np.array([1, 2]), np.array([2, 4], np.uint8), np.array([10, 20]))
-    redis.Redis.from_url(redis_server.url).set(session_key("u1"), pack_session(session))
-    np.testing.assert_array_equal((await store.fetch("u1", 1)).session.item_keys, [1, 2])
+    live = LiveState.empty()._replace(session=pack_session(session))
+    redis.Redis.from_url(redis_server.url).set(live_key("u1"), pack_state(live))
+    found = (await store.fetch("u1", 1)).session
+    np.testing.assert_array_equal(found.item_keys, session.item_keys)
+    np.testing.assert_array_equal(found.event_types, session.event_types)
+    np.testing.assert_array_equal(found.timestamps_ms, session.timestamps_ms)
 
 
 async def test_live_seen_items_and_counts_join_the_published_ones(

@@ -405,3 +405,14 @@ async def test_stage_times_account_for_the_request(pipeline: Pipeline) -> None:
         "diversify",
         "respond",
     } < set(times)
+
+
+@pytest.mark.parametrize(("age_s", "counts"), [(1799, True), (1801, False)])
+def test_a_session_ends_when_it_has_been_silent_for_long(age_s: int, counts: bool) -> None:
+    times = np.array([NOW_MS - 3_000_000, NOW_MS - 1000 * age_s])
+    session = Session(np.array([1, 2]), np.array([EventType.CLICK] * 2, np.uint8), times)
+    state = UserState(None, session, np.array([1]), 7)
+    found = state.at(NOW_MS, 1800.0)
+    assert len(found.session.item_keys) == (2 if counts else 0)
+    assert found.seen_keys.tolist() == [1]
+    assert found.interaction_count == 7

@@ -14,16 +14,15 @@ from prometheus_client import CollectorRegistry
 from engine.adapters.embedded_kafka import EmbeddedKafka
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.kafka_source import KafkaDeadLetters, KafkaSource
-from engine.adapters.redis_keys import live_key, seen_key, session_key
+from engine.adapters.redis_keys import live_key, seen_key
 from engine.adapters.redis_state import RedisLiveStore
 from engine.config import EngineConfig, ProcessorConfig, RedisConfig
-from engine.features.record import unpack_session
 from engine.stream.codec import encode
 from engine.stream.live import LiveSink
 from engine.stream.metrics import ProcessorMetrics
 from engine.stream.popularity import OVERALL
 from engine.stream.processor import Processor, Sink
-from engine.stream.state import Limits, unpack_counts
+from engine.stream.state import Limits, view_state
 from engine.stream.topics import DEAD_LETTERS, EVENTS
 from engine.types import EventType, item_key
 from engine.v1 import event_pb2 as pb
@@ -137,15 +136,13 @@ def test_events_become_session_counts_and_popularity(bus: Bus, redis_url: str, b
     wait_for(lambda: applied_count(redis_url, "t") == 5)
 
     client = redis.Redis.from_url(redis_url)
-    session = unpack_session(client.get(session_key("u")))  # type: ignore[arg-type]
-    assert session.item_keys.tolist() == [item_key("b"), item_key("a")]
-    assert session.event_types.tolist() == [EventType.PURCHASE, EventType.VIEW]
-    assert 1790 < client.ttl(session_key("u")) <= 1800  # type: ignore[operator]
-    counts = unpack_counts(client.get(live_key("u")))  # type: ignore[arg-type]
-    assert (counts.interaction_count, counts.purchase_count) == (2, 1)
-    assert counts.seen_keys.tolist() == [item_key("a"), item_key("b")]
+    live = view_state(client.get(live_key("u")))  # type: ignore[arg-type]
+    assert live.session.item_keys.tolist() == [item_key("b"), item_key("a")]
+    assert live.session.event_types.tolist() == [EventType.PURCHASE, EventType.VIEW]
+    assert (live.interaction_count, live.purchase_count) == (2, 1)
+    assert live.seen_keys.tolist() == [item_key("a"), item_key("b")]
     assert client.get(seen_key("u")) == b"12345678"
-    assert unpack_session(client.get(session_key("v"))).timestamps_ms.tolist() == [NOW_MS]  # type: ignore[arg-type]
+    assert view_state(client.get(live_key("v"))).session.timestamps_ms.tolist() == [NOW_MS]  # type: ignore[arg-type]
 
     assert live_counts(redis_url, "t", OVERALL, NOW_MS)[item_key("a")] == pytest.approx((2, 2, 2), rel=1e-3)
     assert set(live_counts(redis_url, "t", '{"surface": "cart"}', NOW_MS)) == {item_key("a")}
@@ -186,7 +183,7 @@ def test_poison_goes_to_the_dead_letters_and_the_rest_flows_on(bus: Bus, redis_u
     bus.send_raw([good[0], poison[0], good[1], poison[1], poison[2], *good[2:]])
     background(processor.run, stop)
     wait_for(lambda: applied_count(redis_url, "t") == 7)
-    counts = unpack_counts(redis.Redis.from_url(redis_url).get(live_key("u")))  # type: ignore[arg-type]
+    counts = view_state(redis.Redis.from_url(redis_url).get(live_key("u")))  # type: ignore[arg-type]
     assert counts.interaction_count == 4
     letters = read_back(bus.brokers, {b"u"}, 3, DEAD_LETTERS)
     assert [letter.value() or b"" for letter in letters] == [payload for _, payload in poison]
@@ -203,7 +200,7 @@ def test_a_broken_state_in_the_store_stops_nobody(bus: Bus, redis_url: str, back
     stop = threading.Event()
     background(make_processor(bus, make_sink(redis_url, "t"), stop, "g")[0].run, stop)
     wait_for(lambda: applied_count(redis_url, "t") == 2)
-    assert unpack_counts(redis.Redis.from_url(redis_url).get(live_key("u"))).interaction_count == 1  # type: ignore[arg-type]
+    assert view_state(redis.Redis.from_url(redis_url).get(live_key("u"))).interaction_count == 1  # type: ignore[arg-type]
 
 
 @own_broker

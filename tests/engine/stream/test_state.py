@@ -16,8 +16,8 @@ from engine.stream.state import (
     is_positive,
     log_partition,
     pack_state,
-    unpack_counts,
     unpack_state,
+    view_state,
 )
 from engine.types import EventType
 
@@ -95,7 +95,7 @@ def test_the_fold_agrees_with_plain_lists(stream: list[StreamEvent]) -> None:
     state = fold(stream)
     found = unpack_session(state.session)
     assert [*zip(found.item_keys, found.timestamps_ms, found.event_types, strict=True)] == session
-    counts = unpack_counts(pack_state(state))
+    counts = view_state(pack_state(state))
     np.testing.assert_array_equal(counts.seen_keys, np.array(seen, np.int64))
     assert (counts.interaction_count, counts.purchase_count) == (interactions, purchases)
 
@@ -126,8 +126,8 @@ def test_keys_whose_bytes_straddle_two_entries_are_told_apart() -> None:
     first, second = int.from_bytes(bytes(range(8)), "little"), int.from_bytes(bytes(range(8, 16)), "little")
     middle = int.from_bytes(bytes(range(4, 12)), "little")
     state = fold([event(0, first), event(1, second), event(2, middle)])
-    assert unpack_counts(pack_state(state)).seen_keys.tolist() == [first, second, middle]
-    assert unpack_counts(pack_state(fold([event(3, first)], state))).seen_keys.tolist() == [second, middle, first]
+    assert view_state(pack_state(state)).seen_keys.tolist() == [first, second, middle]
+    assert view_state(pack_state(fold([event(3, first)], state))).seen_keys.tolist() == [second, middle, first]
 
 
 def test_a_clock_that_runs_ahead_is_clamped() -> None:
@@ -142,9 +142,9 @@ def test_damaged_bytes_are_refused(stream: list[StreamEvent], data: st.DataObjec
         with pytest.raises(RecordError):
             unpack_state(broken)
         with pytest.raises(RecordError):
-            unpack_counts(broken)
+            view_state(broken)
 
 
 def test_nothing_stored_is_an_empty_state() -> None:
     assert unpack_state(None) == LiveState.empty()
-    assert unpack_counts(None).interaction_count == 0
+    assert view_state(None).interaction_count == 0
