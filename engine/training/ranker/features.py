@@ -5,6 +5,7 @@ ranker trained beside one pair of models therefore serves beside their successor
 """
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -23,11 +24,16 @@ _PLAIN_PROFILE = (
     "mean_popularity", "recent_popularity", "std_published_days",
 )  # fmt: skip
 _PROFILE_DAYS = ("mean_published_days", "recent_published_days", "last_event_days")
-_ITEM_FEATURES = (
-    "retrieval", "session", "collaborative", *ITEM_DYNAMIC, "log_age", "unreleased", "log_years_from_mean",
-    "log_years_from_recent", "log_price", "log_price_from_mean", "popularity_from_recent", "published_missing",
-    "price_missing",
+# Each is a linear function of a candidate's columns and the request, bent in one of four ways.
+_PRODUCTS = ("retrieval", "session", "collaborative")
+_STRAIGHT = (
+    *_PRODUCTS, *ITEM_DYNAMIC, "popularity_from_recent", "log_price", "published_missing", "price_missing",
 )  # fmt: skip
+_DISTANCES = ("log_price_from_mean",)
+_SHARES = ("unreleased",)
+# Years from something, as log(1 + years): of an age what lies in the future is none, of the others either side counts.
+_LOGS = ("log_age", "log_years_from_mean", "log_years_from_recent")
+_ITEM_FEATURES = (*_STRAIGHT, *_DISTANCES, *_SHARES, *_LOGS)
 
 
 class Space(nn.Module):
@@ -51,15 +57,18 @@ class Space(nn.Module):
         self.mean.copy_(torch.from_numpy(mean))
         self.covariance.copy_(torch.from_numpy(covariance))
 
-    def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Direction (B, dim) and offset (B, 1): the standardized product of an item is v·direction + offset."""
-        variance = ((query @ self.covariance) * query).sum(1, keepdim=True)
-        direction = query / torch.sqrt(torch.clamp(variance, min=1e-12))
-        return direction, -(direction * self.mean).sum(1, keepdim=True)
+    def forward(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Directions (B, n, dim) and offsets (B, n) of queries (B, n, dim).
+
+        The standardized product of an item is v·direction + offset.
+        """
+        variance = ((queries @ self.covariance) * queries).sum(2, keepdim=True)
+        directions = queries / torch.sqrt(torch.clamp(variance, min=1e-12))
+        return directions, -(directions @ self.mean)
 
 
 class RankerFeatures(nn.Module):
-    """From the ranker's raw inputs to two standardized blocks: user (B, user_dim) and item (B, N, item_dim)."""
+    """From the ranker's raw inputs to two standardized blocks: user (B, user_dim) and item (B, N, item_dim + 1)."""
 
     def __init__(self, schema: FeatureSchema) -> None:
         super().__init__()
@@ -76,11 +85,47 @@ class RankerFeatures(nn.Module):
         self.codes = nn.ModuleList(nn.Embedding(size + 1, _CODE_DIM) for size in sizes)
         for table in self.codes:
             nn.init.normal_(table.weight, std=0.1)
+        ends = np.cumsum([size + 1 for size in sizes])
+        self.register_buffer("first_code", torch.from_numpy(np.append(0, ends[:-1])), persistent=False)
         plain = len(_PLAIN_PROFILE) + len(_PROFILE_DAYS) + len(SESSION_DENSE)
         self.user_dim = plain + _CODE_DIM * len(CODE_FEATURES)
         self.item_dim = len(_ITEM_FEATURES)
         self.user_scale = Standardizer(plain)
         self.item_scale = Standardizer(self.item_dim)
+        for name, values in self._constants(schema).items():
+            self.register_buffer(name, torch.from_numpy(values.astype(np.float32)), persistent=False)
+
+    def _constants(self, schema: FeatureSchema) -> dict[str, npt.NDArray[np.float64]]:
+        """The linear functions as matrices, one column a feature: many small steps over all candidates would cost more
+        than the network itself. And how each is bent: by max(x, x * slope), then min(x, cap)."""
+        place = {name: position for position, name in enumerate(_ITEM_FEATURES)}
+        of_item = np.zeros((self._width, len(place)))
+        of_dynamic = np.zeros((len(ITEM_DYNAMIC), len(place)))
+        of_request = np.zeros((schema.dense_dim, len(place)))
+        year = 1.0 / _DAYS_PER_YEAR
+        published, log_price = self._columns["published_days"][0], self._columns["log_price"][0]
+        for row, name in enumerate(ITEM_DYNAMIC):
+            of_dynamic[row, place[name]] = 1.0
+        of_dynamic[-1, place["popularity_from_recent"]] = 1.0
+        of_request[self._profile["recent_popularity"], place["popularity_from_recent"]] = -1.0
+        for name in ("log_price", "published_missing", "price_missing"):
+            of_item[self._columns[name][0], place[name]] = 1.0
+        of_item[log_price, place["log_price_from_mean"]] = 1.0
+        of_request[self._profile["mean_log_price"], place["log_price_from_mean"]] = -1.0
+        for name, sign in (("unreleased", 1.0), ("log_age", -1.0)):
+            of_item[published, place[name]] = sign * year
+            of_request[self._now, place[name]] = -sign * year
+        for name in ("mean", "recent"):
+            of_item[published, place[f"log_years_from_{name}"]] = year
+            of_request[self._profile[f"{name}_published_days"], place[f"log_years_from_{name}"]] = -year
+        slope = np.ones(len(place))
+        for name in (*_SHARES, "log_age"):
+            slope[place[name]] = 0.0
+        for name in (*_DISTANCES, "log_years_from_mean", "log_years_from_recent"):
+            slope[place[name]] = -1.0
+        cap = np.full(len(place), np.finfo(np.float32).max)
+        cap[[place[name] for name in _SHARES]] = 1.0
+        return {"of_item": of_item, "of_dynamic": of_dynamic, "of_request": of_request, "slope": slope, "cap": cap}
 
     def use_spaces(self, item_vectors: Float32Array, collaborative_vectors: Float32Array) -> None:
         """Measure the spaces whose vectors the inputs hold from now on."""
@@ -89,8 +134,9 @@ class RankerFeatures(nn.Module):
 
     def user(self, dense: Tensor, codes: Tensor) -> Tensor:
         """(B, user_dim) from dense (B, d) and codes int64 (B, C)."""
-        embedded = [table(codes[:, position]) for position, table in enumerate(self.codes)]
-        return torch.cat([self.user_scale(self.raw_user(dense)), *embedded], dim=1)
+        # One gather in the tables laid end to end, which are constants of the graph.
+        embedded = nn.functional.embedding(codes + self.first_code, torch.cat([table.weight for table in self.codes]))
+        return torch.cat([self.user_scale(self.raw_user(dense)), embedded.flatten(1)], dim=1)
 
     def raw_user(self, dense: Tensor) -> Tensor:
         """The user's features before standardizing, without the codes."""
@@ -102,14 +148,14 @@ class RankerFeatures(nn.Module):
     def item(
         self, query: Tensor, session: Tensor, collaborative: Tensor, dense: Tensor, items: Tensor, dynamic: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The item block (B, N, item_dim) and, unclipped, the logarithm of the retrieval score (B, N, 1).
+        """The item block (B, N, item_dim + 1), ending in ones, and the logarithm of the retrieval score (B, N, 1).
 
-        From the request and the candidates' table rows (B, N, K) and live counts (B, N, D). The logarithm (odd, so
-        that it keeps the order) tames the long tail of a matrix factorization's scores, tens of deviations above the
-        mean, which no bounded correction could put right.
+        From the request and the candidates' table rows (B, N, K) and live counts (B, N, D). The score is not clipped:
+        the logarithm (odd, so that it keeps the order) tames the long tail of a matrix factorization's scores, tens of
+        deviations above the mean, which no bounded correction could put right.
         """
         raw = self.raw_item(query, session, collaborative, dense, items, dynamic)
-        return self.item_scale(raw), _symmetric_log(raw[:, :, :1])
+        return nn.functional.pad(self.item_scale(raw), (0, 1), value=1.0), _symmetric_log(raw[:, :, :1])
 
     def raw_item(
         self, query: Tensor, session: Tensor, collaborative: Tensor, dense: Tensor, items: Tensor, dynamic: Tensor
@@ -118,48 +164,22 @@ class RankerFeatures(nn.Module):
 
         A zero vector, of a user without a session, has the product 0 with every candidate.
         """
-        # The inner products and the scalar columns in one product with the gathered rows: no slices are copied.
         directions, offsets = [], []
-        for name, space, vector in (
-            ("embedding", self.retrieval, query), ("embedding", self.retrieval, session),
-            ("collaborative", self.collaborative, collaborative),
-        ):  # fmt: skip
+        for name, space, queries in (
+            ("embedding", self.retrieval, torch.stack([query, session], dim=1)),
+            ("collaborative", self.collaborative, collaborative[:, None, :]),
+        ):
             start, stop = self._columns[name]
-            direction, offset = space(vector)
+            direction, offset = space(queries)
             directions.append(nn.functional.pad(direction, (start, self._width - stop)))
             offsets.append(offset)
-        products = items @ torch.stack(directions, dim=2) + torch.cat(offsets, dim=1)[:, None, :]
-
-        published = self._column(items, "published_days")
-        log_price = self._column(items, "log_price")
-        age_years = (dense[:, None, self._now : self._now + 1] - published) / _DAYS_PER_YEAR
-        years_from = [
-            torch.abs(published - self._profiled(dense, name)) / _DAYS_PER_YEAR
-            for name in ("mean_published_days", "recent_published_days")
-        ]
-        return torch.cat(
-            [
-                products,
-                dynamic,
-                _log1p(torch.relu(age_years)),
-                torch.clamp(-age_years, 0.0, 1.0),
-                _log1p(torch.cat(years_from, dim=2)),
-                log_price,
-                torch.abs(log_price - self._profiled(dense, "mean_log_price")),
-                dynamic[:, :, -1:] - self._profiled(dense, "recent_popularity"),
-                self._column(items, "published_missing"),
-                self._column(items, "price_missing"),
-            ],
-            dim=2,
-        )
-
-    def _column(self, items: Tensor, name: str) -> Tensor:
-        start, stop = self._columns[name]
-        return items[:, :, start:stop]
-
-    def _profiled(self, dense: Tensor, name: str) -> Tensor:
-        position = self._profile[name]
-        return dense[:, None, position : position + 1]
+        of_item = torch.cat(directions, dim=1).transpose(1, 2)
+        others = (0, self.item_dim - len(_PRODUCTS))
+        of_request = nn.functional.pad(torch.cat(offsets, dim=1), others) + dense @ self.of_request
+        linear = items @ (nn.functional.pad(of_item, others) + self.of_item)
+        linear = linear + (dynamic @ self.of_dynamic + of_request[:, None, :])
+        bent = torch.minimum(torch.maximum(linear, linear * self.slope), self.cap)
+        return torch.cat([bent[:, :, : -len(_LOGS)], _log1p(bent[:, :, -len(_LOGS) :])], dim=2)
 
 
 class Standardizer(nn.Module):

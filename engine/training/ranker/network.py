@@ -15,7 +15,8 @@ class CrossNetwork(nn.Module):
 
     The user half of x_l differs from candidate to candidate through V_l x_l alone, which has `rank` numbers. So the
     user half is never formed: what later layers need of it is u * (U h + b) projected by V, and for one request
-    V_u diag(u) U_u is a (rank, rank) matrix.
+    V_u diag(u) U_u is a (rank, rank) matrix. Its constant part is a row of the weights, beside the item's column of
+    ones: a product adds it in passing, where a sum would go over all candidates once more.
     """
 
     def __init__(self, user_dim: int, item_dim: int, layers: int, rank: int) -> None:
@@ -28,24 +29,29 @@ class CrossNetwork(nn.Module):
         self.out = nn.Parameter(torch.zeros(width, 1))
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
-        """(B, N, 1) from user (B, user_dim) and item (B, N, item_dim)."""
+        """(B, N, 1) from user (B, user_dim) and item (B, N, item_dim + 1), whose last column is 1."""
         cut = self.user_dim
-        item_state = item
+        state = item
         hidden: list[Tensor] = []
         for down, up, bias in zip(self.down, self.up, self.bias, strict=True):
-            hidden.append(item_state @ down[cut:] + self._user_half(user, hidden, down[:cut]))
-            item_state = item * (hidden[-1] @ up[:, cut:] + bias[cut:]) + item_state
-        return item_state @ self.out[cut:] + self._user_half(user, hidden, self.out[:cut])
+            hidden.append(self._project(user, state, hidden, down))
+            # The column of ones has no weights, and stays what it is. At first the state is the item itself: once more
+            # itself is one more in the bias.
+            first = len(hidden) == 1
+            change = hidden[-1] @ nn.functional.pad(up[:, cut:], (0, 1))
+            change = change + (nn.functional.pad(bias[cut:], (0, 1)) + (1.0 if first else 0.0))
+            state = item * change if first else item * change + state
+        return self._project(user, state, hidden, self.out)
 
-    def _user_half(self, user: Tensor, hidden: list[Tensor], projection: Tensor) -> Tensor:
-        """The user half of the current state times projection (user_dim, p): (B, N, p), or (B, 1, p) at first."""
+    def _project(self, user: Tensor, state: Tensor, hidden: list[Tensor], projection: Tensor) -> Tensor:
+        """Both halves of the current state times projection (user_dim + item_dim, p): (B, N, p)."""
         cut = self.user_dim
         constant = user
         for bias in self.bias[: len(hidden)]:
             constant = constant + user * bias[:cut]
-        out = (constant @ projection)[:, None, :]
+        out = state @ _beside_ones(projection[cut:], constant @ projection[:cut])
         for layer, projected in enumerate(hidden):
-            out = out + projected @ ((user[:, None, :] * self.up[layer][:, :cut]) @ projection)
+            out = out + projected @ ((user[:, None, :] * self.up[layer][:, :cut]) @ projection[:cut])
         return out
 
     def tiled(self, both: Tensor) -> Tensor:
@@ -71,10 +77,13 @@ class Tower(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
+        """(B, N, 1) from user (B, user_dim) and item (B, N, item_dim + 1), whose last column is 1."""
         first = self.layers[0]
         weight = first.weight.T
         user_half = user @ weight[: self.user_dim] + first.bias
-        return self._rest(item @ weight[self.user_dim :] + user_half[:, None, :])
+        hidden = item @ _beside_ones(weight[self.user_dim :], user_half)
+        # As one matrix: ONNX Runtime fuses bias and activation into products of two dimensions alone.
+        return self._rest(hidden.reshape(-1, hidden.shape[2])).reshape(item.shape[0], -1, 1)
 
     def tiled(self, both: Tensor) -> Tensor:
         return self._rest(self.layers[0](both))
@@ -84,6 +93,12 @@ class Tower(nn.Module):
         for layer in self.layers[1:]:
             hidden = self.dropout(torch.relu(layer(hidden)))
         return self.out(hidden)
+
+
+def _beside_ones(weight: Tensor, constant: Tensor) -> Tensor:
+    """(B, item_dim + 1, p) from weight (item_dim, p) and constant (B, p), which the column of ones picks up."""
+    above = nn.functional.pad(weight, (0, 0, 0, 1))
+    return above + nn.functional.pad(constant[:, None, :], (0, 0, weight.shape[0], 0))
 
 
 class RankerNetwork(nn.Module):
@@ -138,11 +153,11 @@ class RankerNetwork(nn.Module):
         """The same with the user half repeated beside every candidate: slower, and what forward is held against."""
         user = self.features.user(dense, codes)
         item, retrieval = self.features.item(query, session, collaborative, dense, items, dynamic)
-        both = torch.cat([user[:, None, :].expand(-1, item.shape[1], -1), item], dim=2)
+        both = torch.cat([user[:, None, :].expand(-1, item.shape[1], -1), item[:, :, :-1]], dim=2)
         return self._logits(retrieval, self.cross.tiled(both) + self.tower.tiled(both))
 
     def _logits(self, retrieval: Tensor, learned: Tensor) -> Tensor:
-        return (torch.exp(self.log_retrieval_weight) * retrieval + learned).squeeze(2)
+        return (torch.exp(self.log_retrieval_weight) * retrieval + learned)[:, :, 0]
 
     def click_probability(self, logits: Tensor) -> Tensor:
         """Calibrated probabilities; the order of the logits stays."""
