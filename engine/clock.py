@@ -2,8 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 from engine.errors import DeadlineExceeded
@@ -64,20 +63,15 @@ class RequestClock:
 
     def since_mark(self, stage: str) -> None:
         """Time what lies between the mark and now, e.g. the wait for a thread."""
-        self._finish(stage, time.perf_counter() - self._mark)
+        self.finish(stage, time.perf_counter() - self._mark)
 
     def total(self) -> None:
         """Time the whole request so far."""
-        self._finish("total", time.perf_counter() - self._started)
+        self.finish("total", time.perf_counter() - self._started)
 
-    @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        """Time a stage that has no fallback."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._finish(stage, time.perf_counter() - started)
+    def measure(self, stage: str) -> "_Measured":
+        """Time a stage that has no fallback: the body of a with statement."""
+        return _Measured(self, stage)
 
     def attempt(
         self,
@@ -105,6 +99,23 @@ class RequestClock:
             self.degraded.append(failed)
             return otherwise()
 
-    def _finish(self, stage: str, seconds: float) -> None:
+    def finish(self, stage: str, seconds: float) -> None:
+        """A stage has taken this long."""
         self.timings.append(StageTiming(stage, seconds * 1000.0))
         self._estimates.record(stage, seconds)
+
+
+class _Measured:
+    """One stage while it runs. A generator's context manager would cost three times as much, ten times a request."""
+
+    __slots__ = ("_clock", "_stage", "_started")
+
+    def __init__(self, clock: RequestClock, stage: str) -> None:
+        self._clock = clock
+        self._stage = stage
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._clock.finish(self._stage, time.perf_counter() - self._started)

@@ -8,6 +8,7 @@ item ids (strings) only.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -222,8 +223,7 @@ class RankingContext:
     codes: Int64Array
 
 
-@dataclass(frozen=True, slots=True)
-class StageTiming:
+class StageTiming(NamedTuple):
     """Wall time of one stage of one request."""
 
     stage: str

@@ -95,7 +95,7 @@ class RankerFeatures(nn.Module):
         for name, values in self._constants(schema).items():
             self.register_buffer(name, torch.from_numpy(values.astype(np.float32)), persistent=False)
 
-    def _constants(self, schema: FeatureSchema) -> dict[str, npt.NDArray[np.float64]]:
+    def _constants(self, schema: FeatureSchema) -> dict[str, npt.NDArray[np.floating]]:
         """The linear functions as matrices, one column a feature: many small steps over all candidates would cost more
         than the network itself. And how each is bent: by max(x, x * slope), then min(x, cap)."""
         place = {name: position for position, name in enumerate(_ITEM_FEATURES)}
