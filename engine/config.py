@@ -37,7 +37,6 @@ class RedisConfig(_Section):
     directory: Path = Field(Path("var/redis"), description="where the private redis-server keeps its data")
     timeout_ms: float = Field(25.0, gt=0, description="past it the request goes on without stored features")
     connect_timeout_s: float = Field(2.0, gt=0)
-    max_connections: int = Field(64, ge=1, le=10_000)
     record_ttl_s: int = Field(7 * 86_400, ge=60, description="how long a published user record lives")
     history_limit: int = Field(
         100, ge=0, le=1_000, description="published events that fresh vectors start from; 0: none"

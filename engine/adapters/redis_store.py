@@ -4,10 +4,9 @@ from collections.abc import Iterable
 
 import numpy as np
 import redis
-import redis.asyncio
-from redis.asyncio.connection import BlockingConnectionPool
 
 from engine.adapters.redis_keys import fresh_key, history_key, live_key, record_key, seen_key
+from engine.adapters.redis_multiplexed import MultiplexedRedis
 from engine.config import RedisConfig
 from engine.errors import DependencyUnavailable
 from engine.features.record import pack_keys, pack_record, pack_session, unpack_keys, unpack_record
@@ -19,15 +18,8 @@ class RedisFeatureStore:
     """Reads user states. Implements engine.stages.features.FeatureStore; belongs to one event loop."""
 
     def __init__(self, url: str, config: RedisConfig) -> None:
-        self._pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=config.max_connections,
-            timeout=config.timeout_ms / 1000,
-            socket_connect_timeout=config.connect_timeout_s,
-            # A dead server must fail the request at once; the request has a fallback and no time for retries.
-            retry=redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),
-        )
-        self._client = redis.asyncio.Redis(connection_pool=self._pool)
+        # A command that fails is not tried again: the request has a fallback, and no time.
+        self._client = MultiplexedRedis(url, config.connect_timeout_s)
 
     async def fetch(self, user_id: str, generation: int) -> UserState:
         """One user's state in one round trip; an unknown user has no record.
@@ -38,10 +30,7 @@ class RedisFeatureStore:
         keys = (
             record_key(user_id, generation), seen_key(user_id), live_key(user_id), fresh_key(user_id, generation),
         )  # fmt: skip
-        try:
-            blobs: list[bytes | None] = await self._client.mget(keys)  # type: ignore[assignment]  # bytes: nothing decodes
-        except (redis.RedisError, OSError) as error:
-            raise DependencyUnavailable(f"the feature store did not answer: {error}") from error
+        blobs: list[bytes | None] = await self._client.call("MGET", *keys)
         record_blob, seen_blob, live_blob, fresh_blob = blobs
         current = fresh_blob or record_blob
         record = unpack_record(current) if current else None
@@ -55,14 +44,10 @@ class RedisFeatureStore:
 
     async def ping(self) -> None:
         """Raises DependencyUnavailable when Redis cannot be reached."""
-        try:
-            await self._client.ping()
-        except (redis.RedisError, OSError) as error:
-            raise DependencyUnavailable(f"Redis cannot be reached: {error}") from error
+        await self._client.call("PING")
 
     async def close(self) -> None:
         await self._client.aclose()
-        await self._pool.disconnect()
 
 
 class RedisPublisher:

@@ -29,7 +29,7 @@ def publisher(redis_server: EmbeddedRedis) -> RedisPublisher:
 
 @pytest.fixture
 async def store(redis_server: EmbeddedRedis, publisher: RedisPublisher) -> AsyncIterator[RedisFeatureStore]:
-    store = RedisFeatureStore(redis_server.url, RedisConfig(max_connections=4, timeout_ms=1000))
+    store = RedisFeatureStore(redis_server.url, RedisConfig(timeout_ms=1000))
     yield store
     await store.close()
 
