@@ -7,8 +7,9 @@ from typing import Any
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
-from engine.types import Float32Array, UInt8Array
+from engine.types import Float32Array, Int64Array, UInt8Array
 from kernels.membership import pack_mask
 
 Progress = Callable[[int, int, str], None]
@@ -59,10 +60,7 @@ def climb(
 def measure_recall(
     index: Any, nprobe: int | None, vectors: Float32Array, truth: Truth, target: float
 ) -> tuple[float, bool]:
-    """Mean recall, and whether it reaches the target at the lower end of its 95% confidence interval.
-
-    Hits are judged by exact score and not by row: of items with equal vectors, any is as good.
-    """
+    """Mean recall, and whether it reaches the target at the lower end of its 95% confidence interval."""
     parameters: Any = faiss.SearchParameters() if nprobe is None else faiss.SearchParametersIVF()
     if nprobe is not None:
         parameters.nprobe = nprobe
@@ -70,12 +68,24 @@ def measure_recall(
         selector = faiss.IDSelectorBitmap(len(truth.eligible), faiss.swig_ptr(truth.eligible))
         parameters.sel = selector
     _, found = index.search(truth.queries, truth.k, params=parameters)
+    recalls = recalls_of(found, vectors, truth)
+    mean = float(recalls.mean())
+    error = float(recalls.std(ddof=1) / math.sqrt(len(recalls))) if len(recalls) > 1 else 0.0
+    return min(mean, 1.0), mean - 1.96 * error >= target
+
+
+def recalls_of(found: Int64Array, vectors: Float32Array, truth: Truth) -> npt.NDArray[np.float64]:
+    """The share of its exact top k that was found for each query: float64 (queries,).
+
+    Hits are judged by exact score and not by row: of items with equal vectors, any is as good.
+
+    Args:
+        found: int64 (queries, at most k), rows of the vectors, no row twice for a query; -1 is none.
+    """
     recalls = np.empty(len(found))
     for i, (query, rows, kth) in enumerate(zip(truth.queries, found, truth.kth_scores, strict=True)):
         present = vectors[rows[rows >= 0]]
         # FAISS and numpy sum in another order: a few units in the last place of the terms, not of the sum.
         slack = 1e-6 * np.linalg.norm(query) * np.linalg.norm(present, axis=1).max(initial=0.0)
         recalls[i] = np.count_nonzero(present @ query >= kth - slack) / truth.k
-    mean = float(recalls.mean())
-    error = float(recalls.std(ddof=1) / math.sqrt(len(recalls))) if len(recalls) > 1 else 0.0
-    return min(mean, 1.0), mean - 1.96 * error >= target
+    return recalls

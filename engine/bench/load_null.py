@@ -4,7 +4,6 @@ What a load generator measures of it is the generator, gRPC and the machine. End
 """
 
 import asyncio
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,24 +12,16 @@ from typing import Any
 import grpc
 import uvloop
 
+from engine.bench.child import port_printing
 from engine.bench.load_target import ITEM_COUNT, METHOD
-from engine.errors import DependencyUnavailable
 from engine.v1 import recommendation_pb2 as pb
 
 
 @contextmanager
 def null_server() -> Iterator[str]:
     """The server in a process of its own, for as long as the context lasts; yields its address."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "engine.bench.load_null"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        port = process.stdout.readline().strip() if process.stdout else ""
-        if not port:
-            raise DependencyUnavailable("the null server ended before it was ready; its message is above")
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.communicate()
+    with port_printing("engine.bench.load_null") as (_, address):
+        yield address
 
 
 async def _serve() -> None:

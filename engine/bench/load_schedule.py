@@ -40,12 +40,12 @@ def plan(
 ) -> Schedule:
     """The schedule of `seconds` at `rate` requests a second; the same for the same seed.
 
-    At least one request is planned, so that no run is empty. Every `debug_every`-th asks for stage times.
+    At least one request is planned, so that no run is empty. Every `debug_every`-th asks for stage times; 0: none does.
     """
     draw = np.random.default_rng(seed)
     offsets = poisson_offsets(rate, seconds, draw) if arrivals == "poisson" else constant_offsets(rate, seconds)
     count = len(offsets)
-    debug = np.arange(count) % debug_every == debug_every - 1
+    debug = np.arange(count) % debug_every == debug_every - 1 if debug_every else np.zeros(count, np.bool_)
     return Schedule(arrivals, rate, seconds, offsets, draw.integers(0, user_count, count), debug)
 
 

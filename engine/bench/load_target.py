@@ -1,5 +1,6 @@
 """What load is sent to: a server over several connections, with requests encoded before the clock starts."""
 
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,10 +25,19 @@ _STATUSES = {
 _DEVICES, _COUNTRIES = ("mobile", "desktop", "tablet"), ("DE", "FR", "US")
 
 
-class GrpcTarget:
-    """Channels to one address; belongs to one event loop. Nothing is retried: every failure is a result."""
+def circumstances(place: int) -> tuple[str, str]:
+    """Device and country of the request at a place of a schedule."""
+    return _DEVICES[place % len(_DEVICES)], _COUNTRIES[place % len(_COUNTRIES)]
 
-    def __init__(self, address: str) -> None:
+
+class GrpcTarget:
+    """Channels to one address; belongs to one event loop. Nothing is retried: every failure is a result.
+
+    asked_for: the moment that requests are to be answered for; by default they leave that to the server's clock.
+    """
+
+    def __init__(self, address: str, asked_for: datetime.datetime | None = None) -> None:
+        self._asked_for = asked_for
         # Without a pool of its own a channel would share its connection with all others of the same address.
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
         self._channels = [grpc.aio.insecure_channel(address, options) for _ in range(_CHANNELS)]
@@ -48,17 +58,19 @@ class GrpcTarget:
 
     def asked_by(self, schedule: Schedule, user_ids: Sequence[str]) -> Target:
         """The target of one schedule, whose requests are encoded here and now."""
-        encoded = [
-            build_request(
+        encoded = []
+        for place, (user, debug) in enumerate(zip(schedule.users.tolist(), schedule.debug.tolist(), strict=True)):
+            device, country = circumstances(place)
+            request = build_request(
                 user_ids[user],
                 SURFACE,
                 item_count=ITEM_COUNT,
-                device=_DEVICES[place % len(_DEVICES)],
-                country=_COUNTRIES[place % len(_COUNTRIES)],
+                time=self._asked_for,
+                device=device,
+                country=country,
                 debug=debug,
-            ).SerializeToString()
-            for place, (user, debug) in enumerate(zip(schedule.users.tolist(), schedule.debug.tolist(), strict=True))
-        ]
+            )
+            encoded.append(request.SerializeToString())
 
         async def ask(place: int) -> Answer:
             call = self._calls[place % len(self._calls)]

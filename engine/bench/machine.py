@@ -10,14 +10,14 @@ from typing import Any
 _LIBRARIES = ("numpy", "numba", "faiss-cpu", "faiss-gpu-cuvs", "onnxruntime", "onnxruntime-gpu", "grpcio", "redis")
 
 
-def describe_machine() -> dict[str, Any]:
-    """Processor, memory, versions and the commit, as far as they can be told."""
+def describe_machine(libraries: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Processor, memory, versions (of further libraries, too) and the commit, as far as they can be told."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "python": platform.python_version(),
-        "libraries": {name: found for name in _LIBRARIES if (found := _version(name))},
+        "libraries": {name: found for name in _LIBRARIES + libraries if (found := _version(name))},
         "commit": _commit(),
     }
 

@@ -20,13 +20,14 @@ from engine.publish import publish_users
 from engine.training.als import AlsModel
 from engine.training.config import AlsConfig, RankerConfig, TrainingConfig
 from engine.training.ranker.split import split_for_ranker
-from engine.training.ranker.train import train_ranker
+from engine.training.ranker.train import RankerModel, train_ranker
 from engine.training.train import TrainedModels, write_bundle
 from engine.types import Float32Array, Int64Array
 from kernels.mmr import gather_unit_rows
 
 USERS, EVENTS_PER_USER, SEED = 2_000, 100, 0
 _RECENT = 10
+_CONFIG = TrainingConfig(seed=SEED, threads=1, embeddings="als", ranker=RankerConfig(max_examples=200, epochs=1))
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,18 @@ def build_world(item_count: int) -> tuple[Dataset, WorldVectors]:
     return dataset, WorldVectors(np.ascontiguousarray(world.item_latents))
 
 
+def world_ranker(dataset: Dataset, vectors: WorldVectors) -> RankerModel:
+    """The ranker of a world's bundle: the same network for the same world, whenever it is trained."""
+    split = split_for_ranker(dataset, _CONFIG.ranker, SEED)
+    return train_ranker(dataset, split, vectors, vectors, _CONFIG.ranker, SEED)
+
+
 def world_bundle(directory: Path, dataset: Dataset, vectors: WorldVectors) -> Bundle:
     """The bundle of a world; kept in `directory` and opened again from there."""
     store = BundleStore(directory)
     if not (directory / "current").exists():
-        config = TrainingConfig(
-            seed=SEED,
-            threads=1,
-            embeddings="als",
-            als=AlsConfig(dim=vectors.item_vectors.shape[1]),
-            ranker=RankerConfig(max_examples=200, epochs=1),
-        )
-        split = split_for_ranker(dataset, config.ranker, SEED)
-        ranker = train_ranker(dataset, split, vectors, vectors, config.ranker, SEED)
+        config = _CONFIG.model_copy(update={"als": AlsConfig(dim=vectors.item_vectors.shape[1])})
+        ranker = world_ranker(dataset, vectors)
         # Both spaces are the world's own; what matters here is the size of the tables, not what is in them.
         models = TrainedModels(
             AlsModel(vectors.item_vectors, config.als.alpha, config.als.regularization), None, ranker

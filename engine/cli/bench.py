@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -84,18 +84,57 @@ def load(
     from engine.bench.load import LoadSettings, measure_load
     from engine.cli.progress import progress_bar
 
-    if arrivals not in ("poisson", "constant"):
-        raise typer.BadParameter("poisson or constant", param_hint="--arrivals")
     settings = LoadSettings(
-        items=items,
-        users=users,
-        seconds=seconds,
-        repeats=repeats,
-        arrivals="poisson" if arrivals == "poisson" else "constant",
+        items=items, users=users, seconds=seconds, repeats=repeats, arrivals=_checked_arrivals(arrivals)
     )
     with progress_bar() as progress:
         result = measure_load(settings, port, cache, progress)
     _report(result, json_file)
+
+
+@app.command()
+def peers(
+    json_file: _JsonOption = None,
+    items: Annotated[int, typer.Option(min=1000, help="Size of the synthetic catalogue.")] = 1_000_000,
+    users: Annotated[int, typer.Option(min=128, help="People who ask.")] = 100_000,
+    seconds: Annotated[float, typer.Option(min=1, help="Of one run of a search.")] = 10.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs that confirm a rate that was found.")] = 3,
+    arrivals: Annotated[str, typer.Option(help="poisson or constant.")] = "poisson",
+    skip: Annotated[list[str] | None, typer.Option(help="A peer to leave out; may be given several times.")] = None,
+    port: Annotated[int, typer.Option(help="Port of the first service; two more are behind it.")] = 50091,
+    cache: Annotated[Path, typer.Option(help="Keeps bundle and indexes for the next time.")] = Path(".benchmarks"),
+) -> None:
+    """The engine beside a straightforward wiring and published libraries, stage by stage and as whole services.
+
+    The peers are in the extra peers; one that is not installed is left out, and the report says so.
+    """
+    from engine.bench.peers.optional import PEERS
+    from engine.cli.progress import progress_bar
+
+    unknown = sorted(set(skip or ()) - set(PEERS))
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(PEERS)}", param_hint="--skip")
+    from engine.bench.peers.run import PeerBench, measure_peers
+
+    settings = PeerBench(
+        items=items,
+        users=users,
+        seconds=seconds,
+        repeats=repeats,
+        arrivals=_checked_arrivals(arrivals),
+        skip=tuple(skip or ()),
+    )
+    with progress_bar() as progress:
+        result = measure_peers(settings, port, cache, progress)
+    _report(result, json_file)
+
+
+def _checked_arrivals(arrivals: str) -> Literal["poisson", "constant"]:
+    if arrivals == "poisson":
+        return "poisson"
+    if arrivals == "constant":
+        return "constant"
+    raise typer.BadParameter("poisson or constant", param_hint="--arrivals")
 
 
 def _report(result: dict[str, Any], json_file: Path | None) -> None:

@@ -1,0 +1,13 @@
+"""Which peers there are, and which of them are measured: all but the first two need optional packages."""
+
+from importlib.util import find_spec
+
+PEERS = ("naive", "null", "litserve", "mosec", "scann", "hnswlib", "usearch", "numpy", "pyversity")
+
+
+def missing(*packages: str) -> str | None:
+    """Why a peer that needs these packages is left out; None where all are there."""
+    for package in packages:
+        if find_spec(package) is None:
+            return f"{package} is not installed; it is in the extra peers: pip install 'personalization-engine[peers]'"
+    return None
