@@ -7,7 +7,7 @@ PROTOS := $(wildcard proto/engine/v1/*.proto)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto bench bench-load clean
+.PHONY: help demo test lint proto bench bench-load bench-peers clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,10 @@ bench: $(READY) ## Measure kernels and stages: make bench ARGS="-k mmr"
 
 bench-load: $(READY) ## Find the highest rate that one server bears: make bench-load ARGS="--items 100000"
 	$(BIN)/engine bench load --json .benchmarks/load.json $(ARGS)
+
+bench-peers: $(READY) ## Measure peers beside the engine: make bench-peers ARGS="--items 100000"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,train,dev,peers]'
+	$(BIN)/engine bench peers --json .benchmarks/peers.json $(ARGS)
 
 clean: ## Remove the environment and everything that commands left behind
 	rm -rf $(VENV) var .benchmarks .pytest_cache .mypy_cache .ruff_cache .hypothesis

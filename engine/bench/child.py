@@ -10,6 +10,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import psutil
+
 from engine.errors import DependencyUnavailable
 
 _START_S, _END_S, _PAUSE_S = 120.0, 10.0, 0.2
@@ -45,13 +47,15 @@ def http_serving(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """`python -m module argument` that serves HTTP at an address, once it has answered a probe: a path and JSON.
 
-    It and all processes that it has started have ended when the context has. Raises DependencyUnavailable when it ends
-    early or takes two minutes.
+    It is to end with its standard input, for when this process is killed. It and all processes that it has started have
+    ended when the context has.
+
+    Raises DependencyUnavailable when it ends early or takes two minutes.
     """
     # A group of its own, so that what it starts can be ended with it.
     process = subprocess.Popen(
         [sys.executable, "-m", module, argument],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=sys.stderr,
         env=os.environ | _ONE_THREAD,
         start_new_session=True,
@@ -60,12 +64,14 @@ def http_serving(
         _wait_for_answer(process, module, f"http://{address}{probe[0]}", probe[1])
         yield process
     finally:
+        started = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(_END_S)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
+        psutil.wait_procs(started, _END_S)
 
 
 def _wait_for_answer(process: subprocess.Popen[bytes], module: str, url: str, body: bytes) -> None:

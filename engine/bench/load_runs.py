@@ -155,15 +155,21 @@ async def find_rates(
 ) -> list[dict[str, Any]]:
     """For each of BOUNDS_MS the highest rate that holds, and how it held when repeated."""
     rates: list[dict[str, Any]] = []
-    async for _ in find_rates_in_turns(runs, arrivals, seconds, repeats, ceiling_per_s, rates):
+    async for _ in find_rates_in_turns(runs, arrivals, seconds, repeats, ceiling_per_s, BOUNDS_MS, rates):
         pass
     return rates
 
 
 async def find_rates_in_turns(
-    runs: Runs, arrivals: Arrivals, seconds: float, repeats: int, ceiling_per_s: float, rates: list[dict[str, Any]]
+    runs: Runs,
+    arrivals: Arrivals,
+    seconds: float,
+    repeats: int,
+    ceiling_per_s: float,
+    bounds_ms: Sequence[float],
+    rates: list[dict[str, Any]],
 ) -> AsyncIterator[None]:
-    """Find the rates of find_rates one run at a time, and add them to `rates`; between two runs others have their turn.
+    """Find the rates one run at a time, and add them to `rates`; between two runs others have their turn.
 
     A rate holds when of all requests that were due 99% were answered as designed within the bound, by a generator that
     was in time. What is learned in one search counts for the stricter ones, unless the generator was too late for their
@@ -171,7 +177,7 @@ async def find_rates_in_turns(
     `ended_by` says whether it was the server that failed above the rate that was searched for, or the generator, so
     that the server may bear more.
     """
-    searches = {bound: RateSearch(_FIRST_PER_S, ceiling_per_s, _LOWEST_PER_S) for bound in BOUNDS_MS}
+    searches = {bound: RateSearch(_FIRST_PER_S, ceiling_per_s, _LOWEST_PER_S) for bound in bounds_ms}
     disturbed: set[float] = set()
     for bound, search in searches.items():
         while ceiling_per_s and (rate := search.next_rate()) is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import litserve
 
-from engine.bench.peers.http_service import SETTINGS_VARIABLE, HttpService
+from engine.bench.peers.http_service import SETTINGS_VARIABLE, HttpService, end_with_standard_input
 from engine.bench.peers.settings import PeerSettings
 
 
@@ -40,4 +40,5 @@ def serve(settings: PeerSettings) -> None:
 
 
 if __name__ == "__main__":
+    end_with_standard_input()
     serve(PeerSettings.parse(sys.argv[1]))

@@ -12,6 +12,7 @@ from engine.bench.load_report import figures
 from engine.bench.load_runs import Runs, calibrate, find_rates_in_turns
 from engine.bench.load_schedule import Arrivals, Schedule
 from engine.bench.load_target import GrpcTarget
+from engine.bench.peers.report import RATE_BOUND_MS
 from engine.bench.peers.services import TITLES, Connectable, Service
 
 # The unloaded runs of all services alternate so many times.
@@ -84,7 +85,7 @@ async def _rates(
     """For each service its highest rates, found by one run of each after the other."""
     rates: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
     searches = {
-        name: find_rates_in_turns(of_service, arrivals, seconds, repeats, ceiling, rates[name])
+        name: find_rates_in_turns(of_service, arrivals, seconds, repeats, ceiling, (RATE_BOUND_MS,), rates[name])
         for name, of_service in runs.items()
     }
     while searches:

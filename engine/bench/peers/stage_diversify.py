@@ -13,7 +13,11 @@ from engine.types import Int64Array
 from kernels.mmr import mmr_slate
 
 _DIVERSITY_WEIGHT, _SLATE = 0.5, 50
-_TITLES = {"engine": "Numba kernel, lazy greedy", "numpy": "NumPy", "pyversity": "pyversity, a library of diversifiers"}
+_TITLES = {
+    "engine": "Numba kernel, lazy greedy",
+    "numpy": "NumPy",
+    "pyversity": "pyversity, a library; it takes cosines below 0 for 0",
+}
 
 Picker = Callable[[StageInputs], Int64Array]
 

@@ -1,0 +1,65 @@
+"""A small world with its bundle, the tiled graph of its ranker, and people in a real Redis."""
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from engine.adapters.embedded_redis import EmbeddedRedis
+from engine.adapters.redis_store import RedisFeatureStore
+from engine.assemble_model import load_model
+from engine.bench.load_world import publish_crowd
+from engine.bench.peers.sample import StageInputs, stage_inputs
+from engine.bench.peers.settings import PeerSettings
+from engine.bench.peers.tiled_export import export_tiled
+from engine.bench.world import build_world, world_bundle, world_ranker
+from engine.bundle.bundle import Bundle
+from engine.config import EngineConfig, RedisConfig
+from engine.model import ServingModel
+
+ITEMS, USERS = 2_000, 200
+
+
+@dataclass(frozen=True)
+class Small:
+    """bundles: the directory that `[bundle]` names. now: when the last event of every session has happened."""
+
+    bundles: Path
+    bundle: Bundle
+    settings: PeerSettings
+    user_ids: list[str]
+    now: datetime.datetime
+
+    @property
+    def time_ms(self) -> int:
+        return int(self.now.timestamp() * 1000)
+
+
+@pytest.fixture(scope="package")
+def small(tmp_path_factory: pytest.TempPathFactory, redis_server: EmbeddedRedis) -> Small:
+    home = tmp_path_factory.mktemp("peers")
+    dataset, vectors = build_world(ITEMS)
+    # Named as the bench names them in its cache.
+    bundle = world_bundle(home / f"bundles-{ITEMS}", dataset, vectors)
+    tiled = home / f"tiled-{ITEMS}-{bundle.version}.onnx"
+    export_tiled(world_ranker(dataset, vectors), bundle, tiled)
+    now = datetime.datetime.now(datetime.UTC)
+    time_ms = int(now.timestamp() * 1000)
+    user_ids = publish_crowd(bundle, dataset, vectors, redis_server.url, USERS, time_ms, lambda done, total: None)
+    settings = PeerSettings(bundle.path, tiled, redis_server.url)
+    return Small(home / f"bundles-{ITEMS}", bundle, settings, user_ids, now)
+
+
+@pytest.fixture(scope="package")
+def model(small: Small) -> ServingModel:
+    return load_model(small.bundle.path, EngineConfig())
+
+
+@pytest.fixture
+async def inputs(small: Small, model: ServingModel) -> list[StageInputs]:
+    store = RedisFeatureStore(small.settings.redis_url, RedisConfig(timeout_ms=5_000))
+    try:
+        return await stage_inputs(model, store, small.user_ids[:8], small.time_ms, EngineConfig())
+    finally:
+        await store.close()
