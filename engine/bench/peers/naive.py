@@ -11,14 +11,15 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from engine.adapters.redis_keys import record_key, seen_key, session_key
+from engine.adapters.redis_keys import live_key, record_key, seen_key
 from engine.bench.peers.greedy import numpy_mmr
 from engine.bench.peers.tiled import TiledRanker
 from engine.bundle.bundle import INDEX_FILE, open_bundle
 from engine.config import EngineConfig
 from engine.features.context import ContextEncoder
-from engine.features.record import unpack_keys, unpack_record, unpack_session
+from engine.features.record import unpack_keys, unpack_record
 from engine.features.session import SessionSettings
+from engine.stream.state import view_state
 from engine.types import Demographics, Float32Array, Int64Array, RankingContext, Session, UserRecord
 
 # More than is wanted of the index, since what is out of stock or not for the surface goes only afterwards.
@@ -72,14 +73,16 @@ class Naive:
         self._popular: list[int] = opened.popularity.overall.rows.tolist()
 
     def keys(self, user_id: str) -> list[str]:
-        """What to read of a user, for `answer`: record, session, seen items."""
-        return [record_key(user_id, self._generation), session_key(user_id), seen_key(user_id)]
+        """What to read of a user, for `answer`: record, live state with the session in it, seen items."""
+        return [record_key(user_id, self._generation), live_key(user_id), seen_key(user_id)]
 
     def answer(self, asked: Asked, blobs: list[bytes | None]) -> list[tuple[str, float]]:
         """Item ids and their scores, in slate order. blobs: the values of `keys`."""
         record = unpack_record(blobs[0]) if blobs[0] else None
-        session = unpack_session(blobs[1])
-        seen = {row for key in unpack_keys(blobs[2]).tolist() if (row := self._row_of_key.get(key)) is not None}
+        live = view_state(blobs[1])
+        session = live.session
+        seen_keys = unpack_keys(blobs[2]).tolist() + live.seen_keys.tolist()
+        seen = {row for key in seen_keys if (row := self._row_of_key.get(key)) is not None}
         if record is None or record.interaction_count < self._config.cold_start.min_interactions:
             return self._most_popular(asked, seen)
         session_rows = np.array([self._row_of_key.get(key, -1) for key in session.item_keys.tolist()], np.int64)
