@@ -71,10 +71,7 @@ def measure_retrieve(
         searches[name] = peer.search
         described[name] = (peer.title, peer.build_parameters | used)
     took = in_turns(
-        {
-            name: (lambda call, search=search: search(queries[call % len(queries)], k))
-            for name, search in searches.items()
-        },
+        {name: partial(_search_nth, search, queries, k) for name, search in searches.items()},
         calls,
         lambda done, total: progress(done, total, "retrieve"),
     )
@@ -87,6 +84,10 @@ def measure_retrieve(
         {"stage": "retrieve", "name": name, "title": name, "parameters": {}, "skipped": reason}
         for name, reason in skipped.items()
     ]
+
+
+def _search_nth(search: Search, queries: Float32Array, k: int, call: int) -> Int64Array:
+    return search(queries[call % len(queries)], k)
 
 
 def _building(progress: Report, name: str, done: int, total: int) -> None:
