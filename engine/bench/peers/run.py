@@ -116,7 +116,9 @@ def _prepare(
     tiled = cache / f"tiled-{settings.items}-{bundle.version}.onnx"
     if not tiled.exists():
         # The bundle does not keep the network that its graph was exported from; trained again it is the same one.
-        export_tiled(world_ranker(dataset, vectors), bundle, tiled)
+        unfinished = tiled.with_suffix(".unfinished")
+        export_tiled(world_ranker(dataset, vectors), bundle, unfinished)
+        unfinished.rename(tiled)
     user_ids = publish_crowd(
         bundle,
         dataset,
