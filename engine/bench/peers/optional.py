@@ -1,4 +1,4 @@
-"""Which peers there are, and which of them are measured: all but the first two need optional packages."""
+"""Which peers there are, and which can be measured: naive, null and numpy need no further package."""
 
 from importlib.util import find_spec
 
