@@ -8,6 +8,7 @@ import typer
 from engine.cli import bench, import_data, rules, topics
 from engine.cli.demo import demo
 from engine.cli.evaluate import evaluate
+from engine.cli.health import health
 from engine.cli.process import process
 from engine.cli.publish import publish_users
 from engine.cli.serve import serve
@@ -24,6 +25,7 @@ app.command()(synth)
 app.command()(train)
 app.command("publish-users")(publish_users)
 app.command()(serve)
+app.command()(health)
 app.command()(process)
 app.command()(evaluate)
 app.command()(demo)

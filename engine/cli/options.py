@@ -7,7 +7,10 @@ import typer
 
 from engine.config import EngineConfig
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file with the serving settings.")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="ENGINE_CONFIG", help="TOML file with the serving settings."),
+]
 BundlesOption = Annotated[
     Path | None, typer.Option("--bundles", help="Directory of bundles; overrides bundle.directory.")
 ]
