@@ -1,0 +1,63 @@
+# The engine on CPUs. One image for every role: serve (the default), process, publish-users, topics create.
+#
+#   docker build -t personalization-engine .
+#   docker build -t personalization-engine-train --build-arg EXTRAS=cpu,train .
+#
+# docs/deploy.md says what to mount where. Dockerfile.gpu differs in its extra, its pins and its environment only.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
+# What of the project's extras goes in; serving never needs `train`, which brings PyTorch.
+ARG EXTRAS=cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+COPY pyproject.toml constraints.txt ./
+# Tools stay in an environment of their own: what is served has no pip, and nothing is compiled from source.
+RUN python -m venv /opt/tools \
+    && /opt/tools/bin/pip install --only-binary :all: --constraint constraints.txt pip setuptools \
+    && python -m venv --without-pip /opt/engine
+# The dependencies, by way of an empty project: a change of code leaves this layer as it is.
+RUN mkdir engine kernels && touch README.md LICENSE engine/__init__.py kernels/__init__.py \
+    && /opt/tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /tmp/empty . \
+    && /opt/tools/bin/pip --python /opt/engine/bin/python install --only-binary :all: --constraint constraints.txt \
+        "$(echo /tmp/empty/*.whl)[${EXTRAS}]" \
+    && rm -rf build ./*.egg-info engine kernels /tmp/empty
+COPY README.md LICENSE ./
+COPY engine engine
+COPY kernels kernels
+RUN /opt/tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /tmp/wheel . \
+    && /opt/tools/bin/pip --python /opt/engine/bin/python install --no-deps --force-reinstall /tmp/wheel/*.whl \
+    && rm -rf build ./*.egg-info /tmp/wheel
+# Compiled kernels are for the processor that they were compiled on; on another one the first start compiles them anew.
+ENV NUMBA_CACHE_DIR=/var/cache/engine
+WORKDIR /
+RUN /opt/engine/bin/python -c "from kernels.warmup import warm_up; warm_up()"
+
+FROM ${PYTHON_IMAGE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="personalization-engine" \
+      org.opencontainers.image.description="A gRPC personalization engine" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+RUN groupadd --gid 10001 engine \
+    && useradd --uid 10001 --gid engine --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin engine \
+    && install -d -o engine -g engine /srv/bundles /srv/data
+COPY --from=build /opt/engine /opt/engine
+# Numba wants to write here, also where it finds everything compiled.
+COPY --from=build --chown=10001:10001 /var/cache/engine /var/cache/engine
+COPY deploy/config/engine.toml deploy/config/rules.yaml /etc/engine/
+ENV PATH=/opt/engine/bin:${PATH} \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    NUMBA_CACHE_DIR=/var/cache/engine \
+    ENGINE_CONFIG=/etc/engine/engine.toml
+WORKDIR /srv
+USER 10001:10001
+EXPOSE 50051 9090
+# The engine drains on it: up to server.drain_s for what is in flight, then 15 s to leave.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["engine", "health"]
+ENTRYPOINT ["engine"]
+CMD ["serve"]

@@ -1,0 +1,182 @@
+"""What must be true of an image: it comes up healthy, answers, leaves when told to, and says what is wrong."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.rehearse.build import Image
+from deploy.rehearse.container import Container
+from deploy.rehearse.root import Mount
+from engine.errors import EngineError
+from engine.rpc.client import RecommendationClient
+
+ITEM_COUNT = 50
+_START_TIMEOUT_S = 180.0
+# server.drain_s and what its workers may take on top.
+_STOP_TIMEOUT_S = 25.0
+_TRAINING = """\
+[als]
+dim = 16
+iterations = 5
+[two_tower]
+dim = 16
+window = 20
+layers = 1
+epochs = 2
+negatives = 100
+[ranker]
+epochs = 2
+hidden = [32, 16]
+cross_rank = 8
+max_examples = 500
+"""
+
+
+class CheckError(EngineError):
+    """The image does not do what it must; the text says what, and the end of what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A small data directory, and the bundle that was trained on it."""
+
+    data: Path
+    bundles: Path
+
+    @staticmethod
+    def make(directory: Path) -> "World":
+        """Synthesize and train here, outside the image, which cannot train; once, then kept."""
+        world = World(directory / "data", directory / "bundles")
+        if not (world.bundles / "current").exists():
+            settings = directory / "training.toml"
+            directory.mkdir(parents=True, exist_ok=True)
+            settings.write_text(_TRAINING)
+            for arguments in (
+                ["synth", str(world.data), "--items", "600", "--users", "150"],
+                ["train", str(world.data), "--out", str(world.bundles), "--config", str(settings)],
+            ):
+                subprocess.run([sys.executable, "-m", "engine", *arguments], check=True, stdout=subprocess.DEVNULL)
+        return world
+
+
+def check_image(image: Image, world: World, work: Path, port: int) -> list[str]:
+    """Hold an image against all that follows; returns what was found, a line each.
+
+    Raises:
+        CheckError: at the first thing that is not as it must be.
+    """
+    return [*_refuses_to_start_without_a_bundle(image, work, port), *_serves(image, world, work, port)]
+
+
+def _refuses_to_start_without_a_bundle(image: Image, work: Path, port: int) -> list[str]:
+    empty = work / "empty"
+    empty.mkdir(exist_ok=True)
+    with Container(image, work / "refused.log", (), _environment(port), _volumes(image, empty, empty, work)) as container:
+        status = container.wait(_START_TIMEOUT_S)
+        last = container.said.strip().splitlines()[-1]
+        if status != 2 or "no bundle has been published" not in last or "Traceback" in container.said:
+            raise CheckError(f"without a bundle: exit status {status}\n{container.said[-2000:]}")
+    return [f"without a bundle: exit status 2, {last!r}"]
+
+
+def _serves(image: Image, world: World, work: Path, port: int) -> list[str]:
+    volumes = _volumes(image, world.bundles, world.data, work)
+    kernels = work / "volumes/kernels"
+    compiled = _files(kernels)
+    found = []
+    with Container(image, work / "serve.log", (), _environment(port), volumes) as container:
+        found.append(f"healthy after {_wait_until_healthy(container):.1f} s")
+        found += _is_lean(container)
+        published = container.run(["engine", "publish-users", "/srv/data"])
+        if published.returncode != 0:
+            raise CheckError(f"publish-users: exit status {published.returncode}\n{published.stdout[-2000:]}")
+        found.append(published.stdout.strip().splitlines()[-1])
+        found.append(_answers(port, world.data))
+        if new := _files(kernels) - compiled:
+            raise CheckError(f"{len(new)} kernels were compiled anew, such as {min(new)}")
+        found.append(f"{len(compiled)} files of compiled kernels, none added")
+        told = time.monotonic()
+        status = container.stop(_STOP_TIMEOUT_S)
+        if status != 0:
+            raise CheckError(f"after {image.stop_signal}: exit status {status}\n{container.said[-2000:]}")
+        found.append(f"left with exit status 0, {time.monotonic() - told:.1f} s after {image.stop_signal}")
+    return found
+
+
+def _wait_until_healthy(container: Container) -> float:
+    started = time.monotonic()
+    while not container.healthy():
+        if container.ended() or time.monotonic() - started > _START_TIMEOUT_S:
+            raise CheckError(f"HEALTHCHECK never succeeded\n{container.said[-2000:]}")
+        time.sleep(0.5)
+    return time.monotonic() - started
+
+
+def _is_lean(container: Container) -> list[str]:
+    """No compiler, no PyTorch, no pip beside the engine, and an ordinary user who can write nowhere else."""
+    script = (
+        "import importlib.util as u, json, os, shutil; print(json.dumps({"
+        "'uid': os.getuid(), 'pid1': open('/proc/1/cmdline').read().split(chr(0))[1], "
+        "'compilers': [n for n in ('gcc', 'cc', 'g++', 'make') if shutil.which(n)], "
+        "'modules': [n for n in ('torch', 'pip', 'implicit', 'pytest') if u.find_spec(n)], "
+        "'writable': [p for p in ('/', '/srv', '/srv/bundles', '/opt/engine', '/etc/engine') if os.access(p, os.W_OK)]}))"
+    )
+    said = container.run(["python", "-c", script])
+    try:
+        seen = json.loads(said.stdout)
+    except json.JSONDecodeError:
+        raise CheckError(f"python inside: {said.stdout[-2000:]}") from None
+    if seen["uid"] == 0 or seen["compilers"] or seen["modules"] or seen["writable"]:
+        raise CheckError(f"more in the image than it needs: {seen}")
+    if not seen["pid1"].endswith("/engine"):
+        raise CheckError(f"process 1 is {seen['pid1']}, which signals would reach in place of the engine")
+    return [f"user {seen['uid']}, process 1 is {seen['pid1']}; no compiler, no PyTorch, nothing writable"]
+
+
+def _answers(port: int, data: Path) -> str:
+    with RecommendationClient(f"127.0.0.1:{port}", timeout_s=5.0) as client:
+        response = client.recommend("user-7", "home", item_count=ITEM_COUNT)
+    if len(response.items) != ITEM_COUNT or response.degraded_reasons:
+        raise CheckError(f"{len(response.items)} items, degraded: {list(response.degraded_reasons)}")
+    return f"Recommend: {len(response.items)} items, strategy {response.strategy}, from bundle {response.bundle_version}"
+
+
+def _environment(port: int) -> dict[str, str]:
+    """Over the settings of the image: development servers in place of the cluster's, and ports of this machine."""
+    return {
+        "ENGINE_REDIS__URL": "",
+        "ENGINE_REDIS__DIRECTORY": "/tmp/redis",
+        # The first answers of a small busy machine must not look like a failing Redis.
+        "ENGINE_REDIS__TIMEOUT_MS": "2000",
+        "ENGINE_SERVER__REQUEST_TIMEOUT_MS": "4000",
+        "ENGINE_KAFKA__BROKERS": "",
+        "ENGINE_KAFKA__DIRECTORY": "/tmp/kafka",
+        "ENGINE_SERVER__HOST": "127.0.0.1",
+        "ENGINE_SERVER__PORT": str(port),
+        "ENGINE_SERVER__METRICS_PORT": str(port + 1),
+    }
+
+
+def _volumes(image: Image, bundles: Path, data: Path, work: Path) -> list[Mount]:
+    """Bundles and data as they are mounted in a cluster, and the two directories that are written to."""
+    volumes = work / "volumes"
+    shutil.rmtree(volumes, ignore_errors=True)
+    # As the init container of the manifests does it: a copy of what the image has compiled.
+    cache = image.environment["NUMBA_CACHE_DIR"]
+    subprocess.run(["mkdir", "-p", str(volumes / "tmp"), str(volumes / "empty")], check=True)
+    subprocess.run(["cp", "-R", str(image.root / cache.lstrip("/")), str(volumes / "kernels")], check=True)
+    subprocess.run(["chown", "-R", ":".join(map(str, image.user)), str(volumes)], check=True)
+    return [
+        Mount(bundles, "/srv/bundles"),
+        Mount(data, "/srv/data"),
+        Mount(volumes / "tmp", "/tmp", writable=True),
+        Mount(volumes / "kernels", cache, writable=True),
+    ]
+
+
+def _files(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}

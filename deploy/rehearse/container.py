@@ -1,0 +1,89 @@
+"""Running an image the way a cluster would."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from deploy.rehearse.build import Image
+from deploy.rehearse.root import Command, Mount, entering, joining, make_targets
+from engine.errors import EngineError
+
+
+class Container:
+    """One run of an image's entry point; a context manager. Process 1, no capabilities, a read-only root.
+
+    Args:
+        image: what to run.
+        arguments: in place of CMD; CMD where there are none.
+        environment: over the image's.
+        mounts: what else it sees.
+        log: where its output goes.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        log: Path,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        mounts: Sequence[Mount] = (),
+    ) -> None:
+        self._image = image
+        self._log = log
+        self._environment = image.environment | dict(environment or {})
+        make_targets(image.root, mounts)
+        words = (*image.entrypoint, *(arguments or image.command))
+        command = Command(words, self._environment, image.directory, image.user)
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                entering(image.root, command, mounts, contained=True),
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            )  # fmt: skip
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def run(self, words: Sequence[str], timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run something beside it, as `docker exec` would; output and errors together in `stdout`."""
+        command = Command(tuple(words), self._environment, self._image.directory, self._image.user)
+        return subprocess.run(
+            joining(self._inside(), command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, timeout=timeout_s, check=False,
+        )  # fmt: skip
+
+    def healthy(self) -> bool:
+        """What HEALTHCHECK says."""
+        return self.run(self._image.health).returncode == 0
+
+    def wait(self, timeout_s: float) -> int:
+        """Its exit status, as `docker wait` tells it. Raises subprocess.TimeoutExpired."""
+        return self._process.wait(timeout_s)
+
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def stop(self, timeout_s: float) -> int:
+        """Send STOPSIGNAL to process 1, and return its exit status. Raises subprocess.TimeoutExpired."""
+        os.kill(self._inside(), signal.Signals[self._image.stop_signal])
+        return self.wait(timeout_s)
+
+    def _inside(self) -> int:
+        """Process 1 as this machine numbers it: the only child of `unshare`."""
+        parent = self._process.pid
+        try:
+            children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        except OSError:
+            children = []
+        if not children:
+            raise EngineError(f"the container has ended\n{self.said[-2000:]}")
+        return int(children[0])
+
+    def __enter__(self) -> "Container":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
