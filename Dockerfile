@@ -52,6 +52,7 @@ ENV PATH=/opt/engine/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     NUMBA_CACHE_DIR=/var/cache/engine \
+    ORT_DISABLE_TELEMETRY=1 \
     ENGINE_CONFIG=/etc/engine/engine.toml
 WORKDIR /srv
 USER 10001:10001

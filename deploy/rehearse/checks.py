@@ -8,11 +8,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from deploy.rehearse.build import Image
 from deploy.rehearse.container import Container
 from deploy.rehearse.root import Mount
 from engine.errors import EngineError
 from engine.rpc.client import RecommendationClient
+from engine.v1 import recommendation_pb2 as pb
 
 ITEM_COUNT = 50
 _START_TIMEOUT_S = 180.0
@@ -101,6 +104,8 @@ def _serves(image: Image, world: World, work: Path, port: int) -> list[str]:
         found.append(f"{len(compiled)} files of compiled kernels, none added")
         told = time.monotonic()
         status = container.stop(_STOP_TIMEOUT_S)
+        if "telemetry" in container.said:
+            raise CheckError(f"something wants to report to somebody\n{container.said[-2000:]}")
         if status != 0:
             raise CheckError(f"after {image.stop_signal}: exit status {status}\n{container.said[-2000:]}")
         found.append(f"left with exit status 0, {time.monotonic() - told:.1f} s after {image.stop_signal}")
@@ -138,11 +143,15 @@ def _is_lean(container: Container) -> list[str]:
 
 
 def _answers(port: int, data: Path) -> str:
+    """Ask for somebody whom the published records know well, so that every model has its say."""
+    seen = pl.read_parquet(data / "interactions.parquet")["user_id"].value_counts(sort=True)
     with RecommendationClient(f"127.0.0.1:{port}", timeout_s=5.0) as client:
-        response = client.recommend("user-7", "home", item_count=ITEM_COUNT)
-    if len(response.items) != ITEM_COUNT or response.degraded_reasons:
-        raise CheckError(f"{len(response.items)} items, degraded: {list(response.degraded_reasons)}")
-    return f"Recommend: {len(response.items)} items, strategy {response.strategy}, from bundle {response.bundle_version}"
+        response = client.recommend(seen["user_id"][0], "home", item_count=ITEM_COUNT)
+    strategy = pb.Strategy.Name(response.strategy)
+    degraded = [pb.DegradedReason.Name(reason) for reason in response.degraded_reasons]
+    if len(response.items) != ITEM_COUNT or degraded or response.strategy != pb.STRATEGY_PERSONALIZED:
+        raise CheckError(f"Recommend: {len(response.items)} items, {strategy}, degraded: {degraded}")
+    return f"Recommend: {len(response.items)} items, {strategy}, from bundle {response.bundle_version}"
 
 
 def _environment(port: int) -> dict[str, str]:

@@ -3,12 +3,16 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy.rehearse.build import Image
 from deploy.rehearse.root import Command, Mount, entering, joining, make_targets
 from engine.errors import EngineError
+
+# For the mounts of a start.
+_ENTER_TIMEOUT_S = 20.0
 
 
 class Container:
@@ -71,15 +75,15 @@ class Container:
         return self.wait(timeout_s)
 
     def _inside(self) -> int:
-        """Process 1 as this machine numbers it: the only child of `unshare`."""
+        """Process 1 as this machine numbers it: the only child of `unshare`, once it is inside its root."""
         parent = self._process.pid
-        try:
+        give_up = time.monotonic() + _ENTER_TIMEOUT_S
+        while not self.ended() and time.monotonic() < give_up:
             children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        except OSError:
-            children = []
-        if not children:
-            raise EngineError(f"the container has ended\n{self.said[-2000:]}")
-        return int(children[0])
+            if children and _root_of(children[0]) == str(self._image.root):
+                return int(children[0])
+            time.sleep(0.05)
+        raise EngineError(f"the container has ended\n{self.said[-2000:]}")
 
     def __enter__(self) -> "Container":
         return self
@@ -87,3 +91,10 @@ class Container:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
+
+
+def _root_of(process_id: str) -> str:
+    try:
+        return os.readlink(f"/proc/{process_id}/root")
+    except OSError:
+        return ""
