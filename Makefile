@@ -7,10 +7,10 @@ PROTOS := $(wildcard proto/engine/v1/*.proto)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto bench bench-load bench-peers clean
+.PHONY: help demo test lint proto bench bench-load bench-peers validate-deploy rehearse clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,12 @@ bench-load: $(READY) ## Find the highest rate that one server bears: make bench-
 bench-peers: $(READY) ## Measure peers beside the engine: make bench-peers ARGS="--items 100000"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,train,dev,peers]'
 	$(BIN)/engine bench peers --json .benchmarks/peers.json $(ARGS)
+
+validate-deploy: $(READY) ## Hold images, Compose, Kubernetes, dashboards and alerts against their schemas and the engine
+	$(BIN)/python -m pytest tests/deploy $(ARGS)
+
+rehearse: $(READY) ## Build and run an image without Docker, as root: make rehearse ARGS=Dockerfile.gpu
+	$(BIN)/python -m deploy.rehearse $(ARGS)
 
 clean: ## Remove the environment and everything that commands left behind
 	rm -rf $(VENV) var .benchmarks .pytest_cache .mypy_cache .ruff_cache .hypothesis

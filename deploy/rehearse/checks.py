@@ -38,6 +38,18 @@ cross_rank = 8
 max_examples = 500
 """
 
+# Run inside the image, by its own interpreter.
+_LOOK_AROUND = """\
+import importlib.util, json, os, shutil
+print(json.dumps({
+    "uid": os.getuid(),
+    "pid1": open("/proc/1/cmdline").read().split(chr(0))[1],
+    "compilers": [name for name in ("gcc", "cc", "g++", "make") if shutil.which(name)],
+    "modules": [name for name in ("torch", "pip", "implicit", "pytest") if importlib.util.find_spec(name)],
+    "writable": [path for path in ("/", "/srv/bundles", "/opt/engine", "/etc/engine") if os.access(path, os.W_OK)],
+}))
+"""
+
 
 class CheckError(EngineError):
     """The image does not do what it must; the text says what, and the end of what it said."""
@@ -78,7 +90,9 @@ def check_image(image: Image, world: World, work: Path, port: int) -> list[str]:
 def _refuses_to_start_without_a_bundle(image: Image, work: Path, port: int) -> list[str]:
     empty = work / "empty"
     empty.mkdir(exist_ok=True)
-    with Container(image, work / "refused.log", (), _environment(port), _volumes(image, empty, empty, work)) as container:
+    with Container(
+        image, work / "refused.log", (), _environment(port), _volumes(image, empty, empty, work)
+    ) as container:
         status = container.wait(_START_TIMEOUT_S)
         last = container.said.strip().splitlines()[-1]
         if status != 2 or "no bundle has been published" not in last or "Traceback" in container.said:
@@ -123,14 +137,7 @@ def _wait_until_healthy(container: Container) -> float:
 
 def _is_lean(container: Container) -> list[str]:
     """No compiler, no PyTorch, no pip beside the engine, and an ordinary user who can write nowhere else."""
-    script = (
-        "import importlib.util as u, json, os, shutil; print(json.dumps({"
-        "'uid': os.getuid(), 'pid1': open('/proc/1/cmdline').read().split(chr(0))[1], "
-        "'compilers': [n for n in ('gcc', 'cc', 'g++', 'make') if shutil.which(n)], "
-        "'modules': [n for n in ('torch', 'pip', 'implicit', 'pytest') if u.find_spec(n)], "
-        "'writable': [p for p in ('/', '/srv', '/srv/bundles', '/opt/engine', '/etc/engine') if os.access(p, os.W_OK)]}))"
-    )
-    said = container.run(["python", "-c", script])
+    said = container.run(["python", "-c", _LOOK_AROUND])
     try:
         seen = json.loads(said.stdout)
     except json.JSONDecodeError:

@@ -14,7 +14,8 @@ class Context:
         self.directory = directory
         ignore = directory / ".dockerignore"
         lines = ignore.read_text().splitlines() if ignore.is_file() else []
-        self._ignored = pathspec.PathSpec.from_lines("gitwildmatch", [_anchored(line) for line in lines])
+        patterns = [pattern for line in lines for pattern in _anchored(line)]
+        self._ignored = pathspec.PathSpec.from_lines("gitignore", patterns)
 
     def copy(self, source: str, target: Path) -> None:
         """Copy one file or directory, ignored files left out. Raises FileNotFoundError where nothing is left."""
@@ -51,10 +52,10 @@ def _copy_file(source: Path, target: Path) -> None:
     shutil.copy2(source, target)
 
 
-def _anchored(line: str) -> str:
-    """A .dockerignore pattern is meant from the top, a .gitignore pattern without a slash at any depth."""
+def _anchored(line: str) -> list[str]:
+    """A .dockerignore pattern is meant from the top, and for all that is below what it matches."""
     line = line.strip()
     if not line or line.startswith("#"):
-        return line
-    negated, pattern = line.startswith("!"), line.lstrip("!").lstrip("/")
-    return f"{'!' if negated else ''}/{pattern}"
+        return []
+    negated, pattern = "!" if line.startswith("!") else "", line.lstrip("!").strip("/")
+    return [f"{negated}/{pattern}", f"{negated}/{pattern}/**"]

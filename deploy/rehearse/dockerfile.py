@@ -24,7 +24,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One FROM with what follows. name: after AS; else its number, as COPY --from may say. image: another's name, too."""
+    """One FROM with what follows. name: after AS, else its number. image: a base image or another stage's name."""
 
     name: str
     image: str

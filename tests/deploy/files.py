@@ -53,7 +53,7 @@ def named(objects: list[Document], kind: str, name: str) -> Document:
     return found
 
 
-def pod(document: Document) -> Document | None:
+def pod_of(document: Document) -> Document | None:
     """The pod that an object makes, if it makes any."""
     spec = document.get("spec", {})
     spec = spec.get("jobTemplate", {}).get("spec", spec)
@@ -62,6 +62,6 @@ def pod(document: Document) -> Document | None:
 
 
 def containers(document: Document) -> Iterator[Document]:
-    found = pod(document) or {}
+    found = pod_of(document) or {}
     yield from found.get("initContainers", [])
     yield from found.get("containers", [])
