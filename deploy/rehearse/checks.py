@@ -49,6 +49,11 @@ print(json.dumps({
     "writable": [path for path in ("/", "/srv/bundles", "/opt/engine", "/etc/engine") if os.access(path, os.W_OK)],
 }))
 """
+_IMPORT_CUDA = """\
+import faiss, onnxruntime
+print("faiss", faiss.__version__, "sees", faiss.get_num_gpus(), "GPUs; onnxruntime", onnxruntime.__version__, "has",
+      ", ".join(onnxruntime.get_available_providers()))
+"""
 
 
 class CheckError(EngineError):
@@ -84,7 +89,10 @@ def check_image(image: Image, world: World, work: Path, port: int) -> list[str]:
     Raises:
         CheckError: at the first thing that is not as it must be.
     """
-    return [*_refuses_to_start_without_a_bundle(image, work, port), *_serves(image, world, work, port)]
+    found = _refuses_to_start_without_a_bundle(image, work, port)
+    if "NVIDIA_VISIBLE_DEVICES" in image.environment:
+        found += _has_cuda(image, world, work, port)
+    return found + _serves(image, world, work, port)
 
 
 def _refuses_to_start_without_a_bundle(image: Image, work: Path, port: int) -> list[str]:
@@ -98,6 +106,26 @@ def _refuses_to_start_without_a_bundle(image: Image, work: Path, port: int) -> l
         if status != 2 or "no bundle has been published" not in last or "Traceback" in container.said:
             raise CheckError(f"without a bundle: exit status {status}\n{container.said[-2000:]}")
     return [f"without a bundle: exit status 2, {last!r}"]
+
+
+def _has_cuda(image: Image, world: World, work: Path, port: int) -> list[str]:
+    """The libraries load, and where there is no device the engine says so in one line in place of serving without."""
+    volumes = _volumes(image, world.bundles, world.data, work)
+    imported = Container(image, work / "import.log", (), {}, volumes, entrypoint=("python", "-c", _IMPORT_CUDA))
+    with imported as container:
+        status = container.wait(_START_TIMEOUT_S)
+        if status != 0 or "CUDAExecutionProvider" not in container.said:
+            raise CheckError(f"libraries: exit status {status}\n{container.said[-2000:]}")
+        found = [container.said.strip().splitlines()[-1]]
+    if Path("/dev/nvidia0").exists():
+        return found
+    wants = _environment(port) | {"ENGINE_DEVICE__RETRIEVAL": "cuda", "ENGINE_DEVICE__RANKING": "cuda"}
+    with Container(image, work / "no-device.log", (), wants, volumes) as container:
+        status = container.wait(_START_TIMEOUT_S)
+        last = container.said.strip().splitlines()[-1]
+        if status != 2 or "Traceback" in container.said:
+            raise CheckError(f"without a device: exit status {status}\n{container.said[-2000:]}")
+    return [*found, f"without a device: exit status 2, {last!r}"]
 
 
 def _serves(image: Image, world: World, work: Path, port: int) -> list[str]:

@@ -23,6 +23,7 @@ class Container:
         arguments: in place of CMD; CMD where there are none.
         environment: over the image's.
         mounts: what else it sees.
+        entrypoint: in place of the image's.
         log: where its output goes.
     """
 
@@ -33,12 +34,13 @@ class Container:
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         mounts: Sequence[Mount] = (),
+        entrypoint: Sequence[str] = (),
     ) -> None:
         self._image = image
         self._log = log
         self._environment = image.environment | dict(environment or {})
         make_targets(image.root, mounts)
-        words = (*image.entrypoint, *(arguments or image.command))
+        words = (*entrypoint, *arguments) if entrypoint else (*image.entrypoint, *(arguments or image.command))
         command = Command(words, self._environment, image.directory, image.user)
         with log.open("wb") as output:
             self._process = subprocess.Popen(
