@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from engine.bundle.manifest import BUNDLE_SCHEMA_VERSION, MANIFEST, Manifest, file_entry
+from engine.bundle.manifest import BUNDLE_SCHEMA_VERSION, MANIFEST, Manifest, file_entry, read_manifest, verify_files
 from engine.errors import BundleError
 
 CURRENT: Final = "current"
@@ -70,6 +70,46 @@ class BundleStore:
         if make_current:
             self.point_to(version)
         return self.directory / version
+
+    def versions(self) -> list[Path]:
+        """The directories of all bundles, the newest first; what is half-written is none of them."""
+        if not self.directory.is_dir():
+            return []
+        found = [path for path in self.directory.iterdir() if not path.is_symlink() and (path / MANIFEST).is_file()]
+        bundles = [path for path in found if not path.name.startswith(".")]
+        return sorted(bundles, key=lambda path: (read_manifest(path).created_ms, path.name), reverse=True)
+
+    def add(self, source: Path) -> Path:
+        """Copy a bundle in from elsewhere, under its own version. The pointer stays where it is.
+
+        Returns:
+            Its directory here; one that is here already is not copied again.
+
+        Raises:
+            BundleError: not a bundle, or one that does not verify once it is here.
+        """
+        manifest = read_manifest(source)
+        target = self.directory / manifest.version
+        if not target.exists():
+            staging = self.directory / f".adding.{os.getpid()}"
+            shutil.rmtree(staging, ignore_errors=True)
+            try:
+                shutil.copytree(source, staging)
+                verify_files(staging, manifest)
+                staging.rename(target)
+            except BaseException:
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
+        verify_files(target, manifest)
+        return target
+
+    def drop_old(self, keep: int) -> list[Path]:
+        """Delete all but the newest `keep` bundles and the current one; returns the directories that are gone."""
+        current = self.current().resolve()
+        old = [path for path in self.versions()[keep:] if path.resolve() != current]
+        for path in old:
+            shutil.rmtree(path)
+        return old
 
     def _fresh_version(self, created_ms: int) -> str:
         base = time.strftime("%Y%m%dT%H%M%S", time.gmtime(created_ms / 1000))

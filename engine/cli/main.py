@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from engine.cli import bench, import_data, rules, topics
+from engine.cli import bench, bundles, import_data, rules, topics
 from engine.cli.demo import demo
 from engine.cli.evaluate import evaluate
 from engine.cli.health import health
@@ -20,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 app.add_typer(import_data.app, name="import", help="Turn a public data set into a data directory.")
 app.add_typer(topics.app, name="topics", help="Make the Kafka topics.")
 app.add_typer(rules.app, name="rules", help="Look at business rules before a server does.")
+app.add_typer(bundles.app, name="bundles", help="See, bring in and choose bundles.")
 app.add_typer(bench.app, name="bench", help="Measure the whole system.")
 app.command()(synth)
 app.command()(train)

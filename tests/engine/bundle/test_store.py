@@ -86,3 +86,46 @@ def test_a_manifest_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     (path / MANIFEST).write_text("{ not json")
     with pytest.raises(BundleError, match="manifest"):
         read_manifest(path)
+
+
+def test_versions_are_listed_newest_first_without_what_is_half_written(tmp_path: Path) -> None:
+    store = BundleStore(tmp_path / "bundles")
+    assert store.versions() == []
+    first, second = store.publish(write), store.publish(write)
+    (store.directory / ".writing.1").mkdir()
+    (store.directory / ".writing.1" / MANIFEST).write_text("{")
+    (store.directory / "notes").mkdir()
+    assert store.versions() == [second, first]
+
+
+def test_a_bundle_from_elsewhere_keeps_its_version_and_does_not_serve_by_itself(tmp_path: Path) -> None:
+    elsewhere, store = BundleStore(tmp_path / "elsewhere"), BundleStore(tmp_path / "bundles")
+    here = store.publish(write)
+    other = elsewhere.publish(write)
+    other = other.rename(other.with_name("20300101T000000"))
+    manifest = json.loads((other / MANIFEST).read_text())
+    (other / MANIFEST).write_text(json.dumps(manifest | {"version": other.name}))
+    added = store.add(other)
+    assert added == store.directory / other.name
+    assert store.add(other) == added
+    assert store.current() == here
+    verify_files(added, read_manifest(added))
+
+
+def test_a_copy_that_does_not_verify_is_not_taken_in(tmp_path: Path) -> None:
+    other = BundleStore(tmp_path / "elsewhere").publish(write)
+    (other / "a.bin").write_bytes(b"other bytes")
+    store = BundleStore(tmp_path / "bundles")
+    store.directory.mkdir()
+    with pytest.raises(BundleError, match="a.bin"):
+        store.add(other)
+    assert list(store.directory.iterdir()) == []
+
+
+def test_old_bundles_go_and_the_current_one_stays(tmp_path: Path) -> None:
+    store = BundleStore(tmp_path)
+    first, second, third, fourth = (store.publish(write) for _ in range(4))
+    store.point_to(first.name)
+    assert store.drop_old(2) == [second]
+    assert store.versions() == [fourth, third, first]
+    assert store.drop_old(2) == []
