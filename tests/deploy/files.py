@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def compose() -> Document:
     return document
 
 
+@cache
 def manifests() -> list[tuple[str, Document]]:
     """Every object that base and components bring, with the file that it is in."""
     paths = [*KUBERNETES.glob("base/*.yaml"), *KUBERNETES.glob("components/*/*.yaml")]
@@ -37,6 +39,7 @@ def manifests() -> list[tuple[str, Document]]:
     ]
 
 
+@cache
 def rendered(overlay: str) -> list[Document]:
     """What an overlay comes to; skips where there is no kubectl."""
     if shutil.which("kubectl") is None:

@@ -139,11 +139,12 @@ def commands() -> list[tuple[str, list[str]]]:
             for container in containers(document)
             if container["image"].startswith("personalization-engine") and "command" not in container
         ]
-    found += [
-        (f"compose-{name}", service["command"])
-        for name, service in compose()["services"].items()
-        if service["image"].startswith("personalization-engine")
-    ]
+    for name, service in compose()["services"].items():
+        if service["image"].startswith("personalization-engine"):
+            # Of a shell's, every line begins with the name of the command.
+            lines = service["command"][0].splitlines() if "entrypoint" in service else []
+            scripted = [line.removeprefix("engine ").split() for line in lines]
+            found += [(f"compose-{name}-{words[0]}", words) for words in scripted or [service["command"]]]
     return found
 
 
