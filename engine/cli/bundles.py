@@ -42,7 +42,9 @@ def use(
 
 @app.command()
 def add(
-    source: Annotated[Path, typer.Argument(help="A bundle, or a directory of them, of which the current one is taken.")],
+    source: Annotated[
+        Path, typer.Argument(help="A bundle, or a directory of them, of which the current one is taken.")
+    ],
     config: ConfigOption = None,
     bundles: BundlesOption = None,
     keep: Annotated[

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.files import DEPLOY, OVERLAYS, ROOT, Document, manifests, rendered
+from tests.deploy.files import DEPLOY, OVERLAYS, ROOT, Document, compose, documents, manifests, rendered
 
 # The oldest that knows all that the manifests use, and the newest that the checker knows.
 KUBERNETES_VERSIONS = ("1.30", "1.37")
@@ -55,8 +55,21 @@ def test_the_checker_refuses_a_misspelt_key() -> None:
         check_object(misspelt, KUBERNETES_VERSIONS[-1])
 
 
-def test_compose_takes_its_file() -> None:
-    check(installed("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(DEPLOY / "compose.yaml"))
+def test_compose_takes_its_files() -> None:
+    files = [str(DEPLOY / name) for name in ("compose.yaml", "compose.gpu.yaml")]
+    check(installed("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", *files)
+
+
+def test_every_file_that_compose_mounts_or_builds_from_is_there() -> None:
+    services, configs = compose()["services"], compose()["configs"]
+    mounted = [volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])]
+    for path in [config["file"] for config in configs.values()] + [path for path in mounted if path.startswith(".")]:
+        assert (DEPLOY / path).exists()
+    used = [entry["source"] for service in services.values() for entry in service.get("configs", [])]
+    assert set(used) == set(configs)
+    assert {path for path in mounted if not path.startswith(".")} == set(compose()["volumes"])
+    [overlay] = documents(DEPLOY / "compose.gpu.yaml")
+    assert (ROOT / overlay["services"]["engine"]["build"]["dockerfile"]).is_file()
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.gpu"])
