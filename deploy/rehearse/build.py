@@ -93,35 +93,21 @@ class Builder:
 
     def _perform(self, step: Step, image: Image) -> None:
         log.info("  %s %s", step.instruction, re.sub(r"\s+", " ", step.value)[:140])
-        value = step.value
         match step.instruction:
             case "RUN":
-                self._run(value, image)
+                self._run(step.value, image)
             case "COPY":
-                self._copy(value, image)
-            case "ENV":
-                image.environment |= dockerfile.key_values(value, image.variables)
-            case "LABEL":
-                image.labels |= dockerfile.key_values(value, image.variables)
+                self._copy(step.value, image)
             case "ARG":
-                name, _, default = dockerfile.words(value, image.variables)[0].partition("=")
+                name, _, default = dockerfile.words(step.value, image.variables)[0].partition("=")
                 image.arguments[name] = self._build_args.get(name, default)
             case "WORKDIR":
-                [directory] = dockerfile.words(value, image.variables)
+                [directory] = dockerfile.words(step.value, image.variables)
                 image.directory = str(PurePosixPath(image.directory) / directory)
                 (image.root / image.directory.lstrip("/")).mkdir(parents=True, exist_ok=True)
             case "USER":
-                image.user = user_of(image.root, value)
-            case "ENTRYPOINT":
-                image.entrypoint = dockerfile.command(value)
-            case "CMD":
-                image.command = dockerfile.command(value)
-            case "HEALTHCHECK":
-                _, test = dockerfile.options_and_rest(value)
-                image.health = dockerfile.command(test.removeprefix("CMD").strip())
-            case "STOPSIGNAL":
-                image.stop_signal = value.strip()
-            case other if other not in _IGNORED:
+                image.user = user_of(image.root, step.value)
+            case other if not describe(step, image) and other not in _IGNORED:
                 raise ConfigError(f"{other}: a step that the rehearsal does not know")
 
     def _run(self, value: str, image: Image) -> None:
@@ -154,6 +140,27 @@ class Builder:
                 raise ConfigError(f"COPY --from={options['from']}: no such stage")
             else:
                 self._context.copy(source, place)
+
+
+def describe(step: Step, image: Image) -> bool:
+    """Take in a step that says how the image is run, and changes no file; False for every other one."""
+    match step.instruction:
+        case "ENV":
+            image.environment |= dockerfile.key_values(step.value, image.variables)
+        case "LABEL":
+            image.labels |= dockerfile.key_values(step.value, image.variables)
+        case "ENTRYPOINT":
+            image.entrypoint = dockerfile.command(step.value)
+        case "CMD":
+            image.command = dockerfile.command(step.value)
+        case "HEALTHCHECK":
+            _, test = dockerfile.options_and_rest(step.value)
+            image.health = dockerfile.command(test.removeprefix("CMD").strip())
+        case "STOPSIGNAL":
+            image.stop_signal = step.value.strip()
+        case _:
+            return False
+    return True
 
 
 def release_of(image: str) -> str:

@@ -3,16 +3,15 @@
 import json
 import shutil
 import subprocess
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from deploy.rehearse.build import Image
-from deploy.rehearse.container import Container
+from deploy.rehearse.container import Container, Running
 from deploy.rehearse.root import Mount
+from deploy.rehearse.world import World
 from engine.errors import EngineError
 from engine.rpc.client import RecommendationClient
 from engine.v1 import recommendation_pb2 as pb
@@ -21,23 +20,6 @@ ITEM_COUNT = 50
 _START_TIMEOUT_S = 180.0
 # server.drain_s and what its workers may take on top.
 _STOP_TIMEOUT_S = 25.0
-_TRAINING = """\
-[als]
-dim = 16
-iterations = 5
-[two_tower]
-dim = 16
-window = 20
-layers = 1
-epochs = 2
-negatives = 100
-[ranker]
-epochs = 2
-hidden = [32, 16]
-cross_rank = 8
-max_examples = 500
-"""
-
 # Run inside the image, by its own interpreter.
 _LOOK_AROUND = """\
 import importlib.util, json, os, shutil
@@ -58,29 +40,6 @@ print("faiss", faiss.__version__, "sees", faiss.get_num_gpus(), "GPUs; onnxrunti
 
 class CheckError(EngineError):
     """The image does not do what it must; the text says what, and the end of what it said."""
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """A small data directory, and the bundle that was trained on it."""
-
-    data: Path
-    bundles: Path
-
-    @staticmethod
-    def make(directory: Path) -> "World":
-        """Synthesize and train here, outside the image, which cannot train; once, then kept."""
-        world = World(directory / "data", directory / "bundles")
-        if not (world.bundles / "current").exists():
-            settings = directory / "training.toml"
-            directory.mkdir(parents=True, exist_ok=True)
-            settings.write_text(_TRAINING)
-            for arguments in (
-                ["synth", str(world.data), "--items", "600", "--users", "150"],
-                ["train", str(world.data), "--out", str(world.bundles), "--config", str(settings)],
-            ):
-                subprocess.run([sys.executable, "-m", "engine", *arguments], check=True, stdout=subprocess.DEVNULL)
-        return world
 
 
 def check_image(image: Image, world: World, work: Path, port: int) -> list[str]:
@@ -132,35 +91,52 @@ def _serves(image: Image, world: World, work: Path, port: int) -> list[str]:
     volumes = _volumes(image, world.bundles, world.data, work)
     kernels = work / "volumes/kernels"
     compiled = _files(kernels)
-    found = []
     with Container(image, work / "serve.log", (), _environment(port), volumes) as container:
-        found.append(f"healthy after {_wait_until_healthy(container):.1f} s")
-        found += _is_lean(container)
-        published = container.run(["engine", "publish-users", "/srv/data"])
-        if published.returncode != 0:
-            raise CheckError(f"publish-users: exit status {published.returncode}\n{published.stdout[-2000:]}")
-        found.append(published.stdout.strip().splitlines()[-1])
-        found.append(_answers(port, world.data))
+        found = [_comes_up(container), *_is_lean(container)]
+        found += [_publishes(container, "/srv/data"), _answers(port, world.data)]
         if new := _files(kernels) - compiled:
             raise CheckError(f"{len(new)} kernels were compiled anew, such as {min(new)}")
         found.append(f"{len(compiled)} files of compiled kernels, none added")
-        told = time.monotonic()
-        status = container.stop(_STOP_TIMEOUT_S)
-        if "telemetry" in container.said:
-            raise CheckError(f"something wants to report to somebody\n{container.said[-2000:]}")
-        if status != 0:
-            raise CheckError(f"after {image.stop_signal}: exit status {status}\n{container.said[-2000:]}")
-        found.append(f"left with exit status 0, {time.monotonic() - told:.1f} s after {image.stop_signal}")
+        found.append(_leaves(container, image.stop_signal))
     return found
 
 
-def _wait_until_healthy(container: Container) -> float:
+def check_installed(image: Image, world: World, work: Path, port: int) -> list[str]:
+    """What can be seen of an engine that is installed, and runs as a process like any other. Raises CheckError."""
+    places = {
+        "ENGINE_BUNDLE__DIRECTORY": str(world.bundles),
+        "ENGINE_REDIS__DIRECTORY": str(work / "redis"),
+        "ENGINE_KAFKA__DIRECTORY": str(work / "kafka"),
+    }
+    with Running(image, work / "serve.log", (), _environment(port) | places) as process:
+        found = [_comes_up(process), _publishes(process, str(world.data)), _answers(port, world.data)]
+        return [*found, _leaves(process, image.stop_signal)]
+
+
+def _comes_up(process: Running) -> str:
     started = time.monotonic()
-    while not container.healthy():
-        if container.ended() or time.monotonic() - started > _START_TIMEOUT_S:
-            raise CheckError(f"HEALTHCHECK never succeeded\n{container.said[-2000:]}")
+    while not process.healthy():
+        if process.ended() or time.monotonic() - started > _START_TIMEOUT_S:
+            raise CheckError(f"HEALTHCHECK never succeeded\n{process.said[-2000:]}")
         time.sleep(0.5)
-    return time.monotonic() - started
+    return f"healthy after {time.monotonic() - started:.1f} s"
+
+
+def _publishes(process: Running, data: str) -> str:
+    published = process.run(["engine", "publish-users", data])
+    if published.returncode != 0:
+        raise CheckError(f"publish-users: exit status {published.returncode}\n{published.stdout[-2000:]}")
+    return published.stdout.strip().splitlines()[-1]
+
+
+def _leaves(process: Running, stop_signal: str) -> str:
+    told = time.monotonic()
+    status = process.stop(_STOP_TIMEOUT_S)
+    if "telemetry" in process.said:
+        raise CheckError(f"something wants to report to somebody\n{process.said[-2000:]}")
+    if status != 0:
+        raise CheckError(f"after {stop_signal}: exit status {status}\n{process.said[-2000:]}")
+    return f"left with exit status 0, {time.monotonic() - told:.1f} s after {stop_signal}"
 
 
 def _is_lean(container: Container) -> list[str]:

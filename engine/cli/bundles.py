@@ -42,9 +42,7 @@ def use(
 
 @app.command()
 def add(
-    source: Annotated[
-        Path, typer.Argument(help="A bundle, or a directory of them, of which the current one is taken.")
-    ],
+    source: Annotated[Path, typer.Argument(help="A bundle, or a directory of them: its current one.")],
     config: ConfigOption = None,
     bundles: BundlesOption = None,
     keep: Annotated[
