@@ -21,9 +21,10 @@ from engine.errors import EngineError
 REPOSITORY = Path(__file__).resolve().parents[2]
 _NEEDED = ("debootstrap", "unshare", "nsenter", "setpriv", "chroot")
 
-log = logging.getLogger(__name__)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+@app.command()
 def rehearse(
     file: Annotated[Path, typer.Argument(help="The Dockerfile.")] = REPOSITORY / "Dockerfile",
     work: Annotated[Path, typer.Option(help="Directory for roots and logs.")] = REPOSITORY / "var/rehearse",
@@ -75,7 +76,7 @@ def _size_mb(directory: Path) -> float:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
-        typer.run(rehearse)
+        app()
     except EngineError as error:
         print(f"rehearse: {error}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -48,7 +48,7 @@ class Running:
     def said(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def run(self, words: Sequence[str], timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, words: Sequence[str], timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         """Run something beside it, as `docker exec` would; output and errors together in `stdout`."""
         return subprocess.run(
             self._beside(words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
