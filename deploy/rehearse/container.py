@@ -50,24 +50,30 @@ class Running:
 
     def run(self, words: Sequence[str], timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         """Run something beside it, as `docker exec` would; output and errors together in `stdout`."""
-        return subprocess.run(
-            self._beside(words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=timeout_s, check=False,
-        )  # fmt: skip
+        try:
+            return subprocess.run(
+                self._beside(words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True, timeout=timeout_s, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise EngineError(f"{' '.join(words)[:80]}: not done after {timeout_s:g} s") from None
 
     def healthy(self) -> bool:
         """What HEALTHCHECK says."""
         return self.run(self._image.health).returncode == 0
 
     def wait(self, timeout_s: float) -> int:
-        """Its exit status. Raises subprocess.TimeoutExpired."""
-        return self._process.wait(timeout_s)
+        """Its exit status. Raises EngineError where it does not end in time."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise EngineError(f"still running after {timeout_s:g} s\n{self.said[-2000:]}") from None
 
     def ended(self) -> bool:
         return self._process.poll() is not None
 
     def stop(self, timeout_s: float) -> int:
-        """Send STOPSIGNAL to the engine, and return its exit status. Raises subprocess.TimeoutExpired."""
+        """Send STOPSIGNAL to the engine, and return its exit status. Raises as `wait` does."""
         os.kill(self._inside(), signal.Signals[self._image.stop_signal])
         return self.wait(timeout_s)
 
