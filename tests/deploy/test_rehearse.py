@@ -1,13 +1,15 @@
 """What the rehearsal makes of a Dockerfile, without performing it: that takes minutes, and `make rehearse`."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from deploy.rehearse.build import release_of, user_of
+from deploy.rehearse.build import Image, release_of, user_of
+from deploy.rehearse.container import Running
 from deploy.rehearse.context import Context, copy_tree
 from deploy.rehearse.dockerfile import Step, command, key_values, options_and_rest, read_stages, words
-from engine.errors import ConfigError
+from engine.errors import ConfigError, EngineError
 
 DOCKERFILE = """\
 # A comment
@@ -99,3 +101,27 @@ def test_users_by_number_and_by_name(tmp_path: Path) -> None:
     assert user_of(tmp_path, "engine:others") == (10001, 7)
     with pytest.raises(ConfigError, match="nobody"):
         user_of(tmp_path, "nobody")
+
+
+WAITER = """\
+import signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+print("up", flush=True)
+signal.pause()
+"""
+
+
+def test_a_process_is_run_asked_and_told_to_leave(tmp_path: Path) -> None:
+    image = Image(tmp_path, entrypoint=[sys.executable, "-c"], health=["sh", "-c", 'test "$WANTED" = yes'])
+    with Running(image, tmp_path / "log", [WAITER], {"WANTED": "yes"}) as process:
+        assert process.healthy()
+        # What it is asked by has the environment that was given, and nothing else.
+        assert process.run(["env"]).stdout.splitlines() == [f"PATH={image.environment['PATH']}", "WANTED=yes"]
+        while "up" not in process.said:
+            assert not process.ended()
+        assert process.stop(30) == 7
+    with Running(image, tmp_path / "log", [WAITER]) as process:
+        assert not process.healthy()
+        with pytest.raises(EngineError, match=r"still running after 0\.01 s"):
+            process.wait(0.01)
+    assert process.ended()
