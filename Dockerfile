@@ -34,6 +34,12 @@ WORKDIR /
 RUN /opt/engine/bin/python -c "from kernels.warmup import warm_up; warm_up()"
 
 FROM ${PYTHON_IMAGE}
+ARG EXTRAS=cpu
+# One of the wheels that train brings takes OpenMP's runtime from the system; serving needs nothing from there.
+# hadolint ignore=DL3008
+RUN case "${EXTRAS}" in *train*) \
+        apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/* ;; \
+    esac
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="personalization-engine" \
