@@ -17,7 +17,7 @@ _ENTER_TIMEOUT_S = 20.0
 
 
 class Running:
-    """One run of an image's entry point as a process like any other; a context manager.
+    """One run of an image's entry point as a process like any other, away from the sources; a context manager.
 
     Args:
         image: what to run.
@@ -41,7 +41,7 @@ class Running:
         words = (*entrypoint, *arguments) if entrypoint else (*image.entrypoint, *(arguments or image.command))
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                self._starting(words), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                self._starting(words), stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=image.root
             )
 
     @property
@@ -53,7 +53,7 @@ class Running:
         try:
             return subprocess.run(
                 self._beside(words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                text=True, timeout=timeout_s, check=False,
+                text=True, timeout=timeout_s, check=False, cwd=self._image.root,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise EngineError(f"{' '.join(words)[:80]}: not done after {timeout_s:g} s") from None
