@@ -25,6 +25,9 @@ class ServerConfig(_Section):
     max_concurrent_requests: int = Field(64, ge=1, le=10_000, description="past it: RESOURCE_EXHAUSTED at once")
     request_timeout_ms: float = Field(100.0, gt=0, description="the smaller of this and the client's deadline holds")
     compute_threads: int = Field(0, ge=0, le=256, description="threads for native calls of a process; 0: one a core")
+    micro_batch: int | None = Field(
+        None, ge=0, le=256, description="most requests that one native call serves; none: 32 on CUDA, 0 (off) elsewhere"
+    )
     drain_s: float = Field(10.0, ge=0, description="how long SIGTERM waits for requests in flight")
     max_connection_age_s: float = Field(
         60.0, ge=0, description="workers that share a port renew connections, so that load spreads anew; 0: never"
@@ -145,8 +148,22 @@ class TrendingConfig(_Section):
 
 
 class DeviceConfig(_Section):
-    retrieval: Literal["cpu"] = "cpu"
-    ranking: Literal["cpu"] = "cpu"
+    retrieval: Literal["cpu", "cuda"] = "cpu"
+    ranking: Literal["cpu", "cuda"] = "cpu"
+    cuda_device: int = Field(0, ge=0, le=63, description="which CUDA device, counted from 0")
+    index: Literal["exact", "ivf", "cagra"] = Field(
+        "exact", description="on CUDA: a scan in float16, or for what does not fit the bundle's cells or a graph"
+    )
+    kernels: Literal["cuvs", "classic"] = Field("cuvs", description="that the exact scan uses: cuVS's, or FAISS's own")
+    search_temporary_mb: int = Field(1024, ge=16, le=65_536, description="of CUDA memory for what a search computes")
+    provider: Literal["cuda", "tensorrt"] = Field("cuda", description="of ONNX Runtime, for ranking on CUDA")
+    precision: Literal["float16", "float32"] = Field("float16", description="of the ranker's network on CUDA")
+    ranking_memory_mb: int = Field(2048, ge=64, le=65_536, description="of CUDA memory for ranking, without the tables")
+    tensorrt_cache: Path = Field(Path("var/tensorrt"), description="keeps the engines that TensorRT builds at start-up")
+
+    @property
+    def uses_cuda(self) -> bool:
+        return "cuda" in (self.retrieval, self.ranking)
 
 
 def _default_surfaces() -> dict[str, SurfaceConfig]:

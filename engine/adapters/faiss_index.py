@@ -1,6 +1,5 @@
 """The item index on FAISS, CPU: inner product, eligibility applied inside the search."""
 
-import math
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ import faiss
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from engine.adapters.faiss_probes import Probes
 from engine.errors import BundleError
 from engine.stages.retrieve import check_search
 from engine.types import Float32Array, Int64Array, UInt8Array
@@ -70,9 +70,7 @@ class FaissIndex:
         self._item_vectors = item_vectors
         self._partitioned = hasattr(index, "nlist")
         self._cell_count = int(index.nlist) if self._partitioned else 1
-        calibrated = sorted([(1.0, parameters.nprobe), *parameters.filtered_nprobe])
-        self._log_shares = np.log([share for share, _ in calibrated])
-        self._log_nprobes = np.log([nprobe for _, nprobe in calibrated])
+        self._probes = Probes(parameters.nprobe, parameters.filtered_nprobe, self._cell_count)
         self._dim = int(index.d)
         self._item_count = int(index.ntotal)
         self._threads = threading.local()
@@ -153,7 +151,7 @@ class FaissIndex:
         # A pointer into the caller's bitmap, not a copy; `eligible` outlives the selector.
         selector = faiss.IDSelectorBitmap(len(eligible), faiss.swig_ptr(eligible))
         batch = np.ascontiguousarray(query).reshape(1, self._dim)
-        nprobe = self._nprobe(eligible_count / self._item_count)
+        nprobe = self._probes.at(eligible_count / self._item_count)
         while True:
             scores, rows = self._index.search(batch, wanted, params=self._parameters(selector, nprobe))
             # FAISS fills what it did not find with -1, always at the end.
@@ -161,14 +159,6 @@ class FaissIndex:
             if found == wanted or nprobe >= self._cell_count:
                 return rows[0, :found], scores[0, :found]
             nprobe = min(nprobe * 2, self._cell_count)
-
-    def _nprobe(self, share: float) -> int:
-        """Cells to visit when this share is eligible: between calibrated shares by interpolation of logarithms, below
-        the smallest so that as many eligible items are seen as there."""
-        log_share = math.log(share)
-        log_nprobe = float(np.interp(log_share, self._log_shares, self._log_nprobes))
-        log_nprobe += max(float(self._log_shares[0]) - log_share, 0.0)
-        return min(math.ceil(math.exp(log_nprobe) - 1e-6), self._cell_count)
 
     def _parameters(self, selector: Any, nprobe: int) -> Any:
         if not self._partitioned:

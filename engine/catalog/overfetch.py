@@ -1,5 +1,7 @@
 """Eligibility for an index that cannot filter in its search: fetch more than is wanted, widen until it is there."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
@@ -10,14 +12,16 @@ from kernels.membership import count_rows, test_rows
 from kernels.scan import scan_eligible
 from kernels.topk import top_k
 
+Found = tuple[Int64Array, Float32Array]
+
 # More than the mean need: eligible items are not spread evenly over what is near a query.
 _MARGIN: Final = 1.3
 # Below this share of eligible items they are scanned exactly: fetching a hundred for each that may be shown costs more.
 _SCAN_SHARE: Final = 0.01
 
 
-class UnfilteredIndex(Protocol):
-    """A searchable set of item vectors that knows nothing of eligibility, such as a classic GPU index."""
+class Searcher(Protocol):
+    """A searchable set of item vectors on some device, for whole batches of queries. Safe for concurrent searches."""
 
     @property
     def dim(self) -> int: ...
@@ -30,51 +34,119 @@ class UnfilteredIndex(Protocol):
         """The most that one search can return."""
         ...
 
-    def search(self, query: Float32Array, k: int) -> tuple[Int64Array, Float32Array]:
-        """The k items with the largest inner product, best first; where it finds fewer, padded with rows of -1."""
+    @property
+    def filters(self) -> bool:
+        """Whether `search_eligible` works. Classic GPU indexes ignore a selector without a word (faiss#3924)."""
+        ...
+
+    def search(self, queries: Float32Array, k: int) -> Found:
+        """The k items with the largest inner product with each query, best first.
+
+        Args:
+            queries: float32 (m, dim), C-contiguous. k: from 1 to max_k.
+
+        Returns:
+            rows int64 (m, k) and scores float32 (m, k); where fewer are found, -1 as rows, anywhere.
+        """
+        ...
+
+    def search_eligible(self, query: Float32Array, k: int, eligible: UInt8Array) -> Found:
+        """The same of one query, float32 (dim,), among eligible rows only: rows (k,) and scores (k,)."""
         ...
 
 
-class OverFetchingIndex:
-    """An ItemIndex over one that cannot filter. Safe for concurrent searches where that one is."""
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """One checked search: wanted is min(k, eligible items); share is that of eligible items among all."""
 
-    def __init__(self, index: UnfilteredIndex, item_vectors: Float32Array) -> None:
+    query: Float32Array
+    eligible: UInt8Array
+    wanted: int
+    share: float
+
+    @property
+    def among_few(self) -> bool:
+        """Whether an exact scan of the eligible rows is the cheapest way to the answer."""
+        return self.wanted == 0 or self.share <= _SCAN_SHARE
+
+
+class OverFetchingIndex:
+    """An ItemIndex over a Searcher, for one search or a batch of them. Safe for concurrent searches where that one is.
+
+    The answer is the Searcher's own, filtered: where it is exact, so is this.
+    """
+
+    def __init__(self, searcher: Searcher, item_vectors: Float32Array) -> None:
         """item_vectors: float32 (item_count, at least dim), C-contiguous: for when few may be shown."""
-        if len(item_vectors) != index.item_count:
-            raise ValueError(f"{len(item_vectors)} item vectors do not go with an index of {index.item_count} items")
-        self._index = index
+        if len(item_vectors) != searcher.item_count:
+            raise ValueError(f"{len(item_vectors)} item vectors do not go with an index of {searcher.item_count} items")
+        self._searcher = searcher
         self._item_vectors = item_vectors
 
     @property
     def dim(self) -> int:
-        return self._index.dim
+        return self._searcher.dim
 
     @property
     def item_count(self) -> int:
-        return self._index.item_count
+        return self._searcher.item_count
 
-    def search(self, query: Float32Array, k: int, eligible: UInt8Array) -> tuple[Int64Array, Float32Array]:
+    def search(self, query: Float32Array, k: int, eligible: UInt8Array) -> Found:
         """See ItemIndex. Never short of min(k, eligible items): what widening cannot reach is scanned.
 
         Rows of -1, and rows that the table does not have, are dropped.
         """
-        item_count = self.item_count
-        check_search(self.dim, item_count, query, k, eligible)
-        eligible_count = count_rows(eligible, item_count)
-        wanted = min(k, eligible_count)
-        if wanted <= 0:
-            return np.empty(0, np.int64), np.empty(0, np.float32)
-        share = eligible_count / item_count
-        limit = min(self._index.max_k, item_count)
-        fetch = min(limit, int(wanted / share * _MARGIN) + 1)
-        while share > _SCAN_SHARE:
-            rows, scores = self._index.search(query, fetch)
-            kept = np.flatnonzero((rows >= 0) & (rows < item_count) & test_rows(eligible, rows))[:wanted]
-            if len(kept) == wanted:
-                return rows[kept], scores[kept]
+        request = self.request(query, k, eligible)
+        found = None if request.among_few else self.search_batch([request])[0]
+        return self.scan(request) if found is None else found
+
+    def request(self, query: Float32Array, k: int, eligible: UInt8Array) -> SearchRequest:
+        """Check one search; raises as check_search does. Cost: one count of the bitmap, 10 µs at a million items."""
+        check_search(self.dim, self.item_count, query, k, eligible)
+        eligible_count = count_rows(eligible, self.item_count)
+        share = eligible_count / self.item_count if self.item_count else 0.0
+        return SearchRequest(query, eligible, min(k, eligible_count), share)
+
+    def search_batch(self, requests: Sequence[SearchRequest]) -> list[Found | None]:
+        """What the Searcher finds for each request, in step; None for one that only a scan can answer in full.
+
+        All are searched in one call, for as many as the hungriest needs; those that come out short in further ones,
+        each for twice as many as before, up to the Searcher's limit.
+        """
+        found: list[Found | None] = [None] * len(requests)
+        limit = min(self._searcher.max_k, self.item_count)
+        open_requests = [position for position, request in enumerate(requests) if 0 < request.wanted <= limit]
+        fetch = max((self._first_fetch(requests[position], limit) for position in open_requests), default=0)
+        while open_requests:
+            queries = np.stack([requests[position].query for position in open_requests])
+            rows, scores = self._searcher.search(queries, fetch)
+            for line, position in enumerate(open_requests):
+                found[position] = self._kept(requests[position], rows[line], scores[line])
+            open_requests = [position for position in open_requests if found[position] is None]
             if fetch >= limit:
                 break
             fetch = min(2 * fetch, limit)
-        rows, scores = scan_eligible(self._item_vectors, query, eligible)
-        best = top_k(scores, wanted)
+        if self._searcher.filters:
+            for position in open_requests:
+                request = requests[position]
+                rows, scores = self._searcher.search_eligible(request.query, request.wanted, request.eligible)
+                found[position] = self._kept(request, rows, scores)
+        return found
+
+    def scan(self, request: SearchRequest) -> Found:
+        """The exact answer on the processor. Cost: kernels.scan, O(eligible items * dim)."""
+        if request.wanted == 0:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        rows, scores = scan_eligible(self._item_vectors, request.query, request.eligible)
+        best = top_k(scores, request.wanted)
         return rows[best], scores[best]
+
+    @staticmethod
+    def _first_fetch(request: SearchRequest, limit: int) -> int:
+        return min(limit, int(request.wanted / request.share * (1.0 if request.share == 1.0 else _MARGIN)) + 1)
+
+    def _kept(self, request: SearchRequest, rows: Int64Array, scores: Float32Array) -> Found | None:
+        """The first `wanted` of those that may be shown, or None where that many are not among them."""
+        known = (rows >= 0) & (rows < self.item_count)
+        kept = np.flatnonzero(known & test_rows(request.eligible, rows))[: request.wanted]
+        return (rows[kept], scores[kept]) if len(kept) == request.wanted else None

@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 
 from engine.adapters import faiss_build
 from engine.adapters.faiss_index import FaissIndex
+from engine.adapters.faiss_float16 import Float16Searcher
 from engine.catalog.overfetch import OverFetchingIndex
+from engine.catalog.shards import ShardedSearcher
+from engine.config import DeviceConfig
 from engine.errors import EngineError
 from engine.stages.retrieve import ItemIndex
 from kernels.membership import pack_mask
 from tests.contracts.clustered import clustered
+from tests.gpu import on_gpu
 
 ITEM_COUNT, DIM = 60_001, 32  # not a multiple of 8, so that the last byte of a bitmap is partly padding
 TARGET = 0.97
@@ -32,10 +36,18 @@ class Subject:
     score_tolerance: float
 
 
-BACKENDS = ("flat", "ivf-sq8", "ivf-sqfp16", "ivf-sq8-with-vectors", "over-fetch")
+GPU = {
+    "gpu-exact": DeviceConfig(retrieval="cuda"),
+    "gpu-exact-classic": DeviceConfig(retrieval="cuda", kernels="classic"),
+    "gpu-ivf": DeviceConfig(retrieval="cuda", index="ivf"),
+    "gpu-cagra": DeviceConfig(retrieval="cuda", index="cagra"),
+}
 SCORE_TOLERANCES = {
     "flat": 1e-5, "ivf-sq8": 2e-2, "ivf-sqfp16": 2e-3, "ivf-sq8-with-vectors": 2e-2, "over-fetch": 1e-5,
+    "float16": 2e-3, "float16-unfiltered": 2e-3, "float16-shards": 2e-3,
+    "gpu-exact": 2e-3, "gpu-exact-classic": 2e-3, "gpu-ivf": 2e-2, "gpu-cagra": 2e-3,
 }  # fmt: skip
+BACKENDS = [on_gpu(name) if name in GPU else name for name in SCORE_TOLERANCES]
 
 
 class Unfiltered:
@@ -44,29 +56,41 @@ class Unfiltered:
     It returns 2,048 at most, sometimes an item that the table does not have, and -1 where it found nothing.
     """
 
-    dim, item_count, max_k = DIM, ITEM_COUNT, 2048
+    dim, item_count, max_k, filters = DIM, ITEM_COUNT, 2048, False
 
     def __init__(self, vectors: np.ndarray) -> None:
         self._index = faiss.IndexFlatIP(DIM)
         self._index.add(vectors)
 
-    def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        assert k <= self.max_k
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        assert 0 < k <= self.max_k
         faiss.omp_set_num_threads(1)  # of the calling thread: sums come out alike whoever else is searching
-        scores, rows = self._index.search(query[None], k)
-        rows, scores = rows[0].copy(), scores[0].copy()
+        scores, rows = self._index.search(queries, k)
         if k > 50:
-            rows[20], rows[-1] = ITEM_COUNT + 3, -1
+            rows[:, 20], rows[:, -1] = ITEM_COUNT + 3, -1
         return rows, scores
+
+    def search_eligible(self, query: np.ndarray, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        raise AssertionError("an index without filters is not to be asked for one")
+
+
+def over_fetching(backend: str, vectors: np.ndarray) -> OverFetchingIndex:
+    if backend == "over-fetch":
+        return OverFetchingIndex(Unfiltered(vectors), vectors)
+    if backend == "float16-shards":
+        parts = np.array_split(vectors, 7)
+        return OverFetchingIndex(ShardedSearcher([Float16Searcher(part, max_k=512) for part in parts]), vectors)
+    searcher = Float16Searcher(vectors, max_k=2048)
+    searcher.filters = backend == "float16"
+    return OverFetchingIndex(searcher, vectors)
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     backend: str = request.param
     vectors, queries = clustered(ITEM_COUNT, DIM, query_count=80, seed=3)
-    if backend == "over-fetch":
-        index = OverFetchingIndex(Unfiltered(vectors), vectors)
-        return Subject(index, vectors, queries[40:], SCORE_TOLERANCES[backend])
+    if backend == "over-fetch" or backend.startswith("float16"):
+        return Subject(over_fetching(backend, vectors), vectors, queries[40:], SCORE_TOLERANCES[backend])
     path: Path = tmp_path_factory.mktemp(backend) / "index.faiss"
     with pytest.MonkeyPatch.context() as patch:
         if backend == "ivf-sqfp16":
@@ -79,6 +103,11 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             k=500,
             exact_below=ITEM_COUNT + 1 if backend == "flat" else 0,
         )
+    if backend in GPU:
+        from engine.adapters.faiss_gpu_index import open_gpu_index
+
+        index: ItemIndex = open_gpu_index(path, parameters, vectors, GPU[backend])
+        return Subject(index, vectors, queries[40:], SCORE_TOLERANCES[backend])
     assert parameters.factory.lower().endswith(backend.split("-")[1] if "ivf" in backend else "flat")
     index = FaissIndex.open(path, parameters, vectors if backend.endswith("vectors") else None)
     return Subject(index, vectors, queries[40:], SCORE_TOLERANCES[backend])
