@@ -16,7 +16,9 @@ from engine.adapters.kafka_bus import KafkaEventLog, KafkaProducer
 from engine.adapters.redis_catalog import RedisCatalogSource, RedisCatalogWriter
 from engine.adapters.redis_store import RedisFeatureStore
 from engine.adapters.redis_trending import RedisTrending
+from engine.assemble_device import open_batcher
 from engine.assemble_model import load_model
+from engine.batching.micro_batcher import MicroBatcher
 from engine.bundle.store import BundleStore
 from engine.catalog.follow import CatalogueFollower, follow_rules
 from engine.config import EngineConfig
@@ -49,7 +51,8 @@ async def running_server(
     It starts without Kafka, too: recommendations need none, and recording events says UNAVAILABLE until there is one.
     """
     async with AsyncExitStack() as resources:
-        pipeline = await resources.enter_async_context(open_pipeline(config))
+        batcher = resources.enter_context(open_batcher(config))
+        pipeline = await resources.enter_async_context(open_pipeline(config, batcher))
         brokers = resources.enter_context(kafka_brokers(config))
         event_log = await resources.enter_async_context(open_event_log(config, brokers))
         trending = resources.enter_context(live_counts(config, brokers)) if config.trending.poll_s else None
@@ -84,7 +87,7 @@ async def running_server(
         server.set_serving()
 
         def load(path: Path) -> ServingModel:
-            model = load_model(path, config, pipeline.model.catalogue.rules.rules)
+            model = load_model(path, config, pipeline.model.catalogue.rules.rules, batcher)
             # Before it serves: a new bundle must take back neither what has changed nor what is live.
             catalogue.bring_up(model.catalogue)
             if trending is not None:
@@ -112,28 +115,35 @@ async def running_server(
 
 
 @asynccontextmanager
-async def open_pipeline(config: EngineConfig) -> AsyncIterator[Pipeline]:
+async def open_pipeline(config: EngineConfig, batcher: MicroBatcher | None = None) -> AsyncIterator[Pipeline]:
     """A pipeline over the current bundle, warm and ready; everything that it holds is released at the end.
+
+    Args:
+        batcher: of open_batcher, for who will load further bundles; without, the pipeline has one of its own.
 
     Raises:
         BundleError: no bundle, or one that does not verify. DependencyUnavailable: Redis is out of reach.
         RulesError: a rules file that cannot work, with line and reason.
     """
     with ExitStack() as resources:
+        batcher = batcher or resources.enter_context(open_batcher(config))
         store = RedisFeatureStore(resources.enter_context(redis_url(config)), config.redis)
         try:
             await store.ping()
             rules = load_rules(config.rules.file, config.surfaces) if config.rules.file else None
-            model = load_model(BundleStore(config.bundle.directory).current(), config, rules)
+            model = load_model(BundleStore(config.bundle.directory).current(), config, rules, batcher)
             if rules is not None:
                 model.catalogue.check_rules(rules)
-            executor = resources.enter_context(
-                ThreadPoolExecutor(config.server.compute_threads or os.cpu_count(), "engine-compute")
-            )
+            executor = resources.enter_context(ThreadPoolExecutor(_compute_threads(config), "engine-compute"))
             features = FetchFeatures(store, config.redis.timeout_ms / 1000, config.redis.stale_cache_mb << 20)
             yield Pipeline(model, features, config, executor)
         finally:
             await store.close()
+
+
+def _compute_threads(config: EngineConfig) -> int:
+    """As many as say, or one a core; where they wait for shared calls, a whole batch of them must be able to wait."""
+    return config.server.compute_threads or max(os.cpu_count() or 1, config.micro_batch)
 
 
 @asynccontextmanager

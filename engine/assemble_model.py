@@ -7,14 +7,12 @@ import numpy as np
 import polars as pl
 from pydantic import ValidationError
 
-from engine.adapters.faiss_index import FaissIndex
-from engine.adapters.onnx_ranker import OnnxRanker
 from engine.adapters.onnx_towers import OnnxItemTower, OnnxUserTower
+from engine.assemble_device import open_index, open_ranker
+from engine.batching.micro_batcher import MicroBatcher
 from engine.bundle.bundle import (
     CONTENT_FILE,
-    INDEX_FILE,
     ITEM_TOWER_FILE,
-    RANKER_FILE,
     USER_TOWER_FILE,
     Bundle,
     open_bundle,
@@ -42,10 +40,15 @@ from kernels.membership import pack_mask
 from kernels.warmup import warm_up
 
 
-def load_model(path: Path, config: EngineConfig, rules: Rules | None = None) -> ServingModel:
+def load_model(
+    path: Path, config: EngineConfig, rules: Rules | None = None, batcher: MicroBatcher | None = None
+) -> ServingModel:
     """Open a bundle, check it as a whole, and make it ready for its first request, under these rules or none.
 
-    Raises BundleError when anything of it does not verify or a dry run fails.
+    Args:
+        batcher: what makes its native calls for several requests at once; none: each request makes its own.
+
+    Raises BundleError when anything of it does not verify or a dry run fails, ConfigError where a device has no room.
     """
     bundle = open_bundle(path)
     schema = bundle.schema
@@ -54,13 +57,12 @@ def load_model(path: Path, config: EngineConfig, rules: Rules | None = None) -> 
     catalogue = LiveCatalogue(
         bundle, load_item_embedder(bundle), surfaces, config.catalog.fresh_capacity, rules or Rules.none(surfaces)
     )
-    index = FaissIndex.open(path / INDEX_FILE, bundle.manifest.index, bundle.item_table)
     model = ServingModel(
         bundle=bundle,
         catalogue=catalogue,
         popularity=LivePopularity(bundle, catalogue, config.exploration.max_interactions),
-        index=LiveIndex(index, catalogue),
-        ranker=OnnxRanker(path / RANKER_FILE, schema, catalogue.item_table, catalogue.item_dynamic),
+        index=LiveIndex(open_index(bundle, config, batcher), catalogue),
+        ranker=open_ranker(bundle, catalogue, config, batcher),
         encoder=ContextEncoder(schema),
     )
     _dry_run(model, bundle, config)

@@ -3,7 +3,8 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from contextvars import ContextVar
+from typing import Final, TypeVar
 
 from engine.errors import DeadlineExceeded
 from engine.logs import OncePerInterval
@@ -13,6 +14,10 @@ log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval())
 
 T = TypeVar("T")
+
+# A time.monotonic() instant: the deadline of the request that the current thread works for. For what has to wait and
+# lies behind a stage's Protocol, which knows of no deadline.
+request_deadline: Final[ContextVar[float]] = ContextVar("request_deadline", default=float("inf"))
 
 
 class StageEstimates:
@@ -84,7 +89,7 @@ class RequestClock:
     ) -> T:
         """Run a stage, or its fallback: where the stage fails, or where it would overrun the deadline.
 
-        Raises DeadlineExceeded, before anything is started, when the deadline has passed.
+        Raises DeadlineExceeded when the deadline has passed: before anything is started, or while the stage waited.
         """
         self.check()
         if self.remaining_s() < self._estimates.of(stage):
@@ -94,6 +99,8 @@ class RequestClock:
         try:
             with self.measure(stage):
                 return run()
+        except DeadlineExceeded:
+            raise  # no fallback is in time either
         except Exception:
             log.exception("stage %s failed; its fallback answers", stage)
             self.degraded.append(failed)

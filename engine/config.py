@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from engine.errors import ConfigError
 
+_MICRO_BATCH_ON_CUDA = 32
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -195,6 +197,13 @@ class EngineConfig(BaseSettings):
     rules: RulesConfig = RulesConfig()
     device: DeviceConfig = DeviceConfig()
     surfaces: dict[str, SurfaceConfig] = Field(default_factory=_default_surfaces, min_length=1)
+
+    @property
+    def micro_batch(self) -> int:
+        """Most requests of one native call; 0: requests share none."""
+        if self.server.micro_batch is not None:
+            return self.server.micro_batch
+        return _MICRO_BATCH_ON_CUDA if self.device.uses_cuda else 0
 
     @classmethod
     def settings_customise_sources(

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from engine.clock import RequestClock, StageEstimates
+from engine.clock import RequestClock, StageEstimates, request_deadline
 from engine.config import EngineConfig
 from engine.explain import Trace, count_removed
 from engine.model import ServingModel
@@ -79,6 +79,7 @@ class Pipeline:
     ) -> Recommendation:
         """Everything after the features: pure computation, in a worker thread."""
         clock.check()
+        request_deadline.set(clock.deadline)
         clock.since_mark("queue")
         catalogue = model.catalogue
         trace = Trace() if query.debug else None

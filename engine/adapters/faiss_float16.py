@@ -1,6 +1,7 @@
 """Exact search over float16 vectors on the processor: what a GPU's exact index is held against."""
 
 import threading
+from typing import Any
 
 import faiss
 import numpy as np
@@ -45,7 +46,9 @@ class Float16Searcher:
         """See Searcher."""
         self._use_one_thread()
         selector = faiss.IDSelectorBitmap(len(eligible), faiss.swig_ptr(eligible))
-        scores, rows = self._index.search(query[None], k, params=faiss.SearchParameters(sel=selector))
+        parameters: Any = faiss.SearchParameters()
+        parameters.sel = selector
+        scores, rows = self._index.search(query[None], k, params=parameters)
         return rows[0], scores[0]
 
     def _use_one_thread(self) -> None:

@@ -183,14 +183,15 @@ def _cells(path: Path, parameters: IndexParameters, resources: Any, config: Devi
 
 
 def _graph(vectors: Float32Array, resources: Any, config: DeviceConfig) -> GpuSearcher:
-    settings = faiss.GpuIndexCagraConfig()
+    library: Any = faiss  # the processor's build lacks these names
+    settings = library.GpuIndexCagraConfig()
     settings.device = config.cuda_device
     settings.use_cuvs = True
-    index = faiss.GpuIndexCagra(resources, vectors.shape[1], faiss.METRIC_INNER_PRODUCT, settings)
-    index.train(np.ascontiguousarray(vectors, np.float16), numeric_type=faiss.Float16)
+    index = library.GpuIndexCagra(resources, vectors.shape[1], faiss.METRIC_INNER_PRODUCT, settings)
+    index.train(np.ascontiguousarray(vectors, np.float16), numeric_type=library.Float16)
 
     def parameters_of(k: int) -> Any:
-        made = faiss.SearchParametersCagra()
+        made = library.SearchParametersCagra()
         made.itopk_size = -(-(k + _CAGRA_SPARE) // _CAGRA_STEP) * _CAGRA_STEP
         return made
 

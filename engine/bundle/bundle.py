@@ -20,6 +20,8 @@ ITEM_TABLE_FILE: Final = "item_table.npy"
 ITEM_DYNAMIC_FILE: Final = "item_dynamic.npy"
 INDEX_FILE: Final = "index.faiss"
 RANKER_FILE: Final = "ranker.onnx"
+# For GPUs. A bundle may be without it.
+RANKER_HALF_FILE: Final = "ranker.fp16.onnx"
 ITEM_TOWER_FILE: Final = "item_tower.onnx"
 USER_TOWER_FILE: Final = "user_tower.onnx"
 CONTENT_FILE: Final = "content.json"

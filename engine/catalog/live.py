@@ -1,7 +1,7 @@
 """One bundle's items as they are at this moment: its own rows with what has changed, and fresh rows behind them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -39,6 +39,8 @@ class LiveCatalogue:
     item_dynamic: float32 (rows, len(ITEM_DYNAMIC)), live counts, in step.
     fresh_vectors: float32 (fresh capacity, dim), contiguous, for exact search; row 0 is `fresh.first_row`.
     sequence: up to which change of the overlay this has come.
+    copies: told, in the writer's thread, which rows (int64 (n,)) of item_table or item_dynamic were written: for who
+        keeps a copy of them elsewhere.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class LiveCatalogue:
         self.item_dynamic[: len(bundle.items)] = bundle.item_dynamic
         self.fresh_vectors = np.zeros((self.row_count - first_row, bundle.schema.embedding_dim), np.float32)
         self.sequence = 0
+        self.copies: list[Callable[[Int64Array], None]] = []
         self._fresh_ids: list[str] = []
         # What the overlay says of rows, for when rules are compiled anew.
         self._contents: dict[int, pb.StoredItem] = {}
@@ -118,9 +121,20 @@ class LiveCatalogue:
         if len(content_rows):
             self._write_content(content_rows, frame)
             self.rules.update_rows(content_rows, frame)
-        self._move_vectors(rows, changed)
+        moved = self._move_vectors(rows, changed)
+        self.tell_copies(np.concatenate([content_rows, moved]))
         self.visibility.update(rows, changed)
         self.sequence = sequence
+
+    def tell_copies(self, rows: Int64Array) -> None:
+        """Rows (int64 (n,)) of the tables were written. What fails is logged: a stale copy must not stop anything."""
+        if not len(rows):
+            return
+        for copy in self.copies:
+            try:
+                copy(rows)
+            except Exception:  # whatever a device may raise
+                log.exception("a copy of the item tables is behind")
 
     def check_rules(self, rules: Rules) -> None:
         """Hold rules against the items, and warn of what is hardly meant. Raises RulesError where they clash."""
@@ -187,13 +201,16 @@ class LiveCatalogue:
         if len(fresh):
             self._set_vectors(rows[fresh], self._embed(frame[fresh]))
 
-    def _move_vectors(self, rows: Int64Array, states: Sequence[ItemState]) -> None:
-        """Put vectors that interactions have moved in the place of those from content."""
+    def _move_vectors(self, rows: Int64Array, states: Sequence[ItemState]) -> Int64Array:
+        """Put vectors that interactions have moved in the place of those from content; returns their rows."""
         generation = self.bundle.manifest.generation
+        moved: list[int] = []
         for row, state in zip(rows.tolist(), states, strict=True):
             vector = state.vectors.get(generation)
             if vector is not None and row >= self.fresh.first_row and len(vector) == self.fresh_vectors.shape[1]:
                 self._set_vectors(np.array([row]), vector[None])
+                moved.append(row)
+        return np.array(moved, np.int64)
 
     def _set_vectors(self, rows: Int64Array, vectors: Float32Array) -> None:
         self.fresh_vectors[rows - self.fresh.first_row] = vectors

@@ -60,6 +60,7 @@ class LivePopularity:
         silent = np.setdiff1d(self._changed, rows)
         dynamic[silent] = self._known_counts(silent)
         dynamic[rows] = dynamic_rows(self._known_counts(rows), counts.counts[known])
+        self._catalogue.tell_copies(np.concatenate([silent, rows]))
         first = self._catalogue.fresh.first_row
         assign_rows(self.new_rows, silent - first, np.ones(len(silent), np.bool_))
         assign_rows(self.new_rows, rows - first, counts.counts[known, -1] < self._new_below)

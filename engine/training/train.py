@@ -17,6 +17,7 @@ from engine.bundle.bundle import (
     ITEM_TOWER_FILE,
     METRICS_FILE,
     RANKER_FILE,
+    RANKER_HALF_FILE,
     SCHEMA_FILE,
     USER_TOWER_FILE,
 )
@@ -32,7 +33,7 @@ from engine.training.popular import build_popularity
 from engine.training.ranker.examples import RANKER_SESSION
 from engine.training.ranker.item_table import build_item_table, item_popularity
 from engine.training.ranker.split import split_for_ranker
-from engine.training.ranker.train import RankerModel, export_ranker, train_ranker
+from engine.training.ranker.train import RankerModel, export_half_ranker, export_ranker, train_ranker
 from engine.training.two_tower.export import export_item_tower, export_user_tower
 from engine.training.two_tower.model import TwoTowerModel
 from engine.training.two_tower.train import train_two_tower
@@ -121,6 +122,7 @@ def write_bundle(
     write_items(directory, dataset.items)
     build_popularity(dataset).write(directory)
     difference = export_ranker(models.ranker, table, dynamic, directory / RANKER_FILE)
+    half_difference = export_half_ranker(models.ranker, table, dynamic, directory / RANKER_HALF_FILE)
     if models.towers is not None:
         export_item_tower(models.towers, directory / ITEM_TOWER_FILE)
         export_user_tower(models.towers, directory / USER_TOWER_FILE)
@@ -134,7 +136,10 @@ def write_bundle(
         threads=config.threads,
         progress=progress,
     ).model_dump()
-    metrics = {"ranker": {**asdict(models.ranker.report), "export_difference": difference}, "index": index}
+    ranker = {
+        **asdict(models.ranker.report), "export_difference": difference, "half_export_difference": half_difference,
+    }  # fmt: skip
+    metrics = {"ranker": ranker, "index": index}
     (directory / METRICS_FILE).write_text(json.dumps(metrics, indent=1))
     return {
         "generation": _generation(item_vectors),

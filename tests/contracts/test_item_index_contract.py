@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.adapters import faiss_build
-from engine.adapters.faiss_index import FaissIndex
 from engine.adapters.faiss_float16 import Float16Searcher
+from engine.adapters.faiss_index import FaissIndex
 from engine.catalog.overfetch import OverFetchingIndex
 from engine.catalog.shards import ShardedSearcher
 from engine.config import DeviceConfig

@@ -138,7 +138,7 @@ class RankerNetwork(nn.Module):
         """
         user = self.features.user(dense, codes)
         item, retrieval = self.features.item(query, session, collaborative, dense, items, dynamic)
-        return self._logits(retrieval, self.cross(user, item) + self.tower(user, item))
+        return self.logits(retrieval, self.cross(user, item) + self.tower(user, item))
 
     def tiled(
         self,
@@ -154,9 +154,10 @@ class RankerNetwork(nn.Module):
         user = self.features.user(dense, codes)
         item, retrieval = self.features.item(query, session, collaborative, dense, items, dynamic)
         both = torch.cat([user[:, None, :].expand(-1, item.shape[1], -1), item[:, :, :-1]], dim=2)
-        return self._logits(retrieval, self.cross.tiled(both) + self.tower.tiled(both))
+        return self.logits(retrieval, self.cross.tiled(both) + self.tower.tiled(both))
 
-    def _logits(self, retrieval: Tensor, learned: Tensor) -> Tensor:
+    def logits(self, retrieval: Tensor, learned: Tensor) -> Tensor:
+        """(B, N) from the logarithm of the retrieval score and what the layers add to it, both (B, N, 1)."""
         return (torch.exp(self.log_retrieval_weight) * retrieval + learned)[:, :, 0]
 
     def click_probability(self, logits: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from engine.training.config import RankerConfig
 from engine.training.embeddings import EmbeddingModel, Progress
 from engine.training.ranker.calibrate import CalibrationReport, calibration_report, fit_calibration
 from engine.training.ranker.examples import Examples, RequestInputs, build_examples
-from engine.training.ranker.export import export_network
+from engine.training.ranker.export import export_half_network, export_network
 from engine.training.ranker.fit import ExampleBatches, fit_network
 from engine.training.ranker.item_table import build_item_table, item_popularity
 from engine.training.ranker.network import RankerNetwork
@@ -116,12 +116,24 @@ def export_ranker(model: RankerModel, item_table: Float32Array, item_dynamic: Fl
 
     Returns the largest difference of probability between the file and the network; raises EngineError above 1e-4.
     """
+    return export_network(_beside(model, item_table), model.sample, item_table, item_dynamic, path)
+
+
+def export_half_ranker(
+    model: RankerModel, item_table: Float32Array, item_dynamic: Float32Array, path: Path
+) -> float | None:
+    """The same for GPUs, ranker.fp16.onnx: see export_half_network."""
+    return export_half_network(_beside(model, item_table), model.sample, item_table, item_dynamic, path)
+
+
+def _beside(model: RankerModel, item_table: Float32Array) -> RankerNetwork:
+    """The network with the measures of the spaces that the table's vectors are in."""
     columns = model.schema.item_columns
     network = copy.deepcopy(model.network)
     network.features.use_spaces(
         item_table[:, slice(*columns["embedding"])], item_table[:, slice(*columns["collaborative"])]
     )
-    return export_network(network, model.sample, item_table, item_dynamic, path)
+    return network
 
 
 def _epoch_ms(dataset: Dataset) -> int:

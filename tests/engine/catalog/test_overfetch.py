@@ -69,9 +69,7 @@ def test_a_batch_answers_each_request_as_a_scan_would(data: st.DataObject) -> No
     queries = whole(6, 5, rng)
     ks = [data.draw(st.integers(0, 80)) for _ in range(6)]
 
-    requests = [
-        index.request(query, k, pack_mask(mask)) for query, k, mask in zip(queries, ks, masks, strict=True)
-    ]
+    requests = [index.request(query, k, pack_mask(mask)) for query, k, mask in zip(queries, ks, masks, strict=True)]
     batch = index.search_batch(requests)
     for request, found, query, k, mask in zip(requests, batch, queries, ks, masks, strict=True):
         for rows, scores in (found or index.scan(request), index.search(query, k, pack_mask(mask))):

@@ -1,0 +1,91 @@
+"""Where search and ranking run, as the settings say: on the processor, or on a CUDA device."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from engine.adapters.faiss_index import FaissIndex, IndexParameters
+from engine.adapters.onnx_ranker import OnnxRanker
+from engine.batching.index import BatchedIndex
+from engine.batching.micro_batcher import MicroBatcher
+from engine.batching.ranker import BatchedRanker
+from engine.bundle.bundle import INDEX_FILE, RANKER_FILE, RANKER_HALF_FILE, Bundle
+from engine.catalog.live import LiveCatalogue
+from engine.config import EngineConfig
+from engine.errors import BundleError
+from engine.stages.rank import Ranker
+from engine.stages.retrieve import ItemIndex
+
+# Nothing of the GPU's libraries is imported before the settings ask for it.
+
+
+def open_batcher(config: EngineConfig) -> AbstractContextManager[MicroBatcher | None]:
+    """The one thread of this process that makes native calls for several requests at once; None where none is to.
+
+    Raises ConfigError where the settings ask for a device that is not there.
+    """
+    if config.device.uses_cuda:
+        from engine.adapters.cuda_device import require_device
+
+        require_device(config.device)
+    if not config.micro_batch:
+        return nullcontext()
+    # A request has one place at most: this queue is never full before admission refuses.
+    return MicroBatcher(config.micro_batch, config.server.max_concurrent_requests)
+
+
+def open_index(bundle: Bundle, config: EngineConfig, batcher: MicroBatcher | None) -> ItemIndex:
+    """The bundle's items, searchable. Raises BundleError, or ConfigError where they do not fit on the device."""
+    path = bundle.path / INDEX_FILE
+    if config.device.retrieval == "cpu":
+        # FAISS takes one filter for all queries of a call, and every request has one of its own: nothing to share.
+        return FaissIndex.open(path, bundle.manifest.index, bundle.item_table)
+    from engine.adapters.faiss_gpu_index import open_gpu_index
+
+    index = open_gpu_index(
+        path, IndexParameters.model_validate(bundle.manifest.index), bundle.item_table, config.device
+    )
+    return index if batcher is None else BatchedIndex(index, batcher)
+
+
+def open_ranker(bundle: Bundle, catalogue: LiveCatalogue, config: EngineConfig, batcher: MicroBatcher | None) -> Ranker:
+    """The bundle's ranker over the catalogue's tables. Raises as open_index does."""
+    tables = (catalogue.item_table, catalogue.item_dynamic)
+    if config.device.ranking == "cpu":
+        ranker = OnnxRanker(bundle.path / RANKER_FILE, bundle.schema, *tables)
+        return ranker if batcher is None else BatchedRanker(ranker, batcher)
+    from engine.adapters.cuda_device import require_memory
+    from engine.adapters.onnx_gpu_ranker import DeviceRanking, OnnxGpuRanker
+
+    needed = sum(table.nbytes for table in tables) + (config.device.ranking_memory_mb << 20)
+    require_memory("ranking", needed, config.device.cuda_device)
+    settings = DeviceRanking(
+        device="cuda",
+        device_id=config.device.cuda_device,
+        provider=config.device.provider,
+        memory_bytes=config.device.ranking_memory_mb << 20,
+        candidate_count=config.retrieval.candidate_count,
+        batch_sizes=batch_sizes(config.micro_batch or 1),
+        tensorrt_cache=config.device.tensorrt_cache,
+    )
+    on_device = OnnxGpuRanker(_graph_file(bundle, config), bundle.schema, *tables, settings)
+    catalogue.copies.append(on_device.rows_written)
+    return on_device if batcher is None else BatchedRanker(on_device, batcher)
+
+
+def batch_sizes(most: int) -> tuple[int, ...]:
+    """The shapes that batches of up to `most` requests are padded to: powers of four, and `most` itself."""
+    sizes = [1]
+    while sizes[-1] * 4 < most:
+        sizes.append(sizes[-1] * 4)
+    return tuple(sizes) if sizes[-1] == most else (*sizes, most)
+
+
+def _graph_file(bundle: Bundle, config: EngineConfig) -> Path:
+    if config.device.precision == "float32":
+        return bundle.path / RANKER_FILE
+    if RANKER_HALF_FILE not in bundle.manifest.files:
+        raise BundleError(
+            f'{bundle.path}: no {RANKER_HALF_FILE} for device.ranking = "cuda": train a bundle with this version, '
+            'or set device.precision = "float32"'
+        )
+    return bundle.path / RANKER_HALF_FILE
