@@ -1,5 +1,6 @@
 """What every ItemIndex owes its callers, run on each backend."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from engine.adapters import faiss_build
 from engine.adapters.faiss_float16 import Float16Searcher
 from engine.adapters.faiss_index import FaissIndex
+from engine.batching.index import BatchedIndex
+from engine.batching.micro_batcher import MicroBatcher
 from engine.catalog.overfetch import OverFetchingIndex
 from engine.catalog.shards import ShardedSearcher
 from engine.config import DeviceConfig
@@ -44,7 +47,7 @@ GPU = {
 }
 SCORE_TOLERANCES = {
     "flat": 1e-5, "ivf-sq8": 2e-2, "ivf-sqfp16": 2e-3, "ivf-sq8-with-vectors": 2e-2, "over-fetch": 1e-5,
-    "float16": 2e-3, "float16-unfiltered": 2e-3, "float16-shards": 2e-3,
+    "float16": 2e-3, "float16-unfiltered": 2e-3, "float16-shards": 2e-3, "float16-batched": 2e-3,
     "gpu-exact": 2e-3, "gpu-exact-classic": 2e-3, "gpu-ivf": 2e-2, "gpu-cagra": 2e-3,
 }  # fmt: skip
 BACKENDS = [on_gpu(name) if name in GPU else name for name in SCORE_TOLERANCES]
@@ -85,10 +88,20 @@ def over_fetching(backend: str, vectors: np.ndarray) -> OverFetchingIndex:
     return OverFetchingIndex(searcher, vectors)
 
 
+@pytest.fixture(scope="module")
+def batcher() -> Iterator[MicroBatcher]:
+    with MicroBatcher(max_batch=4, max_queued=64) as batcher:
+        yield batcher
+
+
 @pytest.fixture(scope="module", params=BACKENDS)
-def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, batcher: MicroBatcher) -> Subject:
     backend: str = request.param
+    index: ItemIndex
     vectors, queries = clustered(ITEM_COUNT, DIM, query_count=80, seed=3)
+    if backend == "float16-batched":
+        index = BatchedIndex(over_fetching("float16", vectors), batcher)
+        return Subject(index, vectors, queries[40:], SCORE_TOLERANCES[backend])
     if backend == "over-fetch" or backend.startswith("float16"):
         return Subject(over_fetching(backend, vectors), vectors, queries[40:], SCORE_TOLERANCES[backend])
     path: Path = tmp_path_factory.mktemp(backend) / "index.faiss"
@@ -106,7 +119,7 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if backend in GPU:
         from engine.adapters.faiss_gpu_index import open_gpu_index
 
-        index: ItemIndex = open_gpu_index(path, parameters, vectors, GPU[backend])
+        index = open_gpu_index(path, parameters, vectors, GPU[backend])
         return Subject(index, vectors, queries[40:], SCORE_TOLERANCES[backend])
     assert parameters.factory.lower().endswith(backend.split("-")[1] if "ivf" in backend else "flat")
     index = FaissIndex.open(path, parameters, vectors if backend.endswith("vectors") else None)

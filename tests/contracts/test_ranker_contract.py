@@ -1,12 +1,16 @@
 """What every ranker promises. A new one joins the fixture."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from engine.adapters.onnx_gpu_ranker import DeviceRanking, OnnxGpuRanker
 from engine.adapters.onnx_ranker import OnnxRanker
+from engine.batching.micro_batcher import MicroBatcher
+from engine.batching.ranker import BatchedRanker
 from engine.stages.rank import Ranker
 from engine.training.ranker.train import export_half_ranker, export_ranker
 from engine.types import RankingContext
@@ -18,7 +22,7 @@ from tests.gpu import on_gpu
 SMALL = DeviceRanking(device="cpu", candidate_count=48, batch_sizes=(1, 4))
 CUDA = DeviceRanking(device="cuda", candidate_count=48, batch_sizes=(1, 4))
 DEVICES = {"device": SMALL, "device-float16": SMALL, "cuda": CUDA, "cuda-float16": CUDA}
-BACKENDS = ["onnx", *(on_gpu(name) if name.startswith("cuda") else name for name in DEVICES)]
+BACKENDS = ["onnx", "batched", *(on_gpu(name) if name.startswith("cuda") else name for name in DEVICES)]
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -27,15 +31,21 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def ranker(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Ranker:
+def ranker(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranker]:
     path = tmp_path_factory.mktemp("ranker") / "ranker.onnx"
     table, dynamic = small.tables()
     export = export_half_ranker if backend.endswith("float16") else export_ranker
     assert export(small.ranker(), table, dynamic, path) is not None
     schema = small.ranker().schema
-    if backend == "onnx":
-        return OnnxRanker(path, schema, table, dynamic)
-    return OnnxGpuRanker(path, schema, table, dynamic, DEVICES[backend])
+    with MicroBatcher(max_batch=4, max_queued=64) as batcher:
+        if backend == "onnx":
+            yield OnnxRanker(path, schema, table, dynamic)
+        elif backend == "batched":
+            # Of one shape, so that a score does not depend on whom it shares a call with.
+            settings = replace(SMALL, batch_sizes=(4,))
+            yield BatchedRanker(OnnxGpuRanker(path, schema, table, dynamic, settings), batcher)
+        else:
+            yield OnnxGpuRanker(path, schema, table, dynamic, DEVICES[backend])
 
 
 def context(position: int) -> RankingContext:
