@@ -3,11 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+GPU_VENV := .venv-gpu
+GPU_BIN := $(GPU_VENV)/bin
+GPU_READY := $(GPU_VENV)/.ready
 PROTOS := $(wildcard proto/engine/v1/*.proto)
 ARGS ?=
+REQUEST_ITEMS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto bench bench-load bench-peers validate-deploy rehearse clean
+.PHONY: help demo test test-gpu lint proto bench bench-load bench-peers bench-gpu validate-deploy rehearse clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -16,6 +20,14 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,train,dev]'
+	touch $@
+
+# Without PyTorch, whose CUDA wheels want other versions of the same libraries; pip below 24 cannot read the pins.
+$(GPU_READY): pyproject.toml constraints.txt constraints-gpu.txt
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=24'
+	$(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --constraint constraints-gpu.txt --editable '.[gpu]' pytest pytest-asyncio pytest-timeout hypothesis
 	touch $@
 
 demo: $(READY) ## Train, publish, serve and call the engine: make demo ARGS="--once"
@@ -44,6 +56,12 @@ bench-peers: $(READY) ## Measure peers beside the engine: make bench-peers ARGS=
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,train,dev,peers]'
 	$(BIN)/engine bench peers --json .benchmarks/peers.json $(ARGS)
 
+bench-gpu: $(READY) $(GPU_READY) ## Check and measure the GPU path: make bench-gpu ARGS="--items 1000000"
+	@mkdir -p .benchmarks
+	$(GPU_BIN)/engine bench gpu --check
+	$(BIN)/engine bench world --items $(REQUEST_ITEMS)
+	$(GPU_BIN)/engine bench gpu --json .benchmarks/gpu.json --request-items $(REQUEST_ITEMS) $(ARGS)
+
 validate-deploy: $(READY) ## Hold images, Compose, Kubernetes, dashboards and alerts against their schemas and the engine
 	$(BIN)/python -m pytest tests/deploy $(ARGS)
 
@@ -51,4 +69,4 @@ rehearse: $(READY) ## Build and run an image without Docker, as root: make rehea
 	$(BIN)/python -m deploy.rehearse $(ARGS)
 
 clean: ## Remove the environment and everything that commands left behind
-	rm -rf $(VENV) var .benchmarks .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(GPU_VENV) var .benchmarks .pytest_cache .mypy_cache .ruff_cache .hypothesis

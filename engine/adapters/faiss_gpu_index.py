@@ -136,24 +136,34 @@ def index_bytes(item_count: int, dim: int, config: DeviceConfig) -> int:
     return item_count * each + (config.search_temporary_mb << 20)
 
 
-def _searcher(path: Path, parameters: IndexParameters, vectors: Float32Array, config: DeviceConfig) -> Searcher:
-    resources = faiss.StandardGpuResources()
-    resources.setTempMemory(config.search_temporary_mb << 20)
-    if config.index == "ivf":
-        return _cells(path, parameters, resources, config)
+def open_searcher(vectors: Float32Array, config: DeviceConfig) -> Searcher:
+    """Search on the device over float32 (n, dim) alone, without a bundle: exact, or a CAGRA graph."""
+    resources = _resources(config)
     if config.index == "cagra":
         return _graph(vectors, resources, config)
-    return exact_searcher(vectors, resources, config)
+    return _exact(vectors, resources, config)
 
 
-def exact_searcher(vectors: Float32Array, resources: Any, config: DeviceConfig, shards: int | None = None) -> Searcher:
-    """An exact scan in float16 with cuVS's kernels, or with FAISS's own over shards (None: as many as are worth it)."""
+def _searcher(path: Path, parameters: IndexParameters, vectors: Float32Array, config: DeviceConfig) -> Searcher:
+    if config.index == "ivf":
+        return _cells(path, parameters, _resources(config), config)
+    return open_searcher(vectors, config)
+
+
+def _resources(config: DeviceConfig) -> Any:
+    resources = faiss.StandardGpuResources()
+    resources.setTempMemory(config.search_temporary_mb << 20)
+    return resources
+
+
+def _exact(vectors: Float32Array, resources: Any, config: DeviceConfig) -> Searcher:
+    """An exact scan in float16 with cuVS's kernels, or with FAISS's own over shards."""
     use_cuvs = config.kernels == "cuvs"
     flat = faiss.GpuIndexFlatConfig()
     flat.device = config.cuda_device
     flat.useFloat16 = True
     flat.use_cuvs = use_cuvs
-    count = shards or (1 if use_cuvs else _CLASSIC_SHARDS)
+    count = 1 if use_cuvs else _CLASSIC_SHARDS
     parts = []
     for part in np.array_split(np.arange(len(vectors)), min(count, len(vectors))):
         index = faiss.GpuIndexFlat(resources, vectors.shape[1], faiss.METRIC_INNER_PRODUCT, flat)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,13 +18,14 @@ from engine.data.synth_events import simulate_events
 from engine.data.synth_world import World, WorldSize
 from engine.features.history import Histories, HistoryStates, window_of
 from engine.publish import publish_users
-from engine.training.als import AlsModel
 from engine.training.config import AlsConfig, RankerConfig, TrainingConfig
-from engine.training.ranker.split import split_for_ranker
-from engine.training.ranker.train import RankerModel, train_ranker
-from engine.training.train import TrainedModels, write_bundle
 from engine.types import Float32Array, Int64Array
 from kernels.mmr import gather_unit_rows
+
+if TYPE_CHECKING:
+    from engine.training.ranker.train import RankerModel
+
+# What trains is imported where it is used: measuring must not need it, where the bundle is there already.
 
 USERS, EVENTS_PER_USER, SEED = 2_000, 100, 0
 _RECENT = 10
@@ -50,8 +52,11 @@ def build_world(item_count: int) -> tuple[Dataset, WorldVectors]:
     return dataset, WorldVectors(np.ascontiguousarray(world.item_latents))
 
 
-def world_ranker(dataset: Dataset, vectors: WorldVectors) -> RankerModel:
+def world_ranker(dataset: Dataset, vectors: WorldVectors) -> "RankerModel":
     """The ranker of a world's bundle: the same network for the same world, whenever it is trained."""
+    from engine.training.ranker.split import split_for_ranker
+    from engine.training.ranker.train import train_ranker
+
     split = split_for_ranker(dataset, _CONFIG.ranker, SEED)
     return train_ranker(dataset, split, vectors, vectors, _CONFIG.ranker, SEED)
 
@@ -60,6 +65,9 @@ def world_bundle(directory: Path, dataset: Dataset, vectors: WorldVectors) -> Bu
     """The bundle of a world; kept in `directory` and opened again from there."""
     store = BundleStore(directory)
     if not (directory / "current").exists():
+        from engine.training.als import AlsModel
+        from engine.training.train import TrainedModels, write_bundle
+
         config = _CONFIG.model_copy(update={"als": AlsConfig(dim=vectors.item_vectors.shape[1])})
         ranker = world_ranker(dataset, vectors)
         # Both spaces are the world's own; what matters here is the size of the tables, not what is in them.

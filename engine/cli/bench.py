@@ -137,6 +137,68 @@ def _checked_arrivals(arrivals: str) -> Literal["poisson", "constant"]:
     raise typer.BadParameter("poisson or constant", param_hint="--arrivals")
 
 
+@app.command()
+def world(
+    items: Annotated[int, typer.Option(min=1000, help="Size of the synthetic catalogue.")] = 1_000_000,
+    cache: Annotated[Path, typer.Option(help="Where the bundle goes.")] = Path(".benchmarks"),
+) -> None:
+    """Make the synthetic bundle that the other measurements use, for a machine that cannot train."""
+    from engine.bench.gpu import make_world
+    from engine.cli.progress import progress_bar
+
+    with progress_bar() as progress:
+        _, _, bundle = make_world(items, cache, progress)
+    print(bundle.path)
+
+
+@app.command()
+def gpu(
+    json_file: _JsonOption = None,
+    device: Annotated[str, typer.Option(help="cuda, or cpu for a rehearsal.")] = "cuda",
+    cuda_device: Annotated[int, typer.Option(min=0, help="Which one, counted from 0.")] = 0,
+    items: Annotated[list[int] | None, typer.Option(min=1000, help="Items to retrieve from; may repeat.")] = None,
+    dims: Annotated[list[int] | None, typer.Option(min=8, help="Dimensions of their vectors; may repeat.")] = None,
+    batches: Annotated[
+        list[int] | None, typer.Option(min=1, help="Requests of one call, and callers at once; may repeat.")
+    ] = None,
+    request_items: Annotated[
+        int | None, typer.Option(min=1000, help="Items of the bundle for whole requests; by default the least above.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Of one figure.")] = 3.0,
+    cache: Annotated[Path, typer.Option(help="Holds the synthetic bundle.")] = Path(".benchmarks"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say whether there is a device that can be used.")
+    ] = False,
+) -> None:
+    """Search, ranking and whole requests on a GPU: checked against the processor, then timed against its limits."""
+    from engine.bench.gpu import GpuSettings, measure_gpu, require_gpu
+    from engine.cli.progress import progress_bar
+
+    if device not in ("cuda", "cpu"):
+        raise typer.BadParameter("cuda or cpu", param_hint="--device")
+    counts = tuple(items or (1_000_000, 10_000_000))
+    sizes = tuple(sorted({1, *(batches or (4, 16, 32, 64))}))
+    if len(sizes) < 2:
+        raise typer.BadParameter("one above 1 is needed", param_hint="--batches")
+    settings = GpuSettings(
+        device="cpu" if device == "cpu" else "cuda",
+        cuda_device=cuda_device,
+        items=counts,
+        dims=tuple(dims or (64, 128)),
+        batches=sizes,
+        request_items=request_items or min(counts),
+        seconds=seconds,
+    )
+    if settings.device == "cuda":
+        name = require_gpu(settings)
+        if check:
+            print(name)
+            return
+    with progress_bar() as progress:
+        result = measure_gpu(settings, cache, progress)
+    _report(result, json_file)
+
+
 def _report(result: dict[str, Any], json_file: Path | None) -> None:
     text = json.dumps(result, indent=1)
     print(text)

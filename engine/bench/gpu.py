@@ -1,0 +1,133 @@
+"""The GPU path: the same answers as on the processor, then what each stage and a whole request cost."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.adapters.cuda_device import require_device
+from engine.bench.gpu_floors import device_name, measure_floors
+from engine.bench.gpu_request import measure_ranking, measure_requests
+from engine.bench.gpu_retrieval import kinds, make_vectors, measure_retrieval
+from engine.bench.gpu_targets import gpu_targets
+from engine.bench.machine import describe_machine
+from engine.bench.world import WorldVectors, build_world, world_bundle
+from engine.bundle.bundle import RANKER_HALF_FILE, Bundle
+from engine.config import DeviceConfig
+from engine.data.dataset import Dataset
+from engine.errors import ConfigError
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuSettings:
+    """What to measure.
+
+    device: "cuda", or "cpu", which rehearses everything on the processor. items, dims: of retrieval, each with each.
+    batches: requests of one call, and, above 1, callers at once. request_items: of the bundle that ranking and whole
+    requests run over. seconds: of one figure.
+    """
+
+    device: Literal["cuda", "cpu"] = "cuda"
+    cuda_device: int = 0
+    items: tuple[int, ...] = (1_000_000, 10_000_000)
+    dims: tuple[int, ...] = (64, 128)
+    batches: tuple[int, ...] = (1, 4, 16, 32, 64)
+    request_items: int = 1_000_000
+    seconds: float = 3.0
+    seed: int = 0
+
+
+def require_gpu(settings: GpuSettings) -> str:
+    """The device's name. Raises ConfigError, saying what is missing, where it cannot be used."""
+    require_device(_device(settings))
+    return device_name(settings.cuda_device)
+
+
+def measure_gpu(settings: GpuSettings, cache: Path, progress: Progress) -> dict[str, Any]:
+    """Check and measure; see docs/performance.md.
+
+    Args:
+        cache: holds the synthetic bundle; see make_world.
+
+    Returns:
+        `floors`, `retrieval` (a list), `ranking`, `requests`, `targets`, `settings`, `device` and the machine.
+
+    Raises:
+        ConfigError: no bundle and nothing to make one with. EngineError: an answer is wrong; nothing is measured that
+        is.
+    """
+    config = _device(settings)
+    dataset, vectors, bundle = make_world(settings.request_items, cache, progress)
+    steps = len(settings.items) * len(settings.dims) * len(kinds(settings.device, settings.cuda_device)) + 3
+    progress(0, steps, "floors")
+    floors = measure_floors(settings.device, settings.cuda_device)
+    progress(1, steps, "ranking")
+    ranking = measure_ranking(bundle, settings.device, settings.cuda_device, settings.batches, settings.seconds)
+    progress(2, steps, "requests")
+    work = cache.resolve() / "gpu-work"
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        section = config.model_dump(mode="json", include={"retrieval", "ranking", "cuda_device"})
+        requests = measure_requests(
+            bundle,
+            dataset,
+            vectors,
+            _bundles(cache, settings.request_items),
+            work,
+            section,
+            [count for count in settings.batches if count > 1],
+            settings.seconds,
+        )
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    retrieval: list[dict[str, Any]] = []
+    for item_count in settings.items:
+        for dim in settings.dims:
+            items, queries = make_vectors(item_count, dim, settings.seed)
+            for kind in kinds(settings.device, settings.cuda_device):
+                progress(3 + len(retrieval), steps, f"{kind.name}, {item_count:,} x {dim}")
+                retrieval.append(measure_retrieval(kind, items, queries, settings.batches, settings.seconds, floors))
+    progress(steps, steps, "done")
+    return {
+        "settings": asdict(settings),
+        "device": device_name(settings.cuda_device) if settings.device == "cuda" else "cpu",
+        "rehearsal": settings.device == "cpu",
+        "floors": asdict(floors),
+        "retrieval": retrieval,
+        "ranking": ranking,
+        "requests": requests,
+        "machine": describe_machine(),
+        "targets": gpu_targets(retrieval, ranking, requests),
+    }
+
+
+def _device(settings: GpuSettings) -> DeviceConfig:
+    return DeviceConfig(retrieval=settings.device, ranking=settings.device, cuda_device=settings.cuda_device)
+
+
+def make_world(item_count: int, cache: Path, progress: Progress) -> tuple[Dataset, WorldVectors, Bundle]:
+    """The synthetic world with its bundle: from the cache, or trained where the train extra is installed.
+
+    Raises ConfigError where neither is possible, or the bundle was made before there was a ranker for GPUs.
+    """
+    directory = _bundles(cache, item_count)
+    progress(0, 1, "world")
+    dataset, vectors = build_world(item_count)
+    try:
+        bundle = world_bundle(directory, dataset, vectors)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"no bundle of {item_count} items in {directory}, and {error.name} to make it is not installed: run "
+            f"`engine bench world --items {item_count}` with the train extra (make bench-gpu does), in the same cache"
+        ) from None
+    if RANKER_HALF_FILE not in bundle.manifest.files:
+        raise ConfigError(f"{bundle.path} has no {RANKER_HALF_FILE}: remove {directory}, and make it anew")
+    progress(1, 1, "world")
+    return dataset, vectors, bundle
+
+
+def _bundles(cache: Path, item_count: int) -> Path:
+    return cache.resolve() / f"bundles-{item_count}"
