@@ -134,16 +134,13 @@ async def open_pipeline(config: EngineConfig, batcher: MicroBatcher | None = Non
             model = load_model(BundleStore(config.bundle.directory).current(), config, rules, batcher)
             if rules is not None:
                 model.catalogue.check_rules(rules)
-            executor = resources.enter_context(ThreadPoolExecutor(_compute_threads(config), "engine-compute"))
+            executor = resources.enter_context(
+                ThreadPoolExecutor(config.compute_threads(os.cpu_count() or 1), "engine-compute")
+            )
             features = FetchFeatures(store, config.redis.timeout_ms / 1000, config.redis.stale_cache_mb << 20)
             yield Pipeline(model, features, config, executor)
         finally:
             await store.close()
-
-
-def _compute_threads(config: EngineConfig) -> int:
-    """As many as say, or one a core; where they wait for shared calls, a whole batch of them must be able to wait."""
-    return config.server.compute_threads or max(os.cpu_count() or 1, config.micro_batch)
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """Where search and ranking run, as the settings say: on the processor, or on a CUDA device."""
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from engine.errors import BundleError
 from engine.stages.rank import Ranker
 from engine.stages.retrieve import ItemIndex
 
+log = logging.getLogger(__name__)
+
 # Nothing of the GPU's libraries is imported before the settings ask for it.
 
 
@@ -27,6 +30,8 @@ def open_batcher(config: EngineConfig) -> AbstractContextManager[MicroBatcher | 
         from engine.adapters.cuda_device import require_device
 
         require_device(config.device)
+        if config.server.workers > 1:
+            log.warning("each of %d workers has a copy of its own on the CUDA device", config.server.workers)
     if not config.micro_batch:
         return nullcontext()
     # A request has one place at most: this queue is never full before admission refuses.
@@ -62,6 +67,7 @@ def open_ranker(bundle: Bundle, catalogue: LiveCatalogue, config: EngineConfig, 
         device="cuda",
         device_id=config.device.cuda_device,
         provider=config.device.provider,
+        half=config.device.precision == "float16",
         memory_bytes=config.device.ranking_memory_mb << 20,
         candidate_count=config.retrieval.candidate_count,
         batch_sizes=batch_sizes(config.micro_batch or 1),

@@ -26,7 +26,9 @@ class ServerConfig(_Section):
     workers: int = Field(1, ge=1, le=256, description="processes that share the port, each with limits of its own")
     max_concurrent_requests: int = Field(64, ge=1, le=10_000, description="past it: RESOURCE_EXHAUSTED at once")
     request_timeout_ms: float = Field(100.0, gt=0, description="the smaller of this and the client's deadline holds")
-    compute_threads: int = Field(0, ge=0, le=256, description="threads for native calls of a process; 0: one a core")
+    compute_threads: int = Field(
+        0, ge=0, le=256, description="threads for native calls of a process; 0: one a core, and a batch"
+    )
     micro_batch: int | None = Field(
         None, ge=0, le=256, description="most requests that one native call serves; none: 32 on CUDA, 0 (off) elsewhere"
     )
@@ -204,6 +206,10 @@ class EngineConfig(BaseSettings):
         if self.server.micro_batch is not None:
             return self.server.micro_batch
         return _MICRO_BATCH_ON_CUDA if self.device.uses_cuda else 0
+
+    def compute_threads(self, cores: int) -> int:
+        """Threads of a process with so many cores; where they wait for shared calls, enough for a whole batch."""
+        return self.server.compute_threads or max(cores, self.micro_batch, 1)
 
     @classmethod
     def settings_customise_sources(

@@ -254,7 +254,7 @@ async def supervise(config: EngineConfig) -> None:
 
 def worker_settings(config: EngineConfig, port: int) -> str:
     """The settings of one worker, one line of JSON: those of all, on this port, with its share of the cores."""
-    threads = config.server.compute_threads or max(1, (os.cpu_count() or 1) // config.server.workers)
+    threads = config.compute_threads((os.cpu_count() or 1) // config.server.workers)
     server = config.server.model_copy(update={"port": port, "compute_threads": threads})
     return config.model_copy(update={"server": server}).model_dump_json()
 

@@ -74,6 +74,8 @@ def _copy_to(device: str, device_id: int) -> Copy:
         # Which device is meant is a setting of the calling thread.
         check(runtime.cudaSetDevice(device_id))
         check(runtime.cudaMemcpy(target, source, size, to_device))
+        # From memory that is not pinned it may come back before everything is there (CUDA's notes on synchronization).
+        check(runtime.cudaStreamSynchronize(0))
 
     return copy
 

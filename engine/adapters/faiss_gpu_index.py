@@ -121,8 +121,8 @@ def open_gpu_index(
         config.cuda_device,
     )
     try:
-        with TURNS:
-            searcher = _searcher(path, parameters, vectors, config)
+        # Without a turn: it can take minutes, and another bundle serves meanwhile.
+        searcher = _searcher(path, parameters, vectors, config)
     except RuntimeError as error:
         raise ConfigError(
             f"the item index cannot be put on CUDA device {config.cuda_device}: {_reason(error)}"

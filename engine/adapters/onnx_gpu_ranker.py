@@ -24,7 +24,8 @@ class DeviceRanking:
     """Where and in which shapes to rank.
 
     device: "cuda", or "cpu", which takes the same road with buffers of its own. device_id: of CUDA.
-    provider: "cuda" or "tensorrt", on CUDA. memory_bytes: what ONNX Runtime may take there, beside the tables.
+    provider: "cuda" or "tensorrt", on CUDA. half: whether TensorRT may use float16.
+    memory_bytes: what ONNX Runtime may take there, beside the tables.
     candidate_count: of one request; fewer are padded, more are ranked in several parts.
     batch_sizes: requests of one call, ascending; others are padded to the next.
     tensorrt_cache: where TensorRT keeps what it builds.
@@ -33,6 +34,7 @@ class DeviceRanking:
     device: str
     device_id: int = 0
     provider: str = "cuda"
+    half: bool = True
     memory_bytes: int = 2 << 30
     candidate_count: int = 1000
     batch_sizes: tuple[int, ...] = (1, 4, 16, 32)
@@ -240,7 +242,7 @@ def _providers(settings: DeviceRanking) -> list[tuple[str, dict[str, str]]]:
         return [(_PROVIDERS["cuda"], cuda)]
     tensorrt = shared | {
         "trt_max_workspace_size": str(settings.memory_bytes),
-        "trt_fp16_enable": "1",
+        "trt_fp16_enable": str(int(settings.half)),
         "trt_cuda_graph_enable": "1",
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(settings.tensorrt_cache),

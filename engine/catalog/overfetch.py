@@ -18,6 +18,8 @@ Found = tuple[Int64Array, Float32Array]
 _MARGIN: Final = 1.3
 # Below this share of eligible items they are scanned exactly: fetching a hundred for each that may be shown costs more.
 _SCAN_SHARE: Final = 0.01
+# Where not even this part of what is wanted can be expected among all that a search returns, none is made.
+_HOPE: Final = 0.5
 
 
 class Searcher(Protocol):
@@ -115,7 +117,12 @@ class OverFetchingIndex:
         """
         found: list[Found | None] = [None] * len(requests)
         limit = min(self._searcher.max_k, self.item_count)
-        open_requests = [position for position, request in enumerate(requests) if 0 < request.wanted <= limit]
+        within_reach = [position for position, request in enumerate(requests) if 0 < request.wanted <= limit]
+        open_requests = [
+            position
+            for position in within_reach
+            if requests[position].share * limit >= _HOPE * requests[position].wanted
+        ]
         fetch = max((self._first_fetch(requests[position], limit) for position in open_requests), default=0)
         while open_requests:
             queries = np.stack([requests[position].query for position in open_requests])
@@ -127,7 +134,9 @@ class OverFetchingIndex:
                 break
             fetch = min(2 * fetch, limit)
         if self._searcher.filters:
-            for position in open_requests:
+            for position in within_reach:
+                if found[position] is not None:
+                    continue
                 request = requests[position]
                 rows, scores = self._searcher.search_eligible(request.query, request.wanted, request.eligible)
                 found[position] = self._kept(request, rows, scores)

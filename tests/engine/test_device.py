@@ -120,6 +120,11 @@ def test_calls_are_shared_on_a_device_and_elsewhere_where_the_settings_say_so() 
     assert EngineConfig.load(device={"ranking": "cuda"}).micro_batch == 32
     assert EngineConfig.load(device={"ranking": "cuda"}, server={"micro_batch": 0}).micro_batch == 0
     assert EngineConfig.load(server={"micro_batch": 8}).micro_batch == 8
+    # Threads wait for shared calls: a whole batch of them.
+    assert EngineConfig.load().compute_threads(2) == 2
+    assert EngineConfig.load().compute_threads(0) == 1
+    assert EngineConfig.load(server={"micro_batch": 8}).compute_threads(2) == 8
+    assert EngineConfig.load(server={"micro_batch": 8, "compute_threads": 3}).compute_threads(2) == 3
     with open_batcher(EngineConfig.load()) as batcher:
         assert batcher is None
     with open_batcher(EngineConfig.load(server={"micro_batch": 8})) as batcher:

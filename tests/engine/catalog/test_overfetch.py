@@ -105,6 +105,18 @@ def test_only_who_comes_out_short_is_searched_again() -> None:
     assert len(searcher.asked) > 2
 
 
+def test_no_search_is_made_where_too_little_can_be_expected_of_it() -> None:
+    rng = np.random.default_rng(4)
+    vectors = rng.normal(size=(5_000, 8)).astype(np.float32)
+    searcher = Exhaustive(vectors, 1_000)
+    index = OverFetchingIndex(searcher, vectors)
+    request = index.request(vectors[1], 200, pack_mask(rng.random(5_000) < 0.05))
+    assert not request.among_few
+    assert index.search_batch([request]) == [None]
+    assert searcher.asked == []
+    assert len(index.scan(request)[0]) == 200
+
+
 def test_what_widening_cannot_reach_is_filtered_on_the_device_where_that_works() -> None:
     rng = np.random.default_rng(2)
     vectors = rng.normal(size=(5_000, 8)).astype(np.float32)
