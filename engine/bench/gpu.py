@@ -121,7 +121,7 @@ def make_world(item_count: int, cache: Path, progress: Progress) -> tuple[Datase
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"no bundle of {item_count} items in {directory}, and {error.name} to make it is not installed: run "
-            f"`engine bench world --items {item_count}` with the train extra (make bench-gpu does), in the same cache"
+            f"`engine bench world --items {item_count}` where the train extra is, and bring the directory here"
         ) from None
     if RANKER_HALF_FILE not in bundle.manifest.files:
         raise ConfigError(f"{bundle.path} has no {RANKER_HALF_FILE}: remove {directory}, and make it anew")

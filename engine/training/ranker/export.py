@@ -141,7 +141,9 @@ def _write(graph: ServingGraph, network: RankerNetwork, inputs: dict[str, npt.ND
             opset_version=_OPSET,
             dynamo=False,
         )
-    served = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(["click"], inputs)[0]
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # of float16 it would say that the processor has no kernels, and casts
+    served = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]).run(["click"], inputs)[0]
     *request, rows, item_table, item_dynamic = inputs.values()
     with torch.no_grad():
         logits = network.tiled(*map(torch.from_numpy, (*request, item_table[rows], item_dynamic[rows])))

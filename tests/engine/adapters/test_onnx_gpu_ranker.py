@@ -20,8 +20,9 @@ from tests.gpu import needs_cuda, on_gpu
 
 # The execution provider for CUDA has a kernel for each of these, and none that computes with shapes is among them.
 ON_THE_DEVICE = {
-    "Abs", "Add", "Cast", "Clip", "Concat", "Div", "Exp", "Gather", "Gemm", "Log", "MatMul", "Mul", "Neg", "Pad",
-    "Reciprocal", "ReduceSum", "Relu", "Reshape", "Sign", "Slice", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+    "Abs", "Add", "Cast", "Clip", "Concat", "Div", "Exp", "Flatten", "Gather", "Gemm", "Log", "MatMul", "Max", "Min",
+    "Mul", "Neg", "Pad", "Reciprocal", "ReduceSum", "Relu", "Reshape", "Sign", "Slice", "Sqrt", "Squeeze", "Sub",
+    "Transpose", "Unsqueeze",
 }  # fmt: skip
 SETTINGS = {
     "cpu": DeviceRanking(device="cpu", candidate_count=100, batch_sizes=(1, 4)),
