@@ -121,7 +121,7 @@ def measure_requests(
         publish_world(bundle, dataset, vectors, redis.url)
         config = EngineConfig.load(
             bundle={"directory": directory},
-            redis={"url": redis.url, "timeout_ms": 1000, "max_connections": 2 * most},
+            redis={"url": redis.url, "timeout_ms": 1000},
             server=shared,
             device=device,
         )
