@@ -1,0 +1,1 @@
+"""What an experiment was worth and how sure that is, from the archive; needs the `analysis` extra."""

@@ -1,0 +1,113 @@
+"""What a reader must know before believing a report."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from engine.experiments.analysis.compare import Compared
+from engine.experiments.analysis.corrections import Correction
+from engine.experiments.analysis.counted import Counted
+from engine.experiments.analysis.lines import Comparison
+from engine.experiments.analysis.metrics import TOTALS
+from engine.experiments.analysis.question import HOUR_MS, Question
+from engine.experiments.analysis.verdict import METRIC_OF, place
+
+# The interval by formula and that by resampling may differ by this part of the latter's width.
+_TOLERATED = 0.25
+# Fewer clicks or purchases than this in a variant, and no formula for large numbers holds.
+_FEW = 30
+
+
+def notes(counted: Counted, comparisons: Sequence[Comparison], question: Question) -> tuple[str, ...]:
+    """In the order of their weight."""
+    return (
+        *_of_the_split(question),
+        *_of_the_units(counted),
+        *_of_the_period(counted, question),
+        *_of_the_intervals(counted, comparisons),
+        *_of_the_method(counted, comparisons, question),
+    )
+
+
+def _of_the_split(question: Question) -> Iterator[str]:
+    if not question.shares:
+        yield "The split was not checked, because the planned shares are not known. Until then nothing here is proven."
+
+
+def _of_the_units(counted: Counted) -> Iterator[str]:
+    excluded = counted.excluded
+    parts = [
+        f"{number:,} {what}"
+        for number, what in (
+            (excluded.testers, "testers"),
+            (excluded.bots, "by the bot rule"),
+            (excluded.crossovers, "who saw two variants"),
+        )
+        if number
+    ]
+    if parts:
+        yield f"Left out: {', '.join(parts)}."
+    if excluded.crossovers > 0.01 * max(len(counted.variant), 1):
+        yield "More than 1% saw two variants: a share or salt was changed on the way, or units are not stable."
+    if excluded.repeats:
+        yield f"{excluded.repeats:,} exposures were logged more than once and count once."
+
+
+def _of_the_period(counted: Counted, question: Question) -> Iterator[str]:
+    window_h = question.rules.window_ms / HOUR_MS
+    yield f"A click or purchase counts for an exposure within {window_h:g} hours, by request, else by user and item."
+    if counted.events_end_ms < counted.last_ms + question.rules.window_ms:
+        yield "The last exposures' time to earn is not over yet, in all variants alike."
+    if counted.events_end_ms == 0:
+        yield "The archive has no events of these people: nothing can have been clicked."
+
+
+def _of_the_intervals(counted: Counted, comparisons: Sequence[Comparison]) -> Iterator[str]:
+    rare = {
+        METRIC_OF[line.figures.metric].title.lower()
+        for line in comparisons
+        if line.surface == counted.surfaces[-1] and _rare(counted, line)
+    }
+    if rare:
+        yield f"Too rare for the intervals to be exact (fewer than {_FEW} in a variant): {', '.join(sorted(rare))}."
+    for line in comparisons:
+        if _disagree(line.figures):
+            title = METRIC_OF[line.figures.metric].title.lower()
+            yield (
+                f"For {title} {place(line.surface)} resampling gives another interval than the formula: a few people "
+                "weigh very much. Read it with care."
+            )
+
+
+def _rare(counted: Counted, line: Comparison) -> bool:
+    values = counted.totals(len(counted.surfaces) - 1)[:, TOTALS.index(METRIC_OF[line.figures.metric].numerator)]
+    counts = np.bincount(counted.variant, values > 0, len(counted.variants))
+    return bool(counts.min() < _FEW)
+
+
+def _disagree(figures: Compared) -> bool:
+    formula, resampled = figures.unadjusted, figures.bootstrap
+    if formula is None or resampled is None:
+        return False
+    tolerated = _TOLERATED * (resampled.high - resampled.low)
+    return abs(formula.low - resampled.low) > tolerated or abs(formula.high - resampled.high) > tolerated
+
+
+def _of_the_method(counted: Counted, comparisons: Sequence[Comparison], question: Question) -> Iterator[str]:
+    name = {
+        Correction.HOLM: "Holm: 5% for any false claim at all",
+        Correction.BH: "Benjamini and Hochberg: 5% of the claims may be false",
+        Correction.NONE: "none",
+    }[question.rules.correction].replace("5%", f"{100 * question.rules.alpha:g}%")
+    known = sum(line.figures.p_value is not None for line in comparisons)
+    yield f"Correction for {known} comparisons, by {name}. The intervals are those of one comparison alone."
+    if counted.before is None:
+        yield "Nothing is known of the time before, so that the lifts are not adjusted by it."
+    else:
+        kept = [line.figures.variance_kept for line in comparisons if line.figures.variance_kept is not None]
+        if kept:
+            yield (
+                f"Lifts are adjusted by what people did in the {question.rules.before_days} days before (CUPED), which "
+                f"takes away up to {100 * (1 - min(kept)):.0f}% of the variance."
+            )
+    yield "Cuts were not planned for: take them for questions, not for answers."

@@ -1,0 +1,20 @@
+-- What was shown in an experiment, once each. A request that was served twice under one id counts once.
+CREATE TEMP TABLE served AS
+SELECT * EXCLUDE (repeat) FROM (
+    SELECT
+        request_id, user_id, unit_id, surface, served_ms, assignment.variant AS variant,
+        assignment.overridden AS overridden, item_ids, total_ms, len(degraded_reasons) > 0 AS degraded,
+        coalesce(device, '') AS device, coalesce(country, '') AS country, interaction_count,
+        row_number() OVER (PARTITION BY request_id ORDER BY served_ms, "partition", "offset") AS repeat,
+        count(*) OVER (PARTITION BY request_id) AS copies
+    FROM (
+        SELECT *, CASE
+            WHEN $experiment = '' THEN {'experiment': '', 'variant': 'all', 'overridden': false}
+            ELSE list_filter(experiments, lambda e: e.experiment = $experiment)[1]
+        END AS assignment
+        FROM raw_exposures
+        WHERE served_ms >= $from_ms AND served_ms < $to_ms AND ($surface = '' OR surface = $surface)
+    )
+    WHERE assignment IS NOT NULL
+)
+WHERE repeat = 1;

@@ -1,0 +1,25 @@
+-- Who took part. Testers, those who saw two variants, and bots are told apart and left out.
+CREATE TEMP TABLE everybody AS
+SELECT
+    unit_id,
+    bool_or(overridden) AS tester,
+    count(DISTINCT variant) > 1 AS crossover,
+    max(hourly) > $bot_hourly_requests AS bot,
+    arg_min(variant, served_ms) AS variant,
+    arg_min(device, served_ms) AS device,
+    arg_min(country, served_ms) AS country,
+    arg_min(interaction_count, served_ms) AS interaction_count
+FROM (SELECT *, count(*) OVER (PARTITION BY unit_id, served_ms // 3600000) AS hourly FROM served)
+GROUP BY unit_id;
+
+CREATE TEMP TABLE units AS
+SELECT (row_number() OVER (ORDER BY unit_id) - 1)::INTEGER AS unit, * EXCLUDE (tester, crossover, bot)
+FROM everybody
+WHERE NOT (tester OR crossover OR bot);
+
+CREATE TEMP TABLE shown AS
+SELECT unit, served.* EXCLUDE (unit_id, variant, device, country, interaction_count, overridden, copies), units.variant
+FROM served JOIN units USING (unit_id);
+
+CREATE TEMP TABLE people AS
+SELECT user_id, arg_min(unit, served_ms) AS unit FROM shown WHERE user_id != '' GROUP BY user_id;
