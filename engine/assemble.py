@@ -25,6 +25,7 @@ from engine.config import EngineConfig
 from engine.errors import DependencyUnavailable
 from engine.model import ServingModel
 from engine.pipeline import Pipeline
+from engine.rpc.experiment_servicer import Reporter
 from engine.rpc.metrics import MeasuredRecommender, ServerMetrics, follow_gauges
 from engine.rpc.server import Server, ServerSettings, create_server
 from engine.rules.follow import RulesFile
@@ -67,9 +68,11 @@ async def running_server(
             max_event_ahead_s=config.events.max_ahead_s,
             catalog_concurrency_limit=config.catalog.max_concurrent_batches,
             categories=config.catalog.categories,
+            report_concurrency_limit=config.reports.max_waiting,
             max_calls=config.server.max_concurrent_requests
             + config.events.max_concurrent_batches
             + config.catalog.max_concurrent_batches
+            + config.reports.max_waiting
             + 1024,
             reuse_port=shares_port,
             max_connection_age_s=config.server.max_connection_age_s if shares_port else 0.0,
@@ -82,6 +85,7 @@ async def running_server(
             event_log=event_log,
             catalogue=(changes, ServingCatalogue(pipeline)),
             metrics=metrics,
+            reporter=resources.enter_context(report_desk(config, pipeline)) if config.reports.archive else None,
         )
         await server.start()
         server.set_serving()
@@ -210,6 +214,27 @@ def live_counts(config: EngineConfig, brokers: str) -> Iterator[Trending]:
         source = RedisTrending(url, config.redis, log_name(config, brokers), EVENTS.partitions)
         with closing(source):
             yield Trending(source, config.trending.prior_events)
+
+
+@contextmanager
+def report_desk(config: EngineConfig, pipeline: Pipeline) -> Iterator[Reporter]:
+    """What makes reports from the archive that the settings name, with the categories of the bundle that serves."""
+    # Here, because a server without reports needs none of the `analysis` extra.
+    from engine.experiments.analysis.categories import bundle_categories
+    from engine.experiments.analysis.desk import ReportDesk
+    from engine.experiments.analysis.files import Archive
+
+    settings = config.reports
+    assert settings.archive is not None
+    desk = ReportDesk(
+        Archive.within(settings.archive),
+        lambda: bundle_categories(pipeline.model.bundle.path),
+        settings.cache_s,
+        settings.max_concurrent,
+        settings.max_waiting,
+    )
+    with closing(desk):
+        yield desk
 
 
 @contextmanager

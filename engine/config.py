@@ -144,6 +144,15 @@ class RulesConfig(_Section):
     poll_s: float = Field(1.0, gt=0, description="how often the file is looked at")
 
 
+class ReportsConfig(_Section):
+    archive: Path | None = Field(
+        None, description="holds exposures/ and events/; ExperimentService reports from it; none: no such service"
+    )
+    cache_s: float = Field(60.0, ge=0, description="so long the same question gets the same report")
+    max_concurrent: int = Field(1, ge=1, le=64, description="reports that are made at once, each on one thread")
+    max_waiting: int = Field(8, ge=1, le=1000, description="calls at once; past it: RESOURCE_EXHAUSTED")
+
+
 class TrendingConfig(_Section):
     poll_s: float = Field(1.0, ge=0, description="how often live counts reach ranker and popularity lists; 0: never")
     prior_events: float = Field(
@@ -197,6 +206,7 @@ class EngineConfig(BaseSettings):
     trending: TrendingConfig = TrendingConfig()
     catalog: CatalogConfig = CatalogConfig()
     rules: RulesConfig = RulesConfig()
+    reports: ReportsConfig = ReportsConfig()
     device: DeviceConfig = DeviceConfig()
     surfaces: dict[str, SurfaceConfig] = Field(default_factory=_default_surfaces, min_length=1)
 

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from engine.cli import bench, bundles, import_data, rules, topics
+from engine.cli import bench, bundles, experiment, import_data, rules, topics
 from engine.cli.demo import demo
 from engine.cli.evaluate import evaluate
 from engine.cli.health import health
@@ -21,6 +21,7 @@ app.add_typer(import_data.app, name="import", help="Turn a public data set into 
 app.add_typer(topics.app, name="topics", help="Make the Kafka topics.")
 app.add_typer(rules.app, name="rules", help="Look at business rules before a server does.")
 app.add_typer(bundles.app, name="bundles", help="See, bring in and choose bundles.")
+app.add_typer(experiment.app, name="experiment", help="Say what experiments are worth.")
 app.add_typer(bench.app, name="bench", help="Measure the whole system.")
 app.command()(synth)
 app.command()(train)
@@ -55,6 +56,9 @@ _EXTRAS = {
     "implicit": "train",
     "sklearn": "train",
     "onnx": "train",
+    "duckdb": "analysis",
+    "jinja2": "analysis",
+    "scipy": "analysis",
     "faiss": "cpu",
     "onnxruntime": "cpu",
 }

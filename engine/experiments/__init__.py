@@ -1,1 +1,0 @@
-"""Experiments: who gets which variant, what was shown to whom, and what it was worth."""

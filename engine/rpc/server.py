@@ -14,6 +14,7 @@ from engine.errors import ConfigError
 from engine.rpc.access_log import AccessLog
 from engine.rpc.catalog_servicer import CatalogServicer, CatalogueRoom, CatalogueStore
 from engine.rpc.event_servicer import EventLog, EventServicer
+from engine.rpc.experiment_servicer import ExperimentServicer, Reporter
 from engine.rpc.health import HealthServicer
 from engine.rpc.interceptors import Admission, CallInterceptor
 from engine.rpc.metrics import MeasuredAccessLog, ServerMetrics
@@ -22,7 +23,7 @@ from engine.rpc.servicer import RecommendationServicer, Recommender
 from engine.rpc.validate import MAX_REQUEST_BYTES
 from engine.rpc.validate_catalog import CatalogueRules
 from engine.rpc.validate_events import EventRules
-from engine.v1 import catalog_pb2, catalog_pb2_grpc, event_pb2, event_pb2_grpc
+from engine.v1 import catalog_pb2, catalog_pb2_grpc, event_pb2, event_pb2_grpc, experiment_pb2, experiment_pb2_grpc
 from engine.v1 import recommendation_pb2 as pb
 from engine.v1 import recommendation_pb2_grpc as pb_grpc
 
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
 EVENT_SERVICE_NAME: str = event_pb2.DESCRIPTOR.services_by_name["EventService"].full_name
 CATALOG_SERVICE_NAME: str = catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name
+EXPERIMENT_SERVICE_NAME: str = experiment_pb2.DESCRIPTOR.services_by_name["ExperimentService"].full_name
 HEALTH_SERVICE_NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 MAX_PORT = 65_535
 
@@ -47,6 +49,7 @@ class ServerSettings:
         concurrency_limit: requests that may run at once; past it the answer is RESOURCE_EXHAUSTED at once.
         event_concurrency_limit: the same for batches of events, apart, so that a slow log takes no place from requests.
         catalog_concurrency_limit: the same for batches of catalogue changes.
+        report_concurrency_limit: the same for reports about experiments.
         categories: the only ones that items may have; empty allows any.
         max_event_age_s: older events are refused.
         max_event_ahead_s: events further in the future are refused.
@@ -73,6 +76,7 @@ class ServerSettings:
     concurrency_limit: int = 64
     event_concurrency_limit: int = 64
     catalog_concurrency_limit: int = 16
+    report_concurrency_limit: int = 8
     categories: tuple[str, ...] = ()
     max_event_age_s: int = 7 * 86_400
     max_event_ahead_s: int = 300
@@ -95,6 +99,7 @@ class ServerSettings:
             "concurrency_limit",
             "event_concurrency_limit",
             "catalog_concurrency_limit",
+            "report_concurrency_limit",
             "max_event_age_s",
             "max_request_bytes",
             "keepalive_time_s",
@@ -104,7 +109,12 @@ class ServerSettings:
         ):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}: must be above 0, got {getattr(self, name)}")
-        limits = self.concurrency_limit + self.event_concurrency_limit + self.catalog_concurrency_limit
+        limits = (
+            self.concurrency_limit
+            + self.event_concurrency_limit
+            + self.catalog_concurrency_limit
+            + self.report_concurrency_limit
+        )
         if self.max_calls <= limits:
             raise ConfigError(
                 f"max_calls: must be above the concurrency limits together ({limits}), or health checks "
@@ -167,6 +177,7 @@ def create_server(
     event_log: EventLog | None = None,
     catalogue: tuple[CatalogueStore, CatalogueRoom] | None = None,
     metrics: ServerMetrics | None = None,
+    reporter: Reporter | None = None,
 ) -> Server:
     """Build the server and bind its port, without answering yet.
 
@@ -180,6 +191,7 @@ def create_server(
         event_log: where recorded events go; without, the server has no EventService.
         catalogue: where its changes go, and what there is room for; without, the server has no CatalogService.
         metrics: what counts the calls; without, nothing does.
+        reporter: what makes reports about experiments; without, the server has no ExperimentService.
 
     Raises:
         ConfigError: the address cannot be bound; the text says which and why.
@@ -191,6 +203,8 @@ def create_server(
         admissions[EVENT_SERVICE_NAME] = Admission(settings.event_concurrency_limit)
     if catalogue is not None:
         admissions[CATALOG_SERVICE_NAME] = Admission(settings.catalog_concurrency_limit)
+    if reporter is not None:
+        admissions[EXPERIMENT_SERVICE_NAME] = Admission(settings.report_concurrency_limit)
     health = HealthServicer(admissions)
     every = settings.access_log_every
     access_log = AccessLog(every) if metrics is None else MeasuredAccessLog(every, metrics)
@@ -208,6 +222,9 @@ def create_server(
         rules = CatalogueRules(frozenset(settings.surfaces), frozenset(settings.categories))
         changes = CatalogServicer(*catalogue, rules)
         catalog_pb2_grpc.add_CatalogServiceServicer_to_server(changes, server)  # type: ignore[no-untyped-call]
+    if reporter is not None:
+        reports = ExperimentServicer(reporter)
+        experiment_pb2_grpc.add_ExperimentServiceServicer_to_server(reports, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection([*admissions, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME], server)
     return Server(server, health, admissions.values(), _bind(server, settings, credentials))

@@ -1,43 +1,53 @@
-"""Which files of the archive a report must open."""
+"""Where the archive lies, and which of its files a report must open."""
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from engine.errors import DataError
+from engine.experiments.analysis.question import DAY_MS
 
-EXPOSURES = "exposures"
-EVENTS = "events"
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
-_DAY_MS = 86_400_000
 # Events reach the archive after they happened: those of a client that was offline by days.
-_LATEST_ARRIVAL_MS = 8 * _DAY_MS
+_LATEST_ARRIVAL_MS = 8 * DAY_MS
 
 
-def exposure_files(archive: Path, from_ms: int | None, to_ms: int | None) -> list[str]:
-    """Files that can hold exposures served in [from_ms, to_ms).
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """Two directories of Parquet files by hour, DIRECTORY/2026-11-23/07/*.parquet, as `engine process` writes them."""
 
-    Raises:
-        DataError: there is no such directory.
-    """
-    directory = archive / EXPOSURES
-    if not directory.is_dir():
-        raise DataError(f"{directory}: no such directory; exposures are archived by `engine process`")
-    # A day of slack: an hour's directory is named after the arrival.
-    return list(_within(directory, from_ms and from_ms - _DAY_MS, to_ms and to_ms + _DAY_MS))
+    exposures: Path
+    events: Path
 
+    @staticmethod
+    def within(directory: Path) -> "Archive":
+        """DIRECTORY/exposures, and DIRECTORY/events or, without that, DIRECTORY itself."""
+        events = directory / "events"
+        return Archive(directory / "exposures", events if events.is_dir() else directory)
 
-def event_files(archive: Path, from_ms: int, to_ms: int) -> list[str]:
-    """Files that can hold events of [from_ms, to_ms), from ARCHIVE/events or, without it, from ARCHIVE itself."""
-    directory = archive / EVENTS
-    if not directory.is_dir():
-        directory = archive
-    return list(_within(directory, from_ms - _DAY_MS, to_ms + _LATEST_ARRIVAL_MS))
+    def exposure_files(self, from_ms: int | None, to_ms: int | None) -> list[str]:
+        """Files that can hold exposures served in [from_ms, to_ms).
+
+        Raises:
+            DataError: there is no such directory.
+        """
+        if not self.exposures.is_dir():
+            raise DataError(f"{self.exposures}: no such directory; `engine process` archives exposures there")
+        # A day of slack: an hour's directory is named after the first of what is in it.
+        begin_ms = None if from_ms is None else from_ms - DAY_MS
+        return list(_within(self.exposures, begin_ms, None if to_ms is None else to_ms + DAY_MS))
+
+    def event_files(self, from_ms: int, to_ms: int) -> list[str]:
+        """Files that can hold events of [from_ms, to_ms); none where there is no directory."""
+        if not self.events.is_dir():
+            return []
+        return list(_within(self.events, from_ms - DAY_MS, to_ms + _LATEST_ARRIVAL_MS))
 
 
 def _within(directory: Path, from_ms: int | None, to_ms: int | None) -> Iterator[str]:
-    """Parquet files below the day directories of a period, DIRECTORY/2026-11-23/07/*.parquet."""
+    """The Parquet files below the day directories of a period."""
     for day in sorted(directory.iterdir()):
         if not _DAY.fullmatch(day.name):
             continue
@@ -46,5 +56,5 @@ def _within(directory: Path, from_ms: int | None, to_ms: int | None) -> Iterator
         except ValueError:
             continue
         begin_ms = int(begin.timestamp() * 1000)
-        if (to_ms is None or begin_ms < to_ms) and (from_ms is None or begin_ms + _DAY_MS > from_ms):
+        if (to_ms is None or begin_ms < to_ms) and (from_ms is None or begin_ms + DAY_MS > from_ms):
             yield from (str(path) for path in sorted(day.glob("*/*.parquet")))

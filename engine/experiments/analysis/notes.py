@@ -14,17 +14,21 @@ from engine.experiments.analysis.verdict import METRIC_OF, place
 
 # The interval by formula and that by resampling may differ by this part of the latter's width.
 _TOLERATED = 0.25
+# What a whole request may take, and by how much a share of bad answers may be above the control's.
+LATENCY_BUDGET_MS = 100.0
+WORSE_SHARE = 0.01
 # Fewer clicks or purchases than this in a variant, and no formula for large numbers holds.
 _FEW = 30
 
 
-def notes(counted: Counted, comparisons: Sequence[Comparison], question: Question) -> tuple[str, ...]:
+def notes(counted: Counted, comparisons: Sequence[Comparison], question: Question, control: str) -> tuple[str, ...]:
     """In the order of their weight."""
     return (
         *_of_the_split(question),
         *_of_the_units(counted),
         *_of_the_period(counted, question),
         *_of_the_intervals(counted, comparisons),
+        *_of_the_guardrails(counted, control),
         *_of_the_method(counted, comparisons, question),
     )
 
@@ -91,6 +95,20 @@ def _disagree(figures: Compared) -> bool:
         return False
     tolerated = _TOLERATED * (resampled.high - resampled.low)
     return abs(formula.low - resampled.low) > tolerated or abs(formula.high - resampled.high) > tolerated
+
+
+def _of_the_guardrails(counted: Counted, control: str) -> Iterator[str]:
+    held = {line["surface"]: line for line in counted.guardrails if line["variant"] == control}
+    for line in counted.guardrails:
+        base = held.get(line["surface"])
+        if base is None or line["variant"] == control:
+            continue
+        who = f"{line['variant']} {place(line['surface'])}"
+        if line["latency_p99_ms"] > LATENCY_BUDGET_MS:
+            yield f"Guardrail: the p99 of {who} is {line['latency_p99_ms']:.0f} ms, above {LATENCY_BUDGET_MS:.0f} ms."
+        for share, what in (("degraded_share", "answers with a fallback in them"), ("empty_share", "empty answers")):
+            if line[share] > base[share] + WORSE_SHARE:
+                yield f"Guardrail: {who} has {100 * line[share]:.1f}% {what}, {control} {100 * base[share]:.1f}%."
 
 
 def _of_the_method(counted: Counted, comparisons: Sequence[Comparison], question: Question) -> Iterator[str]:

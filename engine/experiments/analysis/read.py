@@ -1,38 +1,27 @@
-"""The archive, counted: who took part, and what each did by surface and day. The SQL is in sql/, a file a step."""
+"""The archive, counted: who took part, and what each did by surface and day."""
 
 from collections.abc import Mapping
-from importlib.resources import files as package_files
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import polars as pl
 
-from engine.errors import DataError, InvalidRequest
+from engine.errors import InvalidRequest
 from engine.experiments.analysis.counted import ALL_SURFACES, Counted, Excluded
-from engine.experiments.analysis.files import event_files, exposure_files
+from engine.experiments.analysis.database import one_row, open_events, opened, run_step, tell_outcomes, tell_units
+from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.metrics import BEFORE, TOTALS
-from engine.experiments.analysis.question import DAY_MS, HOUR_MS, Question
+from engine.experiments.analysis.question import DAY_MS, Question
 from engine.experiments.analysis.statistics import Float64Array, Int64Array
-
-# After every time that an archive can hold: 2101.
-_END_MS = 4_133_980_800_000
-# What is read of an event, for an archive that holds none.
-_EVENT_COLUMNS = {
-    "user_id": pl.String, "item_id": pl.String, "event_type": pl.String, "timestamp_ms": pl.Int64, "value": pl.Float64,
-    "surface": pl.String, "event_id": pl.String, "request_id": pl.String, "partition": pl.Int32, "offset": pl.Int64,
-}  # fmt: skip
-_SQL = package_files("engine.experiments.analysis") / "sql"
 
 
 def count(
-    archive: Path, question: Question, categories: Mapping[str, str] | None = None, threads: int | None = None
+    archive: Archive, question: Question, categories: Mapping[str, str] | None = None, threads: int | None = None
 ) -> Counted:
     """Read what a question is about.
 
     Args:
-        archive: holds exposures/ and the events.
         categories: of items, where they are known: what the diversity of slates is told by.
         threads: for DuckDB; None: one a core.
 
@@ -42,43 +31,19 @@ def count(
 
     Cost: one scan of the period's files, and as many rows in memory as exposures and events of those who took part.
     """
-    exposures = exposure_files(archive, question.from_ms, question.to_ms)
-    if not exposures:
-        raise InvalidRequest("experiment", "there are no exposures in the archive for this period")
-    connection = duckdb.connect(config={"threads": threads} if threads else {})
-    try:
-        connection.read_parquet(exposures, union_by_name=True).create_view("raw_exposures")
+    with opened(archive, question, threads) as connection:
         return _count(connection, archive, question, categories or {})
-    except duckdb.Error as error:
-        # Of a long text of the library the first line says what is wrong.
-        raise DataError(f"{archive}: cannot be read: {str(error).splitlines()[0]}") from error
-    finally:
-        connection.close()
 
 
 def _count(
-    connection: duckdb.DuckDBPyConnection, archive: Path, question: Question, categories: Mapping[str, str]
+    connection: duckdb.DuckDBPyConnection, archive: Archive, question: Question, categories: Mapping[str, str]
 ) -> Counted:
-    rules = question.rules
-    _run(
-        connection,
-        "exposures",
-        experiment=question.experiment,
-        surface=question.surface,
-        from_ms=question.from_ms or 0,
-        to_ms=question.to_ms or _END_MS,
-    )
-    _run(connection, "units", bot_hourly_requests=rules.bot_hourly_requests)
+    tell_units(connection, question)
     excluded = _excluded(connection)
-    first_ms, last_ms = _row(connection, "SELECT min(served_ms), max(served_ms) FROM shown")
-    if first_ms is None:
+    if not one_row(connection, "SELECT count(*) FROM shown")[0]:
         raise InvalidRequest("experiment", _why_nobody(question, excluded))
-    # Clocks of clients can be a little slow.
-    begin_ms, end_ms = first_ms - HOUR_MS, last_ms + rules.window_ms + 1
-    _open_events(connection, event_files(archive, begin_ms, end_ms))
-    _run(connection, "events", begin_ms=begin_ms, end_ms=end_ms)
-    _run(connection, "outcomes", window_ms=rules.window_ms, session_gap_ms=rules.session_gap_ms)
-    totals = _run(connection, "totals")
+    first_ms, last_ms = tell_outcomes(connection, archive, question)
+    totals = run_step(connection, "totals")
     units = connection.sql("SELECT * FROM units ORDER BY unit").pl()
     variants = tuple(sorted(units["variant"].unique()))
     surfaces = sorted(name for name in totals["surface"].unique() if name)
@@ -86,7 +51,7 @@ def _count(
         surfaces.append(ALL_SURFACES)
     else:
         totals = totals.filter(pl.col("surface") != "")
-    events_end_ms = _row(connection, "SELECT coalesce(max(timestamp_ms), 0) FROM events")[0]
+    events_end_ms = one_row(connection, "SELECT coalesce(max(timestamp_ms), 0) FROM events")[0]
     guardrails = _guardrails(connection, "" if len(surfaces) > 1 else surfaces[0], categories)
     return Counted(
         variants=variants,
@@ -109,25 +74,25 @@ def _count(
 
 
 def _before(
-    connection: duckdb.DuckDBPyConnection, archive: Path, question: Question, units: int
+    connection: duckdb.DuckDBPyConnection, archive: Archive, question: Question, units: int
 ) -> Float64Array | None:
     """float64 (units, len(BEFORE)) of the days before anybody saw a variant, wherever the question's period begins."""
     days = question.rules.before_days
     if days == 0 or not question.experiment:
         return None
-    every = exposure_files(archive, None, question.to_ms)
+    every = archive.exposure_files(None, question.to_ms)
     connection.read_parquet(every, union_by_name=True).create_view("all_exposures")
-    [start_ms] = _row(
+    [start_ms] = one_row(
         connection,
         "SELECT min(served_ms) FROM all_exposures"
         " WHERE len(list_filter(experiments, lambda e: e.experiment = $experiment)) > 0",
         experiment=question.experiment,
     )
-    files = event_files(archive, start_ms - days * DAY_MS, start_ms)
+    files = archive.event_files(start_ms - days * DAY_MS, start_ms)
     if not files:
         return None
-    _open_events(connection, files)
-    found = _run(
+    open_events(connection, files)
+    found = run_step(
         connection,
         "before",
         begin_ms=start_ms - days * DAY_MS,
@@ -142,12 +107,12 @@ def _before(
 
 
 def _excluded(connection: duckdb.DuckDBPyConnection) -> Excluded:
-    testers, crossovers, bots = _row(
+    testers, crossovers, bots = one_row(
         connection,
         "SELECT count(*) FILTER (tester), count(*) FILTER (crossover AND NOT tester),"
         " count(*) FILTER (bot AND NOT tester AND NOT crossover) FROM everybody",
     )
-    [repeats] = _row(connection, "SELECT coalesce(sum(copies - 1), 0)::BIGINT FROM served")
+    [repeats] = one_row(connection, "SELECT coalesce(sum(copies - 1), 0)::BIGINT FROM served")
     return Excluded(testers, crossovers, bots, repeats)
 
 
@@ -168,34 +133,8 @@ def _guardrails(
         schema={"item_id": pl.String, "category": pl.String},
     )
     connection.register("categories", frame)
-    lines = _run(connection, "guardrails", surface=surface).to_dicts()
+    lines = run_step(connection, "guardrails", surface=surface).to_dicts()
     return tuple(line | {"surface": line["surface"] or ALL_SURFACES} for line in lines)
-
-
-def _open_events(connection: duckdb.DuckDBPyConnection, files: list[str]) -> None:
-    """Have `raw_events` name what these files hold."""
-    if files:
-        connection.read_parquet(files, union_by_name=True).create_view("raw_events", replace=True)
-    else:
-        connection.register("no_events", pl.DataFrame(schema=_EVENT_COLUMNS))
-        connection.table("no_events").create_view("raw_events", replace=True)
-
-
-def _run(connection: duckdb.DuckDBPyConnection, step: str, **parameters: Any) -> pl.DataFrame:
-    """Run a step's statements, each with the parameters that it names; what the last one answers, if it is a query."""
-    answer = pl.DataFrame()
-    for statement in connection.extract_statements((_SQL / f"{step}.sql").read_text()):
-        own = {name: parameters[name] for name in statement.named_parameters}
-        if statement.type == duckdb.StatementType.SELECT:
-            answer = connection.sql(statement.query, params=own).pl()
-        else:
-            connection.execute(statement, own or None).fetchall()
-    return answer
-
-
-def _row(connection: duckdb.DuckDBPyConnection, query: str, **parameters: Any) -> tuple[Any, ...]:
-    [row] = connection.sql(query, params=parameters).fetchall()
-    return tuple(row)
 
 
 def _codes(names: pl.Series, known: "tuple[str, ...] | list[str]") -> Int64Array:

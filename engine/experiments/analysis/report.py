@@ -95,7 +95,7 @@ def make_report(counted: Counted, question: Question) -> Report:
         cuts=tuple(_judged_cuts(cuts, rules, spoiled=counted.surfaces[-1] in spoiled)),
         days=tuple(daily_lifts(counted, control, rules)),
         guardrails=counted.guardrails,
-        notes=notes(counted, comparisons, question),
+        notes=notes(counted, comparisons, question, counted.variants[control]),
     )
 
 

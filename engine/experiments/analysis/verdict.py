@@ -114,9 +114,9 @@ def _what_could_be_found(unsure: Sequence[Comparison]) -> Iterator[str]:
 
 def _mismatch(split: Split) -> str:
     seen = " and ".join(f"{count:,} in {name}" for name, count in split.counts.items())
-    planned = " and ".join(f"{share:.4g}".rstrip() for share in (100 * part for part in split.expected.values()))
+    planned = " and ".join(f"{100 * share:.4g}%" for share in split.expected.values())
     return (
-        f"{seen}, where {planned}% were planned. By chance that happens once in {_once_in(split.p_value)}; people are "
+        f"{seen}, where {planned} were planned. By chance that happens once in {_once_in(split.p_value)}; people are "
         "missing from one of the variants."
     )
 
@@ -140,15 +140,18 @@ def place(surface: str) -> str:
 
 
 def percent(lift: float) -> str:
-    """12%, 8.3%, 0.42%: two digits that count."""
+    """12%, 8.3%, 0.42%: two digits that count, and two decimals at most."""
     value = abs(100.0 * lift)
+    if value < 0.005:
+        return "0%"
     decimals = 0 if value >= 10 else 1 if value >= 1 else 2
     return f"{value:.{decimals}f}%"
 
 
 def signed(lift: float) -> str:
-    """+12%, −8.3%."""
-    return f"{'−' if lift < 0 else '+'}{percent(lift)}"
+    """+12%, −8.3%, 0%."""
+    sign = "" if abs(lift) < 5e-5 else "−" if lift < 0 else "+"
+    return f"{sign}{percent(lift)}"
 
 
 def _sureness(rules: Rules) -> str:

@@ -3,7 +3,7 @@ CREATE TEMP TABLE served AS
 SELECT * EXCLUDE (repeat) FROM (
     SELECT
         request_id, user_id, unit_id, surface, served_ms, assignment.variant AS variant,
-        assignment.overridden AS overridden, item_ids, total_ms, len(degraded_reasons) > 0 AS degraded,
+        assignment.overridden AS overridden, item_ids, propensities, total_ms, len(degraded_reasons) > 0 AS degraded,
         coalesce(device, '') AS device, coalesce(country, '') AS country, interaction_count,
         row_number() OVER (PARTITION BY request_id ORDER BY served_ms, "partition", "offset") AS repeat,
         count(*) OVER (PARTITION BY request_id) AS copies

@@ -17,12 +17,14 @@ WHERE (event_type = 'click' AND events.request_id = '' AND (events.surface = '' 
    OR (event_type = 'purchase' AND event NOT IN (SELECT event FROM named))
 GROUP BY event;
 
+CREATE TEMP TABLE credited AS FROM named UNION ALL FROM earlier;
+
 CREATE TEMP TABLE outcomes AS
 SELECT request_id,
        count(DISTINCT item_id) FILTER (event_type = 'click') AS clicks,
        count(*) FILTER (event_type = 'purchase') AS purchases,
        coalesce(sum(money) FILTER (event_type = 'purchase'), 0.0) AS revenue
-FROM (FROM named UNION ALL FROM earlier)
+FROM credited
 GROUP BY request_id;
 
 -- Sessions: everything that a unit does from its first exposure on, cut where it is silent for long enough.

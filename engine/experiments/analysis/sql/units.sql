@@ -17,9 +17,10 @@ SELECT (row_number() OVER (ORDER BY unit_id) - 1)::INTEGER AS unit, * EXCLUDE (t
 FROM everybody
 WHERE NOT (tester OR crossover OR bot);
 
+-- Where there is no user, the visit that the unit is stands for one in the events, too.
 CREATE TEMP TABLE shown AS
-SELECT unit, served.* EXCLUDE (unit_id, variant, device, country, interaction_count, overridden, copies), units.variant
+SELECT unit, coalesce(nullif(user_id, ''), unit_id) AS user_id, served.* EXCLUDE (unit_id, user_id, variant, device, country, interaction_count, overridden, copies), units.variant
 FROM served JOIN units USING (unit_id);
 
 CREATE TEMP TABLE people AS
-SELECT user_id, arg_min(unit, served_ms) AS unit FROM shown WHERE user_id != '' GROUP BY user_id;
+SELECT user_id, arg_min(unit, served_ms) AS unit FROM shown GROUP BY user_id;

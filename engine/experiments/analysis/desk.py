@@ -1,0 +1,87 @@
+"""Reports for callers of a server: made beside the event loop, few at a time, and kept for a while."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from cachetools import TTLCache
+
+from engine.errors import DataError, DependencyUnavailable, Overloaded
+from engine.experiments.analysis.files import Archive
+from engine.experiments.analysis.question import Question
+from engine.experiments.analysis.read import count
+from engine.experiments.analysis.report import make_report
+from engine.rpc.validate_experiment import ReportQuery
+
+log = logging.getLogger(__name__)
+
+# Reports that are kept at once; a day-by-day report of many surfaces is some hundred kilobytes.
+_KEPT = 64
+
+
+class ReportDesk:
+    """Makes and keeps reports. Implements engine.rpc.experiment_servicer.Reporter; belongs to one event loop.
+
+    Args:
+        archive: what they are made of.
+        categories: of items by id, asked for anew with each report.
+        cache_s: so long the same question gets the same report.
+        max_concurrent: made at once, each on one thread. max_waiting: made or waiting; past it Overloaded.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        categories: Callable[[], Mapping[str, str]],
+        cache_s: float,
+        max_concurrent: int,
+        max_waiting: int,
+    ) -> None:
+        self._archive = archive
+        self._categories = categories
+        self._executor = ThreadPoolExecutor(max_concurrent, "engine-reports")
+        self._max_waiting = max_waiting
+        self._kept: TTLCache[tuple[Any, ...], dict[str, Any]] = TTLCache(_KEPT, cache_s)
+        self._making: dict[tuple[Any, ...], asyncio.Future[dict[str, Any]]] = {}
+
+    async def report(self, query: ReportQuery) -> Mapping[str, Any]:
+        """See the Protocol. Callers with one question wait for one report; one who leaves takes nothing from others."""
+        key = (*(getattr(query, name) for name in _PLAIN), tuple(query.shares.items()))
+        kept = self._kept.get(key)
+        if kept is not None:
+            return kept
+        making = self._making.get(key)
+        if making is None:
+            if len(self._making) >= self._max_waiting:
+                raise Overloaded(f"{self._max_waiting} reports are being made; ask again in a while")
+            making = asyncio.get_running_loop().run_in_executor(self._executor, self._make, query)
+            self._making[key] = making
+            making.add_done_callback(lambda done: self._keep(key, done))
+        return await asyncio.shield(making)
+
+    def close(self) -> None:
+        """Start no further report; wait for those that are being made."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _keep(self, key: tuple[Any, ...], done: "asyncio.Future[dict[str, Any]]") -> None:
+        del self._making[key]
+        # Asking for the exception says that somebody has seen it, also where every caller has left.
+        if not done.cancelled() and done.exception() is None:
+            self._kept[key] = done.result()
+
+    def _make(self, query: ReportQuery) -> dict[str, Any]:
+        question = Question(
+            query.experiment, query.surface, query.from_ms, query.to_ms, query.control, dict(query.shares)
+        )
+        try:
+            # One thread for the database, too: the cores are for recommendations.
+            counted = count(self._archive, question, self._categories(), threads=1)
+            return make_report(counted, question).to_dict()
+        except DataError as error:
+            log.error("no report: %s", error)
+            raise DependencyUnavailable("the archive cannot be read") from error
+
+
+_PLAIN = ("experiment", "surface", "from_ms", "to_ms", "control")

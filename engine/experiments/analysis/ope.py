@@ -1,0 +1,152 @@
+"""What another policy would have earned on this traffic, without serving it: off-policy estimates.
+
+A logged exposure shows each of its items with a known chance, its propensity. A target policy shows the same item to
+the same person with another chance. Weighing what an item earned by the quotient of the two makes the log look as if
+the target had chosen. That holds where everything that the target would show had some chance of being shown.
+
+An item is taken to earn by itself, whatever stands beside it (the item-position model of Li et al., "Offline
+evaluation of ranking policies with click models", KDD 2018). A target that shows other things *around* an item is
+beyond what such an estimate can say.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.errors import InvalidRequest
+from engine.experiments.analysis.compare import Bounds
+from engine.experiments.analysis.statistics import (
+    Estimate,
+    Float64Array,
+    Int64Array,
+    Moments,
+    critical,
+    ratio,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedItems:
+    """Items as they were shown: arrays of one length, one place an item of an exposure.
+
+    unit: int64, the person, any numbers. propensity: float64, in (0, 1], the chance
+    with which the log's policy showed the item. reward: float64, what it earned. target: float64, in [0, 1], the
+    chance with which the target policy would have shown it. predicted: float64, what a model expected it to earn, 0
+    without a model.
+    """
+
+    unit: Int64Array
+    propensity: Float64Array
+    reward: Float64Array
+    target: Float64Array
+    predicted: Float64Array
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRequests:
+    """Exposures, logged items or not: arrays of one length.
+
+    unit: int64 (requests,). expected: float64, what the model expects the target to earn there, over all items that it
+    would show, target chance times prediction; 0 without a model. shown: float64, how many items the target would
+    show, the sum of its chances.
+    """
+
+    unit: Int64Array
+    expected: Float64Array
+    shown: Float64Array
+
+
+@dataclass(frozen=True, slots=True)
+class OffPolicy:
+    """Estimates of the target's reward per exposure, and how much they rest on.
+
+    logged: what the log's own policy earned. ips: unbiased, noisy. snips: weights made to sum to what they should,
+    steadier, with a bias that vanishes. doubly_robust: a model corrected by the log, right when either the model or the
+    propensities are; None without predictions.
+    support: of what the target would show, the part that the log's weights account for; well below 1 says that the
+    target shows what the log never could. effective_items: as many evenly weighted items would say as much.
+    largest_weight: of one item.
+    """
+
+    requests: int
+    logged: Bounds
+    ips: Bounds
+    snips: Bounds
+    doubly_robust: Bounds | None
+    support: float
+    effective_items: float
+    largest_weight: float
+
+
+def estimate_off_policy(items: LoggedItems, requests: TargetRequests, alpha: float = 0.05) -> OffPolicy:
+    """Estimate, with intervals of level 1 - alpha in which a person counts as one.
+
+    Raises:
+        InvalidRequest: nothing was logged, or a propensity or chance is out of range.
+
+    Cost: O(items + requests).
+    Sources: Horvitz & Thompson 1952 (ips); Swaminathan & Joachims, NeurIPS 2015 (snips); Dudik, Langford, Li, ICML
+    2011 (doubly robust).
+    """
+    _check(items, requests)
+    weight = items.target / items.propensity
+    per_unit = _Sums(items, requests)
+    count = per_unit.of_requests(np.ones(len(requests.unit)))
+    earned = per_unit.of_items(items.reward)
+    weighed = per_unit.of_items(weight * items.reward)
+    weights = per_unit.of_items(weight)
+    shown = float(requests.shown.mean())
+    with_model = bool(np.any(items.predicted) or np.any(requests.expected))
+    corrected = per_unit.of_requests(requests.expected) + per_unit.of_items(weight * (items.reward - items.predicted))
+    return OffPolicy(
+        requests=len(requests.unit),
+        logged=_bounds(_per(earned, count), alpha),
+        ips=_bounds(_per(weighed, count), alpha),
+        snips=_bounds(_scaled(_per(weighed, weights), shown), alpha),
+        doubly_robust=_bounds(_per(corrected, count), alpha) if with_model else None,
+        support=float(weight.sum() / requests.shown.sum()) if requests.shown.sum() > 0 else 0.0,
+        effective_items=float(weight.sum() ** 2 / np.square(weight).sum()) if weight.any() else 0.0,
+        largest_weight=float(weight.max()),
+    )
+
+
+class _Sums:
+    """Sums by person."""
+
+    def __init__(self, items: LoggedItems, requests: TargetRequests) -> None:
+        units = np.unique(requests.unit)
+        self._count = len(units)
+        self._of_items = np.searchsorted(units, items.unit)
+        self._of_requests = np.searchsorted(units, requests.unit)
+
+    def of_items(self, values: Float64Array) -> Float64Array:
+        return np.bincount(self._of_items, values, self._count).astype(np.float64)
+
+    def of_requests(self, values: Float64Array) -> Float64Array:
+        return np.bincount(self._of_requests, values, self._count).astype(np.float64)
+
+
+def _per(numerator: Float64Array, denominator: Float64Array) -> Estimate:
+    return ratio(Moments.of(np.stack([numerator, denominator], axis=1)))
+
+
+def _scaled(estimate: Estimate, factor: float) -> Estimate:
+    return Estimate(estimate.value * factor, estimate.variance * factor**2)
+
+
+def _bounds(estimate: Estimate, alpha: float) -> Bounds:
+    value, half_width = float(estimate.value), critical(alpha) * float(np.sqrt(estimate.variance))
+    return Bounds(value, value - half_width, value + half_width)
+
+
+def _check(items: LoggedItems, requests: TargetRequests) -> None:
+    if len(items.unit) == 0 or len(requests.unit) == 0:
+        raise InvalidRequest("target", "nothing that was logged is in it")
+    if len(np.unique(requests.unit)) < 2:
+        raise InvalidRequest("target", "has exposures of one person alone, which says nothing of people")
+    if not np.isin(items.unit, requests.unit).all():
+        raise InvalidRequest("target", "has items of people without an exposure")
+    if not ((items.propensity > 0) & (items.propensity <= 1 + 1e-6)).all():
+        raise InvalidRequest("propensities", "must be above 0 and at most 1")
+    if not ((items.target >= 0) & (items.target <= 1 + 1e-6)).all():
+        raise InvalidRequest("target", "its probabilities must be between 0 and 1")
