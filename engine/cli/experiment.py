@@ -193,7 +193,7 @@ def _shares(written: str | None) -> dict[str, float]:
 
 
 def _correction(written: str) -> Any:
-    from engine.experiments.analysis.corrections import Correction
+    from engine.experiments.analysis.question import Correction
 
     if written not in list(Correction):
         raise typer.BadParameter(f"must be one of {', '.join(Correction)}, not {written}", param_hint="--correction")

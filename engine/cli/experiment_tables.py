@@ -29,7 +29,7 @@ def show_report(report: "Report") -> None:
     sureness = f"{100 * (1 - report.rules.alpha):g}%"
     table = Table(title=f"{report.experiment}, held against {report.control}")
     for heading in ("surface", "variant", "metric"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for heading in (report.control, "variant", f"lift ({sureness})", "looking early", "p corrected"):
         table.add_column(heading, justify="right")
     for line in report.comparisons:
@@ -89,8 +89,8 @@ def show_plan(
     table = Table(
         title=f"to find a lift of {percent(lift)} with a chance of {power:.0%}, {control:.1%} : {treatment:.1%}"
     )
-    table.add_column("metric")
-    headings = ["now", "spread", "people", "days", *(f"found in {weeks} wk" for weeks in WEEKS)]
+    table.add_column("metric", no_wrap=True)
+    headings = ["now", "spread", "people", "days", *(f"in {weeks} wk" for weeks in WEEKS)]
     for heading in headings:
         table.add_column(heading, justify="right")
     for plan in plans:

@@ -17,6 +17,8 @@ CATALOG_SERVICE_NAME: str = catalog_pb2.DESCRIPTOR.services_by_name["CatalogServ
 DEFAULT_TIMEOUT_S = 0.2
 # A batch waits for Kafka's acknowledgement; enough for all retries of a server whose Kafka is away to say so.
 RECORD_TIMEOUT_S = 10.0
+# A report reads an archive.
+REPORT_TIMEOUT_S = 300.0
 DEFAULT_RETRIES = 3
 # grpc allows five attempts in all.
 MAX_RETRIES = 4

@@ -25,14 +25,22 @@ from engine.rpc.channel import (
     DEFAULT_TIMEOUT_S,
     HEALTH_POLL_S,
     RECORD_TIMEOUT_S,
+    REPORT_TIMEOUT_S,
     channel_options,
     health_request,
     is_serving,
     raise_unless_transient,
     translated,
 )
-from engine.rpc.requests import RequestFields, build_batch, build_request, stock_levels
-from engine.v1 import catalog_pb2, catalog_pb2_grpc, event_pb2, event_pb2_grpc
+from engine.rpc.requests import (
+    ReportFields,
+    RequestFields,
+    build_batch,
+    build_report_request,
+    build_request,
+    stock_levels,
+)
+from engine.v1 import catalog_pb2, catalog_pb2_grpc, event_pb2, event_pb2_grpc, experiment_pb2, experiment_pb2_grpc
 from engine.v1 import recommendation_pb2 as pb
 from engine.v1 import recommendation_pb2_grpc as pb_grpc
 
@@ -65,6 +73,7 @@ class AsyncRecommendationClient:
         self._recommend: Any = pb_grpc.RecommendationServiceStub(self._channel).Recommend  # type: ignore[no-untyped-call]
         self._record: Any = event_pb2_grpc.EventServiceStub(self._channel).RecordEvents  # type: ignore[no-untyped-call]
         self._catalog: Any = catalog_pb2_grpc.CatalogServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._report: Any = experiment_pb2_grpc.ExperimentServiceStub(self._channel).GetReport  # type: ignore[no-untyped-call]
         self._check: Any = health_pb2_grpc.HealthStub(self._channel).Check
 
     async def recommend(
@@ -157,6 +166,25 @@ class AsyncRecommendationClient:
         except grpc.RpcError as error:
             raise translated(error) from error
 
+    async def get_report(
+        self, experiment: str, *, timeout_s: float = REPORT_TIMEOUT_S, **fields: Unpack[ReportFields]
+    ) -> experiment_pb2.ExperimentReport:
+        """What an experiment is worth, from a server that has an archive.
+
+        Args:
+            fields: see ReportFields.
+
+        Raises:
+            InvalidRequest: nobody was exposed to it, or a field is wrong.
+            DeadlineExceeded, Overloaded, DependencyUnavailable, EngineError: as for `recommend`.
+        """
+        request = build_report_request(experiment, **fields)
+        try:
+            response: experiment_pb2.GetReportResponse = await self._report(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise translated(error) from error
+        return response.report
+
     async def wait_until_serving(self, timeout_s: float = 30.0) -> None:
         """Return once health says SERVING.
 
@@ -207,6 +235,7 @@ class RecommendationClient:
         self._recommend: Any = pb_grpc.RecommendationServiceStub(self._channel).Recommend  # type: ignore[no-untyped-call]
         self._record: Any = event_pb2_grpc.EventServiceStub(self._channel).RecordEvents  # type: ignore[no-untyped-call]
         self._catalog: Any = catalog_pb2_grpc.CatalogServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._report: Any = experiment_pb2_grpc.ExperimentServiceStub(self._channel).GetReport  # type: ignore[no-untyped-call]
         self._check: Any = health_pb2_grpc.HealthStub(self._channel).Check
 
     def recommend(
@@ -270,6 +299,17 @@ class RecommendationClient:
             return getattr(self._catalog, method)(request, timeout=timeout_s)
         except grpc.RpcError as error:
             raise translated(error) from error
+
+    def get_report(
+        self, experiment: str, *, timeout_s: float = REPORT_TIMEOUT_S, **fields: Unpack[ReportFields]
+    ) -> experiment_pb2.ExperimentReport:
+        """As AsyncRecommendationClient.get_report, with the same errors."""
+        request = build_report_request(experiment, **fields)
+        try:
+            response: experiment_pb2.GetReportResponse = self._report(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise translated(error) from error
+        return response.report
 
     def wait_until_serving(self, timeout_s: float = 30.0) -> None:
         """As AsyncRecommendationClient.wait_until_serving."""

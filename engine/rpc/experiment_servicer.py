@@ -6,7 +6,8 @@ from typing import Any, Protocol
 import grpc
 from google.protobuf.json_format import ParseDict
 
-from engine.rpc.validate_experiment import ReportQuery, to_report_query
+from engine.experiments.analysis.question import Question
+from engine.rpc.validate_experiment import to_question
 from engine.v1 import experiment_pb2 as pb
 from engine.v1 import experiment_pb2_grpc as pb_grpc
 
@@ -14,7 +15,7 @@ from engine.v1 import experiment_pb2_grpc as pb_grpc
 class Reporter(Protocol):
     """What the service needs of the analysis."""
 
-    async def report(self, query: ReportQuery) -> Mapping[str, Any]:
+    async def report(self, question: Question) -> Mapping[str, Any]:
         """The report as JSON has it: its keys are the fields of engine.v1.ExperimentReport.
 
         Raises:
@@ -33,5 +34,5 @@ class ExperimentServicer(pb_grpc.ExperimentServiceServicer):
     async def GetReport(  # noqa: N802
         self, request: pb.GetReportRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetReportResponse:
-        report = await self._reporter.report(to_report_query(request))
+        report = await self._reporter.report(to_question(request))
         return pb.GetReportResponse(report=ParseDict(dict(report), pb.ExperimentReport()))

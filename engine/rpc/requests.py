@@ -8,7 +8,7 @@ from typing import TypedDict, Unpack
 from engine.errors import InvalidRequest
 from engine.rpc.validate import MAX_REQUEST_BYTES
 from engine.types import Demographics
-from engine.v1 import catalog_pb2, event_pb2
+from engine.v1 import catalog_pb2, event_pb2, experiment_pb2
 from engine.v1 import recommendation_pb2 as pb
 
 
@@ -128,6 +128,32 @@ def stock_levels(in_stock: Mapping[str, bool]) -> catalog_pb2.UpdateInventoryReq
     """The API's message from item ids and whether each is in stock."""
     levels = [catalog_pb2.StockLevel(item_id=item_id, in_stock=there) for item_id, there in in_stock.items()]
     return catalog_pb2.UpdateInventoryRequest(levels=levels)
+
+
+class ReportFields(TypedDict, total=False):
+    """The optional fields of a request for a report, as in the API. Times with their zone."""
+
+    surface: str | None
+    served_from: datetime.datetime | None
+    served_to: datetime.datetime | None
+    control: str | None
+    shares: Mapping[str, float] | None
+
+
+def build_report_request(experiment: str, **fields: Unpack[ReportFields]) -> experiment_pb2.GetReportRequest:
+    """The API's message; InvalidRequest for a time without its zone. Limits are the server's."""
+    request = experiment_pb2.GetReportRequest(
+        experiment=experiment,
+        surface=fields.get("surface"),
+        control=fields.get("control"),
+        shares=fields.get("shares"),
+    )
+    bounds = (("served_from", fields.get("served_from")), ("served_to", fields.get("served_to")))
+    for name, moment in bounds:
+        _check_zone(name, moment)
+        if moment is not None:
+            getattr(request, name).FromDatetime(moment)
+    return request
 
 
 def _check_zone(field: str, moment: datetime.datetime | None) -> None:

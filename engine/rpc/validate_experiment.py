@@ -1,29 +1,16 @@
 """A GetReportRequest to what is asked, or a refusal that says why."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from engine.errors import InvalidRequest
+from engine.experiments.analysis.question import Question
 from engine.rpc.validate import MAX_ID_BYTES, MAX_SURFACE_BYTES, checked_text, timestamp_ms
 from engine.v1 import experiment_pb2 as pb
 
 MAX_VARIANTS = 100
 
 
-@dataclass(frozen=True, slots=True)
-class ReportQuery:
-    """One valid request, free of transport. Times in milliseconds since 1970; None: no bound."""
-
-    experiment: str
-    surface: str
-    from_ms: int | None
-    to_ms: int | None
-    control: str
-    shares: Mapping[str, float]
-
-
-def to_report_query(request: pb.GetReportRequest) -> ReportQuery:
+def to_question(request: pb.GetReportRequest) -> Question:
     """The request, every field checked.
 
     Raises:
@@ -38,7 +25,7 @@ def to_report_query(request: pb.GetReportRequest) -> ReportQuery:
     to_ms = timestamp_ms("served_to", request.served_to) if request.HasField("served_to") else None
     if from_ms is not None and to_ms is not None and from_ms >= to_ms:
         raise InvalidRequest("served_to", "must be later than served_from")
-    return ReportQuery(
+    return Question(
         experiment=checked_text("experiment", request.experiment, MAX_ID_BYTES, required=True),
         surface=checked_text("surface", request.surface, MAX_SURFACE_BYTES),
         from_ms=from_ms,

@@ -1,19 +1,10 @@
 """Many comparisons, one report: among twenty that all show nothing, one is "significant" at 5%."""
 
-from enum import StrEnum
-
 import numpy as np
 from scipy import stats
 
+from engine.experiments.analysis.question import Correction
 from engine.experiments.analysis.statistics import Float64Array
-
-
-class Correction(StrEnum):
-    """holm: 5% for *any* false claim in the report. bh: 5% of the claims made may be false. none: each by itself."""
-
-    HOLM = "holm"
-    BH = "bh"
-    NONE = "none"
 
 
 def adjusted_p_values(p_values: Float64Array, correction: Correction) -> Float64Array:

@@ -27,7 +27,7 @@ def adjusted_ratios(treatment: Moments, control: Moments) -> Adjusted:
         treatment, control: of (..., 2 + c) columns.
 
     Cost: O(c^3) a comparison.
-    Source: Deng, Xu, Kohavi, Walker, WSDM 2013, sections 3 and 4.3 (ratio metrics by linearization).
+    Source: Deng, Xu, Kohavi, Walker, WSDM 2013; ratio metrics by linearization.
     """
     variants = (treatment, control)
     plain = [ratio(moments) for moments in variants]

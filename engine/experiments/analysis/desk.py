@@ -13,10 +13,11 @@ from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.question import Question
 from engine.experiments.analysis.read import count
 from engine.experiments.analysis.report import make_report
-from engine.rpc.validate_experiment import ReportQuery
 
 log = logging.getLogger(__name__)
 
+# What a question is told by, besides its shares.
+_PLAIN = ("experiment", "surface", "from_ms", "to_ms", "control", "rules")
 # Reports that are kept at once; a day-by-day report of many surfaces is some hundred kilobytes.
 _KEPT = 64
 
@@ -46,9 +47,9 @@ class ReportDesk:
         self._kept: TTLCache[tuple[Any, ...], dict[str, Any]] = TTLCache(_KEPT, cache_s)
         self._making: dict[tuple[Any, ...], asyncio.Future[dict[str, Any]]] = {}
 
-    async def report(self, query: ReportQuery) -> Mapping[str, Any]:
+    async def report(self, question: Question) -> Mapping[str, Any]:
         """See the Protocol. Callers with one question wait for one report; one who leaves takes nothing from others."""
-        key = (*(getattr(query, name) for name in _PLAIN), tuple(query.shares.items()))
+        key = (*(getattr(question, name) for name in _PLAIN), tuple(sorted(question.shares.items())))
         kept = self._kept.get(key)
         if kept is not None:
             return kept
@@ -56,14 +57,19 @@ class ReportDesk:
         if making is None:
             if len(self._making) >= self._max_waiting:
                 raise Overloaded(f"{self._max_waiting} reports are being made; ask again in a while")
-            making = asyncio.get_running_loop().run_in_executor(self._executor, self._make, query)
+            making = asyncio.get_running_loop().run_in_executor(self._executor, self._make, question)
             self._making[key] = making
             making.add_done_callback(lambda done: self._keep(key, done))
         return await asyncio.shield(making)
 
+    @property
+    def making(self) -> int:
+        """Reports that are made or wait at this moment."""
+        return len(self._making)
+
     def close(self) -> None:
-        """Start no further report; wait for those that are being made."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        """Start no further report. The process does not end before those that are being made have ended."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _keep(self, key: tuple[Any, ...], done: "asyncio.Future[dict[str, Any]]") -> None:
         del self._making[key]
@@ -71,10 +77,7 @@ class ReportDesk:
         if not done.cancelled() and done.exception() is None:
             self._kept[key] = done.result()
 
-    def _make(self, query: ReportQuery) -> dict[str, Any]:
-        question = Question(
-            query.experiment, query.surface, query.from_ms, query.to_ms, query.control, dict(query.shares)
-        )
+    def _make(self, question: Question) -> dict[str, Any]:
         try:
             # One thread for the database, too: the cores are for recommendations.
             counted = count(self._archive, question, self._categories(), threads=1)
@@ -82,6 +85,3 @@ class ReportDesk:
         except DataError as error:
             log.error("no report: %s", error)
             raise DependencyUnavailable("the archive cannot be read") from error
-
-
-_PLAIN = ("experiment", "surface", "from_ms", "to_ms", "control")

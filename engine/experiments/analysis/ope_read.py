@@ -56,6 +56,8 @@ def read_target(path: Path) -> pl.DataFrame:
             raise DataError(f"{path}: {name} cannot be read as {'text' if kind == pl.String else 'numbers'}") from None
         if frame[name].null_count() or (kind == pl.Float64 and not frame[name].is_finite().all()):
             raise DataError(f"{path}: {name} has values that are absent or not finite")
+    if frame.select("request_id", "item_id").is_duplicated().any():
+        raise DataError(f"{path}: an item stands twice in one request")
     return frame.select(list(columns))
 
 

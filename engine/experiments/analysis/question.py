@@ -2,15 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from engine.errors import InvalidRequest
-from engine.experiments.analysis.corrections import Correction
-from engine.experiments.analysis.sequential import DEFAULT_LIFT_SCALE
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 # Names of a variant that a report takes for the control without being told.
 CONTROL_NAMES = ("control", "holdout", "baseline", "popularity")
+
+
+# A lift of this size is what always-valid intervals are sharpest for. It must be chosen before the data are seen.
+DEFAULT_LIFT_SCALE = 0.1
+
+
+class Correction(StrEnum):
+    """holm: 5% for *any* false claim in the report. bh: 5% of the claims made may be false. none: each by itself."""
+
+    HOLM = "holm"
+    BH = "bh"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)

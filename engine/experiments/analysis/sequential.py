@@ -5,17 +5,15 @@ The interval of a fixed horizon holds at one moment, the planned end. Someone wh
 together, for as many as there are; its price is its width.
 
 Sources: the mixture sequential probability ratio test, Robbins 1970 and Johari, Koomen, Pekelis, Walsh, "Always valid
-inference", Operations Research 2022, equations 9 and 10; for estimates that are only asymptotically normal, as ratios
+inference", Operations Research 2022; for estimates that are only asymptotically normal, as ratios
 are: Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas, "Time-uniform central limit theory and asymptotic confidence
-sequences", Annals of Statistics 2024, equation 5, whose rho^2 t is mixture variance over estimate variance here.
+sequences", Annals of Statistics 2024, section 2, whose rho^2 t is mixture variance over estimate variance here.
 """
 
 import numpy as np
 
+from engine.experiments.analysis.question import DEFAULT_LIFT_SCALE
 from engine.experiments.analysis.statistics import Estimate, Float64Array, Interval, from_log
-
-# A lift of this size is what the bound is sharpest for. It must be chosen before the data are seen.
-DEFAULT_LIFT_SCALE = 0.1
 
 
 def anytime_interval(lift: Estimate, alpha: float, lift_scale: float = DEFAULT_LIFT_SCALE) -> Interval:

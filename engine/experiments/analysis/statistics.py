@@ -77,7 +77,7 @@ def ratio(moments: Moments) -> Estimate:
     Returns:
         NaN where the denominator's mean is 0 or fewer than two units are there.
 
-    Source: the delta method for ratio metrics, Deng, Knoblich, Lu, KDD 2018, section 3.1.
+    Source: the delta method for ratio metrics, Deng, Knoblich, Lu, KDD 2018.
     """
     numerator, denominator = moments.mean[..., 0], moments.mean[..., 1]
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from engine.rpc.event_servicer import EventLog
+from engine.rpc.experiment_servicer import Reporter
 from engine.rpc.server import Server, ServerSettings, create_server
 from engine.v1 import recommendation_pb2_grpc as pb_grpc
 from tests.engine.rpc.recommender import SteeredRecommender
@@ -29,9 +30,11 @@ async def start_server(recommender: SteeredRecommender) -> AsyncIterator[StartSe
     """Starts servers on free ports, serving at once unless told otherwise; stops them all at the end."""
     servers: list[Server] = []
 
-    async def start(*, serving: bool = True, event_log: EventLog | None = None, **settings: Any) -> Server:
+    async def start(
+        *, serving: bool = True, event_log: EventLog | None = None, reporter: Reporter | None = None, **settings: Any
+    ) -> Server:
         values = {"surfaces": ("home", "cart"), "port": 0, **settings}
-        server = create_server(recommender, ServerSettings(**values), event_log=event_log)
+        server = create_server(recommender, ServerSettings(**values), event_log=event_log, reporter=reporter)
         servers.append(server)
         await server.start()
         if serving:

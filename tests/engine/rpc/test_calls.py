@@ -184,11 +184,15 @@ class TestConcurrencyLimit:
         self, start_server: StartServer, open_channel: OpenChannel, recommender: SteeredRecommender
     ) -> None:
         server = await start_server(
-            concurrency_limit=1, event_concurrency_limit=1, catalog_concurrency_limit=1, max_calls=4
+            concurrency_limit=1,
+            event_concurrency_limit=1,
+            catalog_concurrency_limit=1,
+            report_concurrency_limit=1,
+            max_calls=5,
         )
         channel = open_channel(server)
         watches = [
-            health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(4)
+            health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(5)
         ]
         for watch in watches:
             await watch.read()

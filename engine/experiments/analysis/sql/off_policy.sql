@@ -1,6 +1,6 @@
 -- The exposures of one variant that the target policy says something of, item by item as they were shown.
 CREATE TEMP TABLE wanted AS
-SELECT request_id, item_id, sum(probability) AS probability, any_value(predicted_reward) AS predicted_reward
+SELECT request_id, item_id, max(probability) AS probability, any_value(predicted_reward) AS predicted_reward
 FROM target GROUP BY request_id, item_id;
 
 CREATE TEMP TABLE asked AS
@@ -11,11 +11,12 @@ WHERE variant = $variant AND request_id IN (SELECT request_id FROM wanted);
 CREATE TEMP TABLE rewards AS
 SELECT request_id, item_id,
        CASE WHEN $reward = 'clicks' THEN max((event_type = 'click')::INTEGER)::DOUBLE
-            ELSE coalesce(sum(money) FILTER (event_type = 'purchase'), 0.0) END AS reward
+            ELSE coalesce(sum(money ORDER BY money) FILTER (event_type = 'purchase'), 0.0) END AS reward
 FROM credited GROUP BY request_id, item_id;
 
 CREATE TEMP TABLE target_requests AS
-SELECT unit, request, sum(probability * predicted_reward) AS expected, sum(probability) AS shown
+SELECT unit, request, sum(probability * predicted_reward ORDER BY item_id) AS expected,
+       sum(probability ORDER BY item_id) AS shown
 FROM asked JOIN wanted USING (request_id)
 GROUP BY unit, request ORDER BY request;
 

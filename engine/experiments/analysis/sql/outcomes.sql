@@ -1,3 +1,5 @@
+-- Money is summed in a fixed order here and later, so that the same archive gives the same report to the last digit.
+
 -- A click or purchase belongs to the exposure that its request_id names, if that showed the item.
 CREATE TEMP TABLE named AS
 SELECT event, shown.request_id, item_id, event_type, money
@@ -23,7 +25,7 @@ CREATE TEMP TABLE outcomes AS
 SELECT request_id,
        count(DISTINCT item_id) FILTER (event_type = 'click') AS clicks,
        count(*) FILTER (event_type = 'purchase') AS purchases,
-       coalesce(sum(money) FILTER (event_type = 'purchase'), 0.0) AS revenue
+       coalesce(sum(money ORDER BY money) FILTER (event_type = 'purchase'), 0.0) AS revenue
 FROM credited
 GROUP BY request_id;
 
@@ -46,7 +48,7 @@ FROM (
 );
 
 CREATE TEMP TABLE sessions AS
-SELECT unit, session, min(ms) AS begin_ms, (max(ms) - min(ms)) / 1000.0 AS session_s FROM activity GROUP BY unit, session;
+SELECT unit, session, min(ms) AS begin_ms, max(ms) - min(ms) AS session_ms FROM activity GROUP BY unit, session;
 
 CREATE TEMP TABLE placed AS
 SELECT shown.unit, surface, served_ms, session, len(item_ids) AS items, coalesce(clicks, 0) AS clicks,

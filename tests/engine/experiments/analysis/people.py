@@ -51,7 +51,7 @@ class Habits:
 def behave(random: np.random.Generator, habits: Habits, time: float = 1.0, lift: float = 0.0) -> Float64Array:
     """What these people do in a stretch of time: float64 (experiments, people, columns).
 
-    lift: relative, on the chance of a click and of a purchase, and on the money of one; sessions get longer by it, too.
+    lift: relative, on the chance of a click and of a purchase, and on the length of sessions.
     """
     sessions = random.poisson(habits.sessions * time)
     requests = sessions + random.poisson(0.7 * sessions)

@@ -80,6 +80,7 @@ def _exposures(
             "strategy": np.where(treated, "personalized", "popularity"),
             "degraded_reasons": [["ranking_skipped"] if one else [] for one in random.random(len(rows)) < 0.004],
             "item_ids": [[f"item-{item}" for item in line] for line in items],
+            "propensities": [[1.0] * len(line) for line in items],
             "total_ms": latency,
             "device": devices[user % 3],
             "country": countries[(user // 3) % 3],

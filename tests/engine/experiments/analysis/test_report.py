@@ -1,0 +1,203 @@
+"""What a report says, from a shop whose truth is known to comparisons made by hand."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf.json_format import MessageToDict, ParseDict
+
+from engine.errors import InvalidRequest
+from engine.experiments.analysis.corrections import adjusted_p_values
+from engine.experiments.analysis.counted import Counted
+from engine.experiments.analysis.files import Archive
+from engine.experiments.analysis.lines import Comparison, Outcome
+from engine.experiments.analysis.metrics import METRICS
+from engine.experiments.analysis.question import Correction, Question, Rules
+from engine.experiments.analysis.read import count
+from engine.experiments.analysis.report import Report, make_report
+from engine.experiments.analysis.verdict import percent, signed
+from engine.v1 import experiment_pb2 as pb
+from tests.engine.experiments.analysis.archive import START_MS, exposure, write
+from tests.engine.experiments.analysis.conftest import HALVES, QUESTION
+from tests.engine.experiments.analysis.shop import Shop, open_shop
+
+
+def line(report: Report, surface: str, metric: str) -> Comparison:
+    [found] = [one for one in report.comparisons if (one.surface, one.figures.metric) == (surface, metric)]
+    return found
+
+
+def test_a_lift_is_found_and_said(report: Report) -> None:
+    clicks = line(report, "all", "request_ctr")
+    assert clicks.outcome is Outcome.MORE
+    lift = clicks.figures.lift
+    assert lift is not None
+    assert lift.low < 0.25 < lift.high
+    assert report.verdict.readable
+    assert report.shares == HALVES
+    assert not any(split.mismatch for split in report.splits)
+    assert report.verdict.headline == clicks.sentence
+    assert clicks.sentence.startswith(
+        f"engine earns {percent(lift.value)} more requests that lead to a click on all surfaces together; we are 95% "
+        f"sure that it is between {percent(lift.low)} and {percent(lift.high)}."
+    )
+
+
+def test_every_surface_metric_and_check_is_there(report: Report) -> None:
+    assert [one.surface for one in report.comparisons[:: len(METRICS)]] == ["cart", "home", "all"]
+    for one in report.comparisons:
+        figures = one.figures
+        assert figures.unadjusted is not None
+        assert figures.bootstrap is not None
+        width = figures.bootstrap.high - figures.bootstrap.low
+        assert figures.unadjusted.low == pytest.approx(figures.bootstrap.low, abs=0.15 * width)
+        assert figures.unadjusted.high == pytest.approx(figures.bootstrap.high, abs=0.15 * width)
+        assert figures.anytime is not None
+        assert figures.lift is not None
+        assert figures.anytime.low < figures.lift.low < figures.lift.high < figures.anytime.high
+
+
+def test_what_people_did_before_takes_noise_away(report: Report) -> None:
+    kept = line(report, "all", "request_ctr").figures.variance_kept
+    assert kept is not None
+    assert kept < 0.97
+
+
+def test_the_correction_is_over_all_lines(report: Report, counted: Counted) -> None:
+    p = np.array([one.figures.p_value for one in report.comparisons], np.float64)
+    assert [one.adjusted_p_value for one in report.comparisons] == pytest.approx(adjusted_p_values(p, Correction.HOLM))
+    milder = make_report(counted, replace(QUESTION, rules=Rules(correction=Correction.BH)))
+    pairs = zip(report.comparisons, milder.comparisons, strict=True)
+    assert all((mild.adjusted_p_value or 0) <= (one.adjusted_p_value or 0) for one, mild in pairs)
+
+
+def test_the_last_day_is_the_whole(report: Report) -> None:
+    for metric in METRICS:
+        days = [day for day in report.days if (day.surface, day.metric) == ("home", metric.name)]
+        whole = line(report, "home", metric.name).figures.unadjusted
+        assert days[-1].lift == whole
+        widths = [day.lift.high - day.lift.low for day in days]
+        assert widths[-1] < widths[0]
+
+
+def test_cuts_are_parts_of_the_whole(report: Report) -> None:
+    for dimension, values in (("users", {"new", "known"}), ("device", {"mobile", "desktop", "tablet"})):
+        cuts = [cut for cut in report.cuts if (cut.dimension, cut.figures.metric) == (dimension, "revenue")]
+        assert {cut.value for cut in cuts} == values
+        assert sum(cut.figures.treatment_units for cut in cuts) == report.comparisons[-1].figures.treatment_units
+
+
+def test_guardrails_show_what_the_engine_changes(report: Report) -> None:
+    control, engine = (
+        next(one for one in report.guardrails if (one["surface"], one["variant"]) == ("all", name))
+        for name in ("control", "engine")
+    )
+    assert engine["coverage"] > 0.9 > 0.2 > control["coverage"]
+    assert engine["categories_in_ten"] > control["categories_in_ten"]
+    assert engine["latency_p99_ms"] > control["latency_p99_ms"]
+
+
+class TestMismatch:
+    def test_the_numbers_are_not_to_be_read(self, lossy_shop: Path) -> None:
+        report = make_report(count(Archive.within(lossy_shop), QUESTION), QUESTION)
+        assert not report.verdict.readable
+        assert report.verdict.headline.startswith("Do not read these numbers: ")
+        assert {one.outcome for one in report.comparisons} == {Outcome.UNREADABLE}
+        assert {cut.outcome for cut in report.cuts} == {Outcome.UNREADABLE}
+        assert not any("earns" in said for said in report.verdict.sentences)
+
+    def test_the_right_plan_makes_them_readable(self, lossy_shop: Path) -> None:
+        planned = replace(QUESTION, shares={"control": 44, "engine": 56})
+        report = make_report(count(Archive.within(lossy_shop), planned), planned)
+        assert report.verdict.readable
+
+    def test_one_surface_alone(self, report: Report, counted: Counted) -> None:
+        """People who are missing from one surface spoil that one."""
+        control = counted.variants.index("control")
+        surface = counted.surfaces.index("cart")
+        lost = (counted.surface == surface) & (counted.variant[counted.unit] == control) & (counted.unit % 3 == 0)
+        kept = replace(
+            counted,
+            unit=counted.unit[~lost],
+            surface=counted.surface[~lost],
+            day=counted.day[~lost],
+            values=counted.values[~lost],
+        )
+        made = make_report(kept, QUESTION)
+        assert made.verdict.readable
+        assert line(made, "cart", "revenue").outcome is Outcome.UNREADABLE
+        assert line(made, "home", "revenue").outcome is line(report, "home", "revenue").outcome
+        assert any(said.startswith("Do not read on cart") for said in made.verdict.sentences)
+
+    def test_without_a_plan_nothing_is_proven(self, counted: Counted) -> None:
+        report = make_report(counted, Question("worth"))
+        assert report.splits == ()
+        assert "The split was not checked" in report.notes[0]
+
+
+def test_nothing_found_says_what_could_have_been(tmp_path: Path) -> None:
+    archive = Archive.within(open_shop(tmp_path, seed=8, shop=Shop(people=1_500, lift=0.0)))
+    report = make_report(count(archive, QUESTION), QUESTION)
+    assert report.verdict.headline == "No difference is sure, in any of 15 comparisons."
+    [said] = report.verdict.sentences
+    detectable = line(report, "all", "revenue").figures.detectable
+    assert detectable is not None
+    assert f"{percent(detectable)} in revenue per session" in said
+
+
+def test_too_little(tmp_path: Path) -> None:
+    shown = [exposure("u", "engine", START_MS), exposure("v", "control", START_MS)]
+    report = make_report(count(Archive.within(write(tmp_path, shown)), Question("worth")), Question("worth"))
+    assert report.verdict.headline == "There is too little to compare yet."
+    assert {one.outcome for one in report.comparisons} == {Outcome.UNKNOWN}
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_the_control(counted: Counted) -> None:
+    turned = make_report(counted, replace(QUESTION, control="engine"))
+    assert turned.control == "engine"
+    assert line(turned, "all", "request_ctr").outcome is Outcome.LESS
+    assert "fewer requests that lead to a click" in turned.verdict.headline
+    with pytest.raises(InvalidRequest, match="nobody has seen the variant 'other', only 'control', 'engine'"):
+        make_report(counted, replace(QUESTION, control="other"))
+    renamed = replace(counted, variants=("a", "b"))
+    with pytest.raises(InvalidRequest, match="which of the variants 'a', 'b' is the control"):
+        make_report(renamed, replace(QUESTION, shares={}))
+    with pytest.raises(InvalidRequest, match="shares: say nothing of the variant 'engine'"):
+        make_report(counted, replace(QUESTION, shares={"control": 1}))
+
+
+def test_the_message_holds_all_that_json_does(report: Report) -> None:
+    written = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    message = ParseDict(written, pb.ExperimentReport())
+    read = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    assert _plain(read) == _plain(written)
+
+
+def _plain(value: object) -> object:
+    """Without what is absent, and with the numbers that proto's JSON writes as text."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items() if part is not None}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, str) and value.isdigit():
+        return int(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("lift", "said"), [(0.1234, "+12%"), (-0.0831, "−8.3%"), (0.00421, "+0.42%"), (-0.00002, "0%"), (1.5, "+150%")]
+)
+def test_how_a_lift_is_written(lift: float, said: str) -> None:
+    assert signed(lift) == said
+
+
+def test_a_question_that_cannot_be_asked() -> None:
+    with pytest.raises(InvalidRequest, match="later than"):
+        Question("worth", from_ms=2, to_ms=2)
+    with pytest.raises(InvalidRequest, match="alpha"):
+        Rules(alpha=0.7)
+    with pytest.raises(InvalidRequest, match="window_ms"):
+        Rules(window_ms=0)
