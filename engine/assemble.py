@@ -227,7 +227,7 @@ def report_desk(config: EngineConfig, pipeline: Pipeline) -> Iterator[Reporter]:
     settings = config.reports
     assert settings.archive is not None
     desk = ReportDesk(
-        Archive.within(settings.archive),
+        Archive.within(settings.archive, settings.events),
         lambda: bundle_categories(pipeline.model.bundle.path),
         settings.cache_s,
         settings.max_concurrent,

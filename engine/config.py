@@ -148,6 +148,7 @@ class ReportsConfig(_Section):
     archive: Path | None = Field(
         None, description="holds exposures/ and events/; ExperimentService reports from it; none: no such service"
     )
+    events: Path | None = Field(None, description="where the events are, if elsewhere")
     cache_s: float = Field(60.0, ge=0, description="so long the same question gets the same report")
     max_concurrent: int = Field(1, ge=1, le=64, description="reports that are made at once, each on one thread")
     max_waiting: int = Field(8, ge=1, le=1000, description="calls at once; past it: RESOURCE_EXHAUSTED")

@@ -151,10 +151,12 @@ def ope(
 def _archive(directory: Path | None, config: Path | None) -> "Archive":
     from engine.experiments.analysis.files import Archive
 
-    directory = directory or load_config(config).reports.archive
-    if directory is None:
+    if directory is not None:
+        return Archive.within(directory)
+    settings = load_config(config).reports
+    if settings.archive is None:
         raise ConfigError("reports.archive: names no directory; say where exposures and events are, or use --archive")
-    return Archive.within(directory)
+    return Archive.within(settings.archive, settings.events)
 
 
 def _period(from_day: str | None, to_day: str | None) -> tuple[int | None, int | None]:

@@ -22,8 +22,10 @@ class Archive:
     events: Path
 
     @staticmethod
-    def within(directory: Path) -> "Archive":
-        """DIRECTORY/exposures, and DIRECTORY/events or, without that, DIRECTORY itself."""
+    def within(directory: Path, events: Path | None = None) -> "Archive":
+        """DIRECTORY/exposures; events, if they are elsewhere, or else DIRECTORY/events or, without that, DIRECTORY."""
+        if events is not None:
+            return Archive(directory / "exposures", events)
         events = directory / "events"
         return Archive(directory / "exposures", events if events.is_dir() else directory)
 

@@ -103,7 +103,7 @@ def _of_the_guardrails(counted: Counted, control: str) -> Iterator[str]:
         if base is None or line["variant"] == control:
             continue
         who = f"{line['variant']} {place(line['surface'])}"
-        if line["latency_p99_ms"] > LATENCY_BUDGET_MS:
+        if (line["latency_p99_ms"] or 0.0) > LATENCY_BUDGET_MS:
             yield f"Guardrail: the p99 of {who} is {line['latency_p99_ms']:.0f} ms, above {LATENCY_BUDGET_MS:.0f} ms."
         for share, what in (("degraded_share", "answers with a fallback in them"), ("empty_share", "empty answers")):
             if line[share] > base[share] + WORSE_SHARE:

@@ -10,7 +10,9 @@ from engine.stream.archive import ARCHIVE_SCHEMA
 from tests.engine.experiments.analysis.archive import DAY_MS, EXPOSURE_SCHEMA, HOUR_MS, START_MS
 
 ITEMS = 300
-CATEGORIES = {f"item-{item}": f"category-{item % 12}" for item in range(ITEMS)}
+# As in the synthetic world, so that a bundle of it knows them.
+IDS = [f"item-{item:07d}" for item in range(ITEMS)]
+CATEGORIES = {item: f"category-{place % 12}" for place, item in enumerate(IDS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def _exposures(
             ],
             "strategy": np.where(treated, "personalized", "popularity"),
             "degraded_reasons": [["ranking_skipped"] if one else [] for one in random.random(len(rows)) < 0.004],
-            "item_ids": [[f"item-{item}" for item in line] for line in items],
+            "item_ids": [[IDS[item] for item in line] for line in items],
             "propensities": [[1.0] * len(line) for line in items],
             "total_ms": latency,
             "device": devices[user % 3],
@@ -109,7 +111,7 @@ def _events(random: np.random.Generator, exposures: pl.DataFrame, clicked: np.nd
 def _clicks_before(random: np.random.Generator, visits: pl.DataFrame, taste: np.ndarray) -> pl.DataFrame:
     clicked = random.random(visits.height) < taste[visits["user"].to_numpy()] * 2
     frame = visits.select(
-        user_id=pl.format("user-{}", "user"), item_id=pl.lit("item-1"), timestamp_ms="start_ms",
+        user_id=pl.format("user-{}", "user"), item_id=pl.lit(IDS[1]), timestamp_ms="start_ms",
         event_type=pl.when(pl.Series(clicked)).then(pl.lit("click")).otherwise(pl.lit("view")),
     )  # fmt: skip
     return _completed(frame, "before")

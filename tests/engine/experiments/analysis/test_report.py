@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 
+from engine.cli.experiment_tables import show_report
 from engine.errors import InvalidRequest
 from engine.experiments.analysis.corrections import adjusted_p_values
 from engine.experiments.analysis.counted import Counted
 from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.lines import Comparison, Outcome
 from engine.experiments.analysis.metrics import METRICS
+from engine.experiments.analysis.page import render_page
 from engine.experiments.analysis.question import Correction, Question, Rules
 from engine.experiments.analysis.read import count
 from engine.experiments.analysis.report import Report, make_report
@@ -148,11 +150,13 @@ def test_nothing_found_says_what_could_have_been(tmp_path: Path) -> None:
 
 
 def test_too_little(tmp_path: Path) -> None:
-    shown = [exposure("u", "engine", START_MS), exposure("v", "control", START_MS)]
+    shown = [exposure("u", "engine", START_MS, total_ms=None), exposure("v", "control", START_MS)]
     report = make_report(count(Archive.within(write(tmp_path, shown)), Question("worth")), Question("worth"))
     assert report.verdict.headline == "There is too little to compare yet."
     assert {one.outcome for one in report.comparisons} == {Outcome.UNKNOWN}
     json.dumps(report.to_dict(), allow_nan=False)
+    render_page(report)
+    show_report(report)
 
 
 def test_the_control(counted: Counted) -> None:
