@@ -232,6 +232,7 @@ def report_desk(config: EngineConfig, pipeline: Pipeline) -> Iterator[Reporter]:
         settings.cache_s,
         settings.max_concurrent,
         settings.max_waiting,
+        settings.memory_mb,
     )
     with closing(desk):
         yield desk

@@ -152,6 +152,7 @@ class ReportsConfig(_Section):
     cache_s: float = Field(60.0, ge=0, description="so long the same question gets the same report")
     max_concurrent: int = Field(1, ge=1, le=64, description="reports that are made at once, each on one thread")
     max_waiting: int = Field(8, ge=1, le=1000, description="calls at once; past it: RESOURCE_EXHAUSTED")
+    memory_mb: int = Field(1024, ge=256, description="of each report that is made; past it, it uses the disk")
 
 
 class TrendingConfig(_Section):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files as package_files
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
@@ -23,11 +24,13 @@ _SQL = package_files("engine.experiments.analysis") / "sql"
 
 
 @contextmanager
-def opened(archive: Archive, question: Question, threads: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+def opened(
+    archive: Archive, question: Question, threads: int | None = None, memory_mb: int | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database of its own, in memory, in which `raw_exposures` names the period's exposures.
 
     Args:
-        threads: for DuckDB; None: one a core.
+        threads: for DuckDB; None: one a core. memory_mb: past it, it uses the disk; None: most of the machine's.
 
     Raises:
         InvalidRequest: the archive has no exposures of this period. DataError: it is not there or cannot be read, also
@@ -36,7 +39,19 @@ def opened(archive: Archive, question: Question, threads: int | None = None) -> 
     files = archive.exposure_files(question.from_ms, question.to_ms)
     if not files:
         raise InvalidRequest("experiment", "there are no exposures in the archive for this period")
-    connection = duckdb.connect(config={"threads": threads} if threads else {})
+    limits: dict[str, str | bool | int | float | list[str]] = {}
+    if threads is not None:
+        limits["threads"] = threads
+    if memory_mb is not None:
+        limits["memory_limit"] = f"{memory_mb}MiB"
+    with TemporaryDirectory(prefix="engine-report-") as spill:
+        yield from _connected(archive, files, limits | {"temp_directory": spill})
+
+
+def _connected(
+    archive: Archive, files: list[str], limits: dict[str, str | bool | int | float | list[str]]
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    connection = duckdb.connect(config=limits)
     try:
         connection.read_parquet(files, union_by_name=True).create_view("raw_exposures")
         yield connection

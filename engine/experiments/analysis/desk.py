@@ -29,7 +29,8 @@ class ReportDesk:
         archive: what they are made of.
         categories: of items by id, asked for anew with each report.
         cache_s: so long the same question gets the same report.
-        max_concurrent: made at once, each on one thread. max_waiting: made or waiting; past it Overloaded.
+        max_concurrent: made at once, each on one thread and with memory_mb of memory.
+        max_waiting: made or waiting; past it Overloaded.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class ReportDesk:
         cache_s: float,
         max_concurrent: int,
         max_waiting: int,
+        memory_mb: int,
     ) -> None:
         self._archive = archive
         self._categories = categories
         self._executor = ThreadPoolExecutor(max_concurrent, "engine-reports")
         self._max_waiting = max_waiting
+        self._memory_mb = memory_mb
         self._kept: TTLCache[tuple[Any, ...], dict[str, Any]] = TTLCache(_KEPT, cache_s)
         self._making: dict[tuple[Any, ...], asyncio.Future[dict[str, Any]]] = {}
 
@@ -80,7 +83,7 @@ class ReportDesk:
     def _make(self, question: Question) -> dict[str, Any]:
         try:
             # One thread for the database, too: the cores are for recommendations.
-            counted = count(self._archive, question, self._categories(), threads=1)
+            counted = count(self._archive, question, self._categories(), threads=1, memory_mb=self._memory_mb)
             return make_report(counted, question).to_dict()
         except DataError as error:
             log.error("no report: %s", error)

@@ -17,21 +17,26 @@ from engine.experiments.analysis.statistics import Float64Array, Int64Array
 
 
 def count(
-    archive: Archive, question: Question, categories: Mapping[str, str] | None = None, threads: int | None = None
+    archive: Archive,
+    question: Question,
+    categories: Mapping[str, str] | None = None,
+    threads: int | None = None,
+    memory_mb: int | None = None,
 ) -> Counted:
     """Read what a question is about.
 
     Args:
         categories: of items, where they are known: what the diversity of slates is told by.
-        threads: for DuckDB; None: one a core.
+        threads: for DuckDB; None: one a core. memory_mb: what it holds in memory, the rest goes to disk; None: most of
+            the machine's.
 
     Raises:
         InvalidRequest: nobody was exposed to this experiment, on this surface, in this period.
         DataError: the archive is not there or cannot be read.
 
-    Cost: one scan of the period's files, and as many rows in memory as exposures and events of those who took part.
+    Cost: one scan of the period's files, and all slates and events of those who took part in memory, as far as it goes.
     """
-    with opened(archive, question, threads) as connection:
+    with opened(archive, question, threads, memory_mb) as connection:
         return _count(connection, archive, question, categories or {})
 
 
@@ -112,7 +117,7 @@ def _excluded(connection: duckdb.DuckDBPyConnection) -> Excluded:
         "SELECT count(*) FILTER (tester), count(*) FILTER (crossover AND NOT tester),"
         " count(*) FILTER (bot AND NOT tester AND NOT crossover) FROM everybody",
     )
-    [repeats] = one_row(connection, "SELECT coalesce(sum(copies - 1), 0)::BIGINT FROM served")
+    [repeats] = one_row(connection, "SELECT repeats FROM repeated")
     return Excluded(testers, crossovers, bots, repeats)
 
 

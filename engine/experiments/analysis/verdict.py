@@ -131,7 +131,7 @@ def _advice() -> Iterator[str]:
 
 def _once_in(p_value: float) -> str:
     times = 1.0 / max(p_value, 1e-9)
-    return f"{times:,.0f}" if times < 1e6 else "more than a million times"
+    return f"{times:,.0f} times" if times < 1e6 else "more than a million times"
 
 
 def place(surface: str) -> str:

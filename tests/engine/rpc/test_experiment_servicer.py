@@ -33,7 +33,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def desk(archive: Path) -> "ReportDesk":
-    return ReportDesk(Archive.within(archive), dict, cache_s=60, max_concurrent=1, max_waiting=2)
+    return ReportDesk(Archive.within(archive), dict, cache_s=60, max_concurrent=1, max_waiting=2, memory_mb=512)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ async def test_too_many_at_once(desk: ReportDesk) -> None:
 
 
 async def test_an_archive_that_is_away(tmp_path: Path) -> None:
-    desk = ReportDesk(Archive.within(tmp_path), dict, cache_s=60, max_concurrent=1, max_waiting=2)
+    desk = ReportDesk(Archive.within(tmp_path), dict, cache_s=60, max_concurrent=1, max_waiting=2, memory_mb=512)
     with pytest.raises(DependencyUnavailable, match="the archive cannot be read"):
         await desk.report(Question("worth"))
     # What failed is tried again.

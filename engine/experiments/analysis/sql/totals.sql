@@ -22,4 +22,4 @@ FROM (
     GROUP BY unit, surface, begin_ms // 86400000
 )
 GROUP BY unit, surface, day
-ORDER BY day, unit;
+ORDER BY day, unit, surface;

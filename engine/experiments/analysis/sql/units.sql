@@ -22,5 +22,10 @@ CREATE TEMP TABLE shown AS
 SELECT unit, coalesce(nullif(user_id, ''), unit_id) AS user_id, served.* EXCLUDE (unit_id, user_id, variant, device, country, interaction_count, overridden, copies), units.variant
 FROM served JOIN units USING (unit_id);
 
+CREATE TEMP TABLE repeated AS SELECT coalesce(sum(copies - 1), 0)::BIGINT AS repeats FROM served;
+
+-- Slates are what takes the memory.
+DROP TABLE served;
+
 CREATE TEMP TABLE people AS
 SELECT user_id, arg_min(unit, served_ms) AS unit FROM shown GROUP BY user_id;

@@ -259,5 +259,11 @@ def test_events_where_they_have_always_been(tmp_path: Path) -> None:
     assert of_unit(count(Archive.within(tmp_path), Question("worth")), 0)["clicks"] == 1
 
 
+def test_neither_threads_nor_memory_change_a_figure(shop: Path, counted: Counted) -> None:
+    again = count(Archive.within(shop), Question("worth"), threads=1, memory_mb=256)
+    assert (again.values == counted.values).all()
+    assert (again.unit == counted.unit).all()
+
+
 def test_the_rows_are_ordered_by_day(counted: Counted) -> None:
     assert pl.Series(counted.day).is_sorted()
