@@ -5,6 +5,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
@@ -21,6 +22,7 @@ from engine.bundle.store import BundleStore
 from engine.catalog.follow import CatalogueFollower, follow_rules
 from engine.config import EngineConfig
 from engine.errors import DependencyUnavailable
+from engine.experiments.named import named_bundles, variant_rules
 from engine.model import ServingModel
 from engine.pipeline import Pipeline
 from engine.rpc.metrics import MeasuredRecommender, ServerMetrics, follow_gauges
@@ -29,7 +31,7 @@ from engine.rules.follow import RulesFile
 from engine.rules.load import load_rules
 from engine.stages.features import FetchFeatures
 from engine.stream.topics import EVENTS
-from engine.swap import follow_current
+from engine.swap import VariantBundles, follow_current
 from engine.trending import Trending, follow_trending
 from engine.types import Int64Array
 
@@ -73,6 +75,19 @@ async def running_server(
         )
         catalogue = await resources.enter_async_context(living_catalogue(config, pipeline))
         changes = await resources.enter_async_context(open_catalogue_writer(config))
+
+        def load(path: Path) -> ServingModel:
+            own = pipeline.model.catalogue
+            model = load_model(path, config, own.rules.rules, own.variant_rules)
+            # Before it serves: a new bundle must take back neither what has changed nor what is live.
+            catalogue.bring_up(model.catalogue)
+            if trending is not None:
+                trending.refresh(model)
+            return model
+
+        store = BundleStore(config.bundle.directory)
+        variants = VariantBundles(store, pipeline, load, named_bundles(config, time.time_ns() // 1_000_000))
+        await asyncio.to_thread(variants.look)
         server = create_server(
             pipeline if metrics is None else MeasuredRecommender(pipeline, metrics),
             settings,
@@ -83,16 +98,10 @@ async def running_server(
         await server.start()
         server.set_serving()
 
-        def load(path: Path) -> ServingModel:
-            model = load_model(path, config, pipeline.model.catalogue.rules.rules)
-            # Before it serves: a new bundle must take back neither what has changed nor what is live.
-            catalogue.bring_up(model.catalogue)
-            if trending is not None:
-                trending.refresh(model)
-            return model
-
-        store = BundleStore(config.bundle.directory)
-        followers = [asyncio.create_task(follow_current(store, pipeline, load, config.bundle.poll_s))]
+        followers = [
+            asyncio.create_task(follow_current(store, pipeline, load, config.bundle.poll_s)),
+            asyncio.create_task(variants.follow(config.bundle.poll_s)),
+        ]
         if config.rules.file is not None:
             rules_file = RulesFile(config.rules.file, config.surfaces)
             followers.append(asyncio.create_task(follow_rules(rules_file, catalogue, pipeline, config.rules.poll_s)))
@@ -124,9 +133,10 @@ async def open_pipeline(config: EngineConfig) -> AsyncIterator[Pipeline]:
         try:
             await store.ping()
             rules = load_rules(config.rules.file, config.surfaces) if config.rules.file else None
-            model = load_model(BundleStore(config.bundle.directory).current(), config, rules)
-            if rules is not None:
-                model.catalogue.check_rules(rules)
+            for_variants = variant_rules(config, rules)
+            model = load_model(BundleStore(config.bundle.directory).current(), config, rules, for_variants)
+            for one in (*([] if rules is None else [rules]), *for_variants.values()):
+                model.catalogue.check_rules(one)
             executor = resources.enter_context(
                 ThreadPoolExecutor(config.server.compute_threads or os.cpu_count(), "engine-compute")
             )
@@ -157,11 +167,14 @@ async def living_catalogue(config: EngineConfig, pipeline: Pipeline) -> AsyncIte
         url = resources.enter_context(redis_url(config))
         source = resources.enter_context(closing(RedisCatalogSource(url, config.redis)))
         follower = CatalogueFollower(source)
-        await asyncio.to_thread(follower.load, pipeline.model.bundle.manifest.generation)
+        await asyncio.to_thread(follower.load, {pipeline.model.bundle.manifest.generation})
         await asyncio.to_thread(follower.bring_up, pipeline.model.catalogue)
         stop = threading.Event()
         thread = threading.Thread(
-            target=follower.run, args=(lambda: pipeline.model.catalogue, stop), name="engine-catalogue", daemon=True
+            target=follower.run,
+            args=(lambda: [model.catalogue for model in pipeline.models], stop),
+            name="engine-catalogue",
+            daemon=True,
         )
         thread.start()
         try:

@@ -1,6 +1,7 @@
 """From a bundle's files to models that serve, train and publish: the adapters behind each of its parts."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,12 @@ from kernels.membership import pack_mask
 from kernels.warmup import warm_up
 
 
-def load_model(path: Path, config: EngineConfig, rules: Rules | None = None) -> ServingModel:
+def load_model(
+    path: Path, config: EngineConfig, rules: Rules | None = None, variant_rules: Mapping[str, Rules] | None = None
+) -> ServingModel:
     """Open a bundle, check it as a whole, and make it ready for its first request, under these rules or none.
+
+    variant_rules: those that variants name; see engine.experiments.named.
 
     Raises BundleError when anything of it does not verify or a dry run fails.
     """
@@ -52,7 +57,12 @@ def load_model(path: Path, config: EngineConfig, rules: Rules | None = None) -> 
     warm_up()
     surfaces = tuple(config.surfaces)
     catalogue = LiveCatalogue(
-        bundle, load_item_embedder(bundle), surfaces, config.catalog.fresh_capacity, rules or Rules.none(surfaces)
+        bundle,
+        load_item_embedder(bundle),
+        surfaces,
+        config.catalog.fresh_capacity,
+        rules or Rules.none(surfaces),
+        variant_rules,
     )
     index = FaissIndex.open(path / INDEX_FILE, bundle.manifest.index, bundle.item_table)
     model = ServingModel(

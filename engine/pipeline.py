@@ -64,7 +64,7 @@ class Pipeline:
     @property
     def models(self) -> tuple[ServingModel, ...]:
         """All that may answer, the current one first."""
-        return (self.model, *self.variant_models.values())
+        return (self.model, *(model for model in self.variant_models.values() if model is not self.model))
 
     async def recommend(self, query: RecommendQuery, deadline: float) -> Recommendation:
         """The slate for one request.
@@ -140,7 +140,7 @@ class Pipeline:
     def _model_of(self, settings: RequestSettings, clock: RequestClock) -> ServingModel:
         """The model that the request's variants name; the current one where that cannot be used."""
         model = self.model
-        if settings.bundle in ("", model.bundle.version):
+        if not settings.bundle:
             return model
         named = self.variant_models.get(settings.bundle)
         if named is None:

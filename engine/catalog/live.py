@@ -52,7 +52,7 @@ class LiveCatalogue:
         rules: Rules,
         variant_rules: Mapping[str, Rules] | None = None,
     ) -> None:
-        """variant_rules: further rules, by the name that requests ask for them by; they forbid nothing."""
+        """variant_rules: further rules, by the name that variants call them by; their deny and allow are not read."""
         self.bundle = bundle
         self._embed = embed
         # Both ends at whole bytes, so that a bitmap's two parts are views of it.
@@ -70,8 +70,9 @@ class LiveCatalogue:
         items = self._bundle_items()
         self._means = KnownMeans.of(items, bundle.schema.epoch_ms)
         self.rules = CompiledRules(rules, items, self.row_count)
-        self._variant_rules = {
-            name: CompiledRules(more, items, self.row_count) for name, more in (variant_rules or {}).items()
+        self.variant_rules: Mapping[str, Rules] = variant_rules or {}
+        self._variant_compiled = {
+            name: CompiledRules(more, items, self.row_count) for name, more in self.variant_rules.items()
         }
         self.visibility = Visibility(bundle.items, list(surfaces), self.row_count, self.rules)
 
@@ -98,7 +99,7 @@ class LiveCatalogue:
         active = applying(self.rules)
         if not rules:
             return active
-        return active.placing_as(None if rules == RULES_OFF else applying(self._variant_rules[rules]))
+        return active.placing_as(None if rules == RULES_OFF else applying(self._variant_compiled[rules]))
 
     def rows(self, keys: Int64Array) -> Int64Array:
         """int64 (n,): the row of each item key, -1 for an unknown one."""
@@ -145,7 +146,7 @@ class LiveCatalogue:
         content_rows, frame = self._changed_content(rows, changed)
         if len(content_rows):
             self._write_content(content_rows, frame)
-            for compiled in (self.rules, *self._variant_rules.values()):
+            for compiled in (self.rules, *self._variant_compiled.values()):
                 compiled.update_rows(content_rows, frame)
         self._move_vectors(rows, changed)
         self.visibility.update(rows, changed)
