@@ -14,6 +14,7 @@ from pathlib import Path
 from engine.adapters.embedded_kafka import EmbeddedKafka
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.kafka_bus import KafkaEventLog, KafkaProducer
+from engine.adapters.kafka_exposures import KafkaExposureLog
 from engine.adapters.redis_catalog import RedisCatalogSource, RedisCatalogWriter
 from engine.adapters.redis_store import RedisFeatureStore
 from engine.adapters.redis_trending import RedisTrending
@@ -22,11 +23,13 @@ from engine.bundle.store import BundleStore
 from engine.catalog.follow import CatalogueFollower, follow_rules
 from engine.config import EngineConfig
 from engine.errors import DependencyUnavailable
+from engine.experiments.exposure import LoggedRecommender
 from engine.experiments.named import named_bundles, variant_rules
 from engine.model import ServingModel
 from engine.pipeline import Pipeline
 from engine.rpc.metrics import MeasuredRecommender, ServerMetrics, follow_gauges
 from engine.rpc.server import Server, ServerSettings, create_server
+from engine.rpc.servicer import Recommender
 from engine.rules.follow import RulesFile
 from engine.rules.load import load_rules
 from engine.stages.features import FetchFeatures
@@ -88,8 +91,14 @@ async def running_server(
         store = BundleStore(config.bundle.directory)
         variants = VariantBundles(store, pipeline, load, named_bundles(config, time.time_ns() // 1_000_000))
         await asyncio.to_thread(variants.look)
+        exposures = await resources.enter_async_context(open_exposure_log(config, brokers))
+        recommender: Recommender = pipeline
+        if exposures is not None:
+            recommender = LoggedRecommender(recommender, exposures)
+        if metrics is not None:
+            recommender = MeasuredRecommender(recommender, metrics)
         server = create_server(
-            pipeline if metrics is None else MeasuredRecommender(pipeline, metrics),
+            recommender,
             settings,
             event_log=event_log,
             catalogue=(changes, ServingCatalogue(pipeline)),
@@ -108,7 +117,12 @@ async def running_server(
         if trending is not None:
             followers.append(asyncio.create_task(follow_trending(trending, pipeline, config.trending.poll_s)))
         if metrics is not None:
-            gauges = follow_gauges(metrics, lambda: server.in_flight, lambda: pipeline.version)
+            gauges = follow_gauges(
+                metrics,
+                lambda: server.in_flight,
+                lambda: pipeline.version,
+                lambda: None if exposures is None else exposures.counts,
+            )
             followers.append(asyncio.create_task(gauges))
         try:
             yield server
@@ -158,6 +172,19 @@ async def open_event_log(config: EngineConfig, brokers: str) -> AsyncIterator[Ka
         yield KafkaEventLog(producer)
     finally:
         await asyncio.to_thread(producer.close)
+
+
+@asynccontextmanager
+async def open_exposure_log(config: EngineConfig, brokers: str) -> AsyncIterator[KafkaExposureLog | None]:
+    """Where answers are logged, if anywhere. Kafka need not be there."""
+    if not config.exposures.enabled:
+        yield None
+        return
+    exposures = KafkaExposureLog(brokers, config.kafka, config.exposures)
+    try:
+        yield exposures
+    finally:
+        await asyncio.to_thread(exposures.close)
 
 
 @asynccontextmanager
