@@ -18,9 +18,10 @@ def allocate(counts: Sequence[int]) -> Int16Array:
     Each of k variants has a lane, an equal part of the buckets in the order of the variants, and fills it from the
     front. One that needs more than its lane takes from the backs of the others' lanes, behind what those have filled.
 
-    When counts change, each variant keeps what it has, or as much of it as it is still to have, as long as none outgrows
-    its lane, and always where there are two variants: from 1% each to equal parts, nobody changes from one variant to
-    another. No function of the counts alone can promise this of all changes of three or more (docs/adr/0014).
+    When counts change, each variant keeps what it has, or as much of it as it is still to have, as long as none
+    outgrows its lane, and always where there are two variants: from 1% each to equal parts, nobody changes from one
+    variant to another. No function of the counts alone can promise this of all changes of three or more
+    (docs/adr/0014).
 
     Args:
         counts: buckets of each variant, in order; at most BUCKETS together.

@@ -1,6 +1,7 @@
 """Assignment: exact shares, independence of layers, stability, and what overrides do. One unit and many agree."""
 
 import datetime
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -152,7 +153,7 @@ def test_one_unit_and_many_agree(data: st.DataObject) -> None:
     share = st.integers(1, 3000).map(lambda count: count / 10_000)
     day = st.sampled_from([None, NOW - datetime.timedelta(days=1), NOW, NOW + datetime.timedelta(days=1)])
     experiments = []
-    for place, buckets in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for place, buckets in enumerate(itertools.pairwise(bounds)):
         start, end = data.draw(day), data.draw(day)
         if start and end and start >= end:
             start = None
