@@ -49,6 +49,7 @@ class Pipeline:
     def __init__(self, model: ServingModel, features: FetchFeatures, config: EngineConfig, executor: Executor) -> None:
         self.model = model
         self._features = features
+        self._config = config
         self.variant_models: Mapping[str, ServingModel] = {}
         self.experiments = Experiments(config)
         self._roads = Roads(config)

@@ -50,7 +50,7 @@ def to_query(request: pb.RecommendRequest, surfaces: Set[str]) -> RecommendQuery
     """
     context, demographics = request.context, request.demographics
     return RecommendQuery(
-        user_id=checked_text("user_id", request.user_id, MAX_ID_BYTES, required=not request.session_id),
+        user_id=_user_id(request),
         surface=checked_surface(request.surface, surfaces),
         item_count=_item_count(request),
         time_ms=_time_ms(context),
@@ -127,6 +127,12 @@ def timestamp_ms(field: str, moment: Timestamp | None) -> int:
 def _is_control(character: str) -> bool:
     """Whether this is Unicode category Cc: C0, DEL or C1."""
     return character < " " or "\x7f" <= character <= "\x9f"
+
+
+def _user_id(request: pb.RecommendRequest) -> str:
+    if not request.user_id and not request.session_id:
+        raise InvalidRequest("user_id", "must not be empty, unless there is a session_id")
+    return checked_text("user_id", request.user_id, MAX_ID_BYTES)
 
 
 def _item_count(request: pb.RecommendRequest) -> int:

@@ -214,7 +214,9 @@ async def test_a_bundle_that_a_variant_names_answers_once_it_is_there_and_good(
     def copy_to(directory: Path) -> None:
         shutil.copytree(original, directory)
         manifest = json.loads((directory / "manifest.json").read_text())
-        (directory / "manifest.json").write_text(json.dumps({**manifest, "version": "other"}))
+        # Of another embedding space: records of its own have to be published for it.
+        named = {"version": "other", "generation": manifest["generation"] + 1}
+        (directory / "manifest.json").write_text(json.dumps({**manifest, **named}))
 
     async def ask(client: AsyncRecommendationClient, variant: str = "other") -> pb.RecommendResponse:
         return await client.recommend(user, "home", experiment_overrides={"models": variant})
@@ -233,7 +235,9 @@ async def test_a_bundle_that_a_variant_names_answers_once_it_is_there_and_good(
             await asyncio.sleep(0.05)
         assert answer.bundle_version == "other"
         assert not answer.degraded_reasons
-        assert answer.strategy == pb.STRATEGY_PERSONALIZED
+        assert answer.strategy == pb.STRATEGY_POPULARITY
+        assert await asyncio.to_thread(publish_once, trained.data, config) == trained.dataset.user_count
+        assert (await ask(client)).strategy == pb.STRATEGY_PERSONALIZED
         assert (await ask(client, "control")).bundle_version == original.name
         # What is changed in the catalogue is changed in both.
         await client.update_inventory({answer.items[0].item_id: False})
