@@ -301,7 +301,7 @@ def test_a_pin_behind_the_end_of_a_short_slate_is_shown_and_explained(
     pipeline = Pipeline(model, FetchFeatures(UnknownUsers(), 1.0, 1 << 20), CONFIG, executor)
     query = RecommendQuery("u", "home", 20, NOW_MS, debug=True)
     clock = RequestClock(time.monotonic() + 60, StageEstimates())
-    answer = pipeline.answer(model, query, UserState.unknown(), clock)
+    answer = pipeline.answer(model, query, pipeline.experiments.assign(query), UserState.unknown(), clock)
     assert sorted(answer.item_ids) == few
     assert answer.explanation is not None
     why = dict(zip(answer.item_ids, answer.explanation.items, strict=True))
