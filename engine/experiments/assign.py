@@ -71,7 +71,7 @@ class Experiments:
         Raises:
             InvalidRequest: it asks for a variant that there is not, or for two that exclude each other.
 
-        Cost: 0.3 µs without experiments, some 2 µs and 1 µs a layer with them.
+        Cost: 1 µs without experiments, some 6 µs with a holdout and two layers.
         """
         overrides = self._overrides(query) if query.experiment_overrides else ()
         return self._resolved(query.surface, self._choose(self._surfaces[query.surface], query.unit_id, overrides))
