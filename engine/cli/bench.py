@@ -137,6 +137,23 @@ def _checked_arrivals(arrivals: str) -> Literal["poisson", "constant"]:
     raise typer.BadParameter("poisson or constant", param_hint="--arrivals")
 
 
+@app.command()
+def startup(
+    json_file: _JsonOption = None,
+    items: Annotated[list[int] | None, typer.Option(min=1000, help="Catalogue size; may be given again.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Starts that are timed, after one that warms caches.")] = 5,
+    port: Annotated[int, typer.Option(help="Port of the first of two servers.")] = 50096,
+    cache: Annotated[Path, typer.Option(help="Keeps the synthetic bundles for the next time.")] = Path(".benchmarks"),
+) -> None:
+    """Seconds until `engine serve` says SERVING, and the memory that each serving process has to itself."""
+    from engine.bench.startup import measure_startup
+    from engine.cli.progress import progress_bar
+
+    with progress_bar() as progress:
+        result = measure_startup(items or [100_000, 1_000_000], repeats, port, cache, progress)
+    _report(result, json_file)
+
+
 def _report(result: dict[str, Any], json_file: Path | None) -> None:
     text = json.dumps(result, indent=1)
     print(text)
