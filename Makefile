@@ -8,6 +8,8 @@ ARGS ?=
 # What bench-compare holds this checkout against, and by how many percent a median may be longer than there.
 BASELINE ?= .benchmarks/bench.json
 THRESHOLD ?= 25
+# The benchmarks to run: a folder, a file, or several.
+BENCHES ?= bench
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint proto bench bench-compare bench-load bench-peers bench-startup report clean
@@ -39,11 +41,11 @@ proto: $(READY) ## Regenerate the gRPC code from proto/
 
 bench: $(READY) ## Measure kernels, stages and requests: BENCH_ITEMS=100000 make bench ARGS="-k mmr"
 	mkdir -p .benchmarks
-	$(BIN)/python -m pytest bench --benchmark-only --benchmark-json .benchmarks/bench.json $(ARGS)
+	$(BIN)/python -m pytest $(BENCHES) --benchmark-only --benchmark-json .benchmarks/bench.json $(ARGS)
 
 bench-compare: $(READY) ## Fail where a median is THRESHOLD % longer than in BASELINE (what make bench wrote last)
 	@test -f "$(BASELINE)" || { echo "there is no $(BASELINE): make bench writes it, or BASELINE=file names another"; exit 2; }
-	$(BIN)/python -m pytest bench --benchmark-only --benchmark-compare "$(BASELINE)" \
+	$(BIN)/python -m pytest $(BENCHES) --benchmark-only --benchmark-compare "$(BASELINE)" \
 		--benchmark-compare-fail "median:$(THRESHOLD)%" $(ARGS)
 
 bench-load: $(READY) ## Find the highest rate that one server bears: make bench-load ARGS="--items 100000"

@@ -9,22 +9,21 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from bench.serving import PublishedWorld, Serving
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.faiss_build import IndexParameters, build_index
-from engine.bench.load_world import publish_crowd, write_rules
 from engine.bench.machine import describe_machine
 from engine.bench.targets import request_targets, short
-from engine.bench.world import build_world, world_bundle
-from engine.config import EngineConfig
 from engine.data.synth_world import World, WorldSize
 from engine.types import Float32Array
 from tests.contracts.clustered import clustered
+
+if TYPE_CHECKING:
+    # With all that they bring, PyTorch among it, these take seconds: not for who measures a kernel.
+    from bench.serving import PublishedWorld, Serving
+    from engine.adapters.faiss_build import IndexParameters
 
 ITEM_COUNTS = sorted(int(count) for count in os.environ.get("BENCH_ITEMS", "100000,1000000").split(","))
 QUERY_COUNT = 512  # the first half calibrates the index, the second half is measured
@@ -51,7 +50,7 @@ class Catalogue:
     vectors: Float32Array
     queries: Float32Array
     index_path: Path
-    parameters: IndexParameters
+    parameters: "IndexParameters"
 
 
 @pytest.fixture(scope="session", params=["synthetic", "clustered"])
@@ -71,6 +70,8 @@ def catalogue_of_dim(request: pytest.FixtureRequest, item_count: int) -> Catalog
 
 
 def _catalogue(kind: str, item_count: int, dim: int) -> Catalogue:
+    from engine.adapters.faiss_build import IndexParameters, build_index
+
     directory = CACHE / f"{kind}-{item_count}x{dim}"
     files = [directory / name for name in ("vectors.npy", "queries.npy", "index.faiss", "parameters.json")]
     vectors_path, queries_path, index_path, parameters_path = files
@@ -102,14 +103,22 @@ def _clustered(item_count: int, dim: int) -> tuple[Float32Array, Float32Array]:
 
 
 @pytest.fixture(scope="session")
-def world(item_count: int) -> PublishedWorld:
+def world(item_count: int) -> "PublishedWorld":
+    from bench.serving import PublishedWorld
+    from engine.bench.world import build_world, world_bundle
+
     dataset, vectors = build_world(item_count)
     return PublishedWorld(dataset, vectors, world_bundle(CACHE / f"bundles-{item_count}", dataset, vectors))
 
 
 @pytest.fixture(scope="session")
-def serving(world: PublishedWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+def serving(world: "PublishedWorld", tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Serving]":
     """The world behind a real Redis, with the rules and the sessions of the load bench."""
+    from bench.serving import Serving
+    from engine.adapters.embedded_redis import EmbeddedRedis
+    from engine.bench.load_world import publish_crowd, write_rules
+    from engine.config import EngineConfig
+
     home = tmp_path_factory.mktemp("serving")
     rules = home / "rules.yaml"
     write_rules(rules, world.dataset)

@@ -25,7 +25,7 @@ from tests.engine.stream.naive import pack_entry
 LOG = "bench"
 NOW_MS = 1_764_000_000_000
 PRIOR_EVENTS = 50.0
-ROUNDS = 20
+ROUNDS = 8
 TICK_S = 0.001
 
 
@@ -89,7 +89,7 @@ def test_update(benchmark: Any, bundle: Bundle, live: str) -> None:
         return late, waits
 
     numbers = iter(range(10**6))
-    benchmark.pedantic(lambda: update(next(numbers)), rounds=ROUNDS, warmup_rounds=2)
+    benchmark.pedantic(lambda: update(next(numbers)), rounds=ROUNDS, warmup_rounds=1)
     reads, applies = read_s[-ROUNDS:], apply_s[-ROUNDS:]
     late, waits = asyncio.run(beside())
     assert len(popularity.lists.overall.rows) == len(bundle.items)

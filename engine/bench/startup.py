@@ -18,7 +18,7 @@ from engine.bench.load_report import spread
 from engine.bench.load_target import SURFACE
 from engine.bench.load_world import publish_crowd, write_rules
 from engine.bench.machine import describe_machine
-from engine.bench.targets import TARGET_ITEMS, target
+from engine.bench.targets import target, target_size
 from engine.bench.world import build_world, world_bundle
 from engine.errors import DependencyUnavailable, EngineError
 from engine.processes import engine_process, wait_until_serving, write_settings
@@ -65,7 +65,7 @@ def measure_startup(
 def startup_targets(sizes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Against the catalogue of TARGET_ITEMS, or where there is none the largest smaller one; `items` says which."""
     by_items = {size["items"]: size for size in sizes}
-    items = max((count for count in by_items if count <= TARGET_ITEMS), default=min(by_items))
+    items = target_size(by_items)
     found = by_items[items]
     own = max(memory["own_mib"] for memory in found["memory"])
     targets = [

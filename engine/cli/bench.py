@@ -7,7 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from engine.cli.bench_report import report
+
 app = typer.Typer(no_args_is_help=True)
+app.command()(report)
 
 _JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")]
 

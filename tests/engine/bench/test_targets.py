@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine.bench.load_report import STAGE_TARGETS, TAIL_NAME
@@ -58,6 +59,8 @@ def test_a_target_without_a_value_is_missed() -> None:
     assert not target("x", None, 1.0)["met"]
     assert not target("x", None, 1.0, at_least=True)["met"]
     assert target("x", 1.0, 1.0)["met"]
+    # A NumPy truth value is none in JSON.
+    assert target("x", np.float64(0.5), 1.0)["met"] is True
 
 
 def test_start_and_memory_are_those_of_a_million() -> None:
