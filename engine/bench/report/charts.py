@@ -96,7 +96,7 @@ def bars(figure: Any, narrow: bool, rows: Sequence[Bar], unit: str, bound: str =
     highest = max(max(row.value, row.bound or 0.0) for row in rows) or 1.0
     for place, row in enumerate(rows):
         # Where the bound would lie under the text, the text comes behind it.
-        reach = row.value + (0.65 if narrow else 0.35) * highest
+        reach = row.value + (0.85 if narrow else 0.4) * highest
         at = row.bound if row.bound is not None and row.value <= row.bound <= reach else row.value
         axes.annotate(
             row.text, (at, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9, color=INK
@@ -143,7 +143,7 @@ def lines(
             seen.setdefault(line.label, handle)
             for x, y, hollow in zip(line.xs, line.ys, line.hollow, strict=bool(line.hollow)):
                 if hollow:
-                    axes.plot(x, y, marker=marker, markerfacecolor=PAPER, markeredgecolor=color, markersize=8)
+                    axes.plot(x, y, marker=marker, color=color, markerfacecolor=PAPER, markersize=8)
             side, offset = _beside(line, drawn)
             for x, y, text in zip(line.xs, line.ys, line.texts, strict=bool(line.texts)):
                 axes.annotate(text, (x, y), xytext=offset, textcoords="offset points", ha=side, fontsize=8, color=INK)
