@@ -63,7 +63,7 @@ def spans(figure: Any, narrow: bool, rows: Sequence[Span], unit: str = "millisec
             axes.plot(p99, place, "s", color=ORANGE, markersize=7, label="p99" if place == 0 else None)
         if row.bound is not None:
             label = bound if row is next(each for each in rows if each.bound is not None) else None
-            axes.plot(row.bound, place, "|", color=RED, markersize=20, markeredgewidth=3, label=label)
+            axes.plot(row.bound, place, "|", color=RED, markersize=14, markeredgewidth=3, label=label)
         both = milliseconds(row.p50) + (f" – {milliseconds(row.p99)}" if row.p99 is not None else "")
         axes.annotate(
             both,
@@ -85,6 +85,35 @@ def spans(figure: Any, narrow: bool, rows: Sequence[Span], unit: str = "millisec
     axes.grid(axis="x")
     axes.set_xlabel(f"{unit} (logarithmic)")
     figure.legend(loc="outside upper left", ncols=3, handletextpad=0.3)
+
+
+def ratios(figure: Any, narrow: bool, rows: Sequence[Bar], unit: str) -> None:
+    """Rows of how many times, to both sides of once, where twice and half are equally far.
+
+    What follows " · " in a row's text is for those who have room for it.
+    """
+    axes = figure.add_subplot()
+    axes.barh(range(len(rows)), [row.value - 1 for row in rows], left=1, height=0.62, color=BLUE)
+    for place, row in enumerate(rows):
+        axes.annotate(
+            row.text.partition(" · ")[0] if narrow else row.text,
+            (max(row.value, 1), place),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=INK,
+        )
+    lowest, highest = min(1.0, *(row.value for row in rows)), max(2.0, *(row.value for row in rows))
+    axes.set_xscale("log")
+    axes.set_xlim(lowest * 0.85, highest**1.35)
+    axes.axvline(1, color=MUTED, linewidth=1)
+    _plain_logarithm(axes.xaxis)
+    axes.set_yticks(range(len(rows)), [row.label.replace(", ", ",\n") if narrow else row.label for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    axes.set_xlabel(unit if narrow else f"{unit} (logarithmic)")
 
 
 def bars(figure: Any, narrow: bool, rows: Sequence[Bar], unit: str, bound: str = "at most") -> None:
@@ -144,9 +173,11 @@ def lines(
             for x, y, hollow in zip(line.xs, line.ys, line.hollow, strict=bool(line.hollow)):
                 if hollow:
                     axes.plot(x, y, marker=marker, color=color, markerfacecolor=PAPER, markersize=8)
-            side, offset = _beside(line, drawn)
             for x, y, text in zip(line.xs, line.ys, line.texts, strict=bool(line.texts)):
-                axes.annotate(text, (x, y), xytext=offset, textcoords="offset points", ha=side, fontsize=8, color=INK)
+                offset = _beside(x, y, drawn)
+                axes.annotate(
+                    text, (x, y), xytext=offset, textcoords="offset points", ha="center", fontsize=8, color=INK
+                )
         if title:
             axes.set_title(title)
         if x_log:
@@ -195,12 +226,10 @@ def lines(
     figure.legend(seen.values(), seen.keys(), loc="outside upper left", ncols=columns, handletextpad=0.5)
 
 
-def _beside(line: Line, drawn: Sequence[Line]) -> tuple[str, tuple[int, int]]:
-    """Where a line's texts stand: above the uppermost, below the lowest, to the right of those between."""
-    order = sorted(drawn, key=lambda each: max(each.ys))
-    if line is order[-1]:
-        return "center", (0, 7)
-    return ("center", (0, -14)) if line is order[0] else ("left", (6, -4))
+def _beside(x: float, y: float, drawn: Sequence[Line]) -> tuple[int, int]:
+    """Where a point's text stands: below the lowest of several lines, above all others."""
+    there = [each.ys[list(each.xs).index(x)] for each in drawn if each.texts and x in each.xs]
+    return (0, -14) if len(there) > 1 and y <= min(there) else (0, 7)
 
 
 def stacks(

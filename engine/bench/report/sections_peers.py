@@ -1,6 +1,7 @@
 """What the peers bench says: other servers that do the same work, and other libraries in place of a stage."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from engine.bench.report.charts import Bar, Span, bars, rows_height, spans
@@ -53,8 +54,7 @@ def _services(report: dict[str, Any], services: Sequence[dict[str, Any]]) -> Sec
         picture = draw(
             f"peers-rate-{bound:g}",
             "Highest rate: " + "; ".join(f"{row.label} {row.text}" for row in rows),
-            # The names are bound here: the picture is drawn at once, and lints want to be sure of it.
-            lambda figure, narrow, rows=rows: bars(figure, narrow, rows, "requests a second"),
+            partial(bars, rows=rows, unit="requests a second"),
             rows_height(len(rows), legend=False),
         )
         caption = (
@@ -106,7 +106,7 @@ def _stages(stages: Sequence[dict[str, Any]]) -> Section:
         picture = draw(
             f"peers-{stage}",
             f"Time of {stage}: " + "; ".join(f"{row.label} p50 {milliseconds(row.p50)} ms {row.note}" for row in rows),
-            lambda figure, narrow, rows=rows: spans(figure, narrow, rows),
+            partial(spans, rows=rows),
             rows_height(len(rows)) + 0.12 * len(rows),
         )
         caption = (

@@ -1,14 +1,15 @@
-"""What `make bench` says: the request and its stages, growth, searches, kernels."""
+"""What `make bench` says: the request and its stages, growth, kernels."""
 
 from collections.abc import Sequence
 
-from engine.bench.report.charts import Bar, Line, Span, bars, lines, rows_height, spans
+from engine.bench.report.charts import Bar, Line, Span, lines, ratios, rows_height, spans
 from engine.bench.report.drawing import draw
 from engine.bench.report.numbers import amount, milliseconds, recall
 from engine.bench.report.read import number
 from engine.bench.report.section import Figure, Section, Table
-from engine.bench.report.suite import PARTS, STAGES, Kernel, Search, StageAlone, Suite
-from engine.bench.targets import BUDGETS_MS, GROWTH_AT_MOST, short
+from engine.bench.report.sections_search import search_section
+from engine.bench.report.suite import PARTS, STAGES, Kernel, StageAlone, Suite
+from engine.bench.targets import BUDGETS_MS, GROWTH_AT_MOST, short, target_size
 
 _PART_LABELS = {
     "features": "features",
@@ -26,7 +27,7 @@ def suite_sections(suite: Suite) -> list[Section]:
         sections.append(_request(suite, suite.items))
         sections.append(_growth(suite))
     if suite.searches:
-        sections.append(_search(suite.searches))
+        sections.append(search_section(suite.searches))
     if suite.stages:
         sections.append(_stages(suite.stages))
     if suite.kernels:
@@ -183,114 +184,16 @@ def _total_line(suite: Suite, percentile: str) -> Line:
     return Line(f"request {percentile}", list(suite.requests), times, [milliseconds(time) for time in times])
 
 
-def _search(searches: Sequence[Search]) -> Section:
-    figures = []
-    depths = [each for each in searches if each.test == "test_retrieve_depth"]
-    dims = sorted({each.dim for each in depths if each.dim})
-    if dims:
-        panels = [
-            (
-                f"vectors of {dim}",
-                [_depth_line(depths, dim, items) for items in sorted({each.items for each in depths})],
-            )
-            for dim in dims
-        ]
-        ticks = [(k, str(k)) for k in sorted({each.k for each in depths})]
-        picture = draw(
-            "depth",
-            "Time of a search by how many items it returns; the table below has the figures",
-            lambda figure, narrow: lines(
-                figure, narrow, panels, "items returned (k)", "p50, milliseconds", x_ticks=ticks, x_log=True
-            ),
-            3.6,
-            5.6,
-        )
-        caption = (
-            "Median time of one search on one core, by depth, vector length and catalogue size, with 95% of the items "
-            "eligible. The number at each point is its recall@k against an exact search with 64 queries that "
-            "calibration never saw. The index is calibrated for the top 1000; other depths get what that gives them."
-        )
-        figures.append(Figure("depth", "By depth and vector length", picture, caption))
-    shares = [each for each in searches if each.test == "test_retrieve" and each.with_vectors]
-    if shares:
-        items = max(each.items for each in shares)
-        drawn = [_share_line(shares, catalogue, items) for catalogue in sorted({each.catalogue for each in shares})]
-        ticks = [(share, f"{share:.4g}") for share in (0.001, 0.01, 0.1, 1.0)]
-        picture = draw(
-            "eligible",
-            "Time of a search by the share of items that may be shown; the table below has the figures",
-            lambda figure, narrow: lines(
-                figure, narrow, [("", drawn)], "share of items that may be shown", "p50, milliseconds", x_ticks=ticks
-            ),
-            3.6,
-            3.9,
-        )
-        caption = (
-            f"Median time of a search for 1000 among {items:,} items when only some of them may be shown, through the "
-            "bitmap that every request has. The number at each point is recall against an exact search among the "
-            "eligible. “clustered” is the harder catalogue, whose clusters are wider than the top 1000."
-        )
-        figures.append(Figure("eligible", "By the share of eligible items", picture, caption))
-    rows = [
-        [
-            f"{short(each.items)} × {each.dim or '–'}, {each.catalogue}",
-            each.index,
-            str(each.k),
-            f"{each.eligible_share:g}" if each.eligible_share is not None else "–",
-            "yes" if each.with_vectors else "no",
-            milliseconds(each.p50_ms),
-            milliseconds(each.p99_ms),
-            recall(each.recall),
-        ]
-        for each in searches
-    ]
-    columns = ["catalogue", "index", "k", "eligible", "exact below 2%", "p50 ms", "p99 ms", "recall@k"]
-    return Section(
-        "search",
-        "Retrieval and its recall",
-        "bench",
-        [
-            "An approximate search is worth its time only beside its recall: the share of the exact best k that it "
-            "finds. Every figure here has it."
-        ],
-        figures,
-        [Table("All searches", columns, rows)],
-    )
-
-
-def _depth_line(depths: Sequence[Search], dim: int, items: int) -> Line:
-    points = sorted((each for each in depths if (each.dim, each.items) == (dim, items)), key=lambda each: each.k)
-    return Line(
-        f"{short(items)} items",
-        [each.k for each in points],
-        [each.p50_ms for each in points],
-        [recall(each.recall) for each in points],
-    )
-
-
-def _share_line(shares: Sequence[Search], catalogue: str, items: int) -> Line:
-    points = sorted(
-        (each for each in shares if (each.catalogue, each.items) == (catalogue, items)),
-        key=lambda each: each.eligible_share or 0.0,
-    )
-    return Line(
-        catalogue,
-        [each.eligible_share or 0.0 for each in points],
-        [each.p50_ms for each in points],
-        [recall(each.recall) for each in points],
-    )
-
-
 def _stages(stages: Sequence[StageAlone]) -> Section:
-    rows = [
-        [
-            " ".join(part for part in (each.stage, each.detail) if part),
-            short(each.items),
-            milliseconds(each.p50_ms),
-            milliseconds(each.p99_ms),
-            recall(each.recall) if each.recall is not None else "",
-        ]
-        for each in stages
+    sizes = sorted({each.items for each in stages})
+    first = target_size(sizes)
+    tables = [
+        Table(
+            f"With {items:,} items",
+            ["stage", "p50 ms", "p99 ms", "recall@k"],
+            [_stage_row(each) for each in stages if each.items == items],
+        )
+        for items in sorted(sizes, key=lambda items: (items != first, items))
     ]
     return Section(
         "alone",
@@ -302,8 +205,17 @@ def _stages(stages: Sequence[StageAlone]) -> Section:
             "to compare before and after a change."
         ],
         (),
-        [Table("Stages", ["stage", "items", "p50 ms", "p99 ms", "recall@k"], rows)],
+        tables,
     )
+
+
+def _stage_row(each: StageAlone) -> list[str]:
+    return [
+        " ".join(part for part in (each.stage, each.detail) if part),
+        milliseconds(each.p50_ms),
+        milliseconds(each.p99_ms),
+        recall(each.recall) if each.recall is not None else "",
+    ]
 
 
 def _kernels(kernels: Sequence[Kernel]) -> Section:
@@ -316,7 +228,7 @@ def _kernels(kernels: Sequence[Kernel]) -> Section:
         picture = draw(
             "kernels",
             "How many times as fast as NumPy each kernel is: " + "; ".join(f"{row.label} {row.text}" for row in rows),
-            lambda figure, narrow: bars(figure, narrow, rows, "times as fast as NumPy"),
+            lambda figure, narrow: ratios(figure, narrow, rows, "times as fast as NumPy"),
             rows_height(len(rows), legend=False),
         )
         caption = (
