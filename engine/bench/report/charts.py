@@ -215,7 +215,9 @@ def lines(
             )
     if not y_log:
         # Only now: a limit that is set ends the fitting to whatever other panels hold.
-        grid[0].set_ylim(0, 1.15 * max(max(line.ys) for _, drawn in panels for line in drawn))
+        top = max(max(line.ys) for _, drawn in panels for line in drawn)
+        # A little below zero: there are texts under the lowest points.
+        grid[0].set_ylim(-0.08 * top, 1.15 * top)
     if narrow:
         grid[-1].set_xlabel(x_label)
         figure.supylabel(y_label, fontsize=10)
