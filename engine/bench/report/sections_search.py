@@ -48,12 +48,17 @@ def search_section(searches: Sequence[Search]) -> Section:
     if shares:
         items = max(each.items for each in shares)
         drawn = [_share_line(shares, catalogue, items) for catalogue in sorted({each.catalogue for each in shares})]
-        ticks = [(share, f"{share:.4g}") for share in (0.001, 0.01, 0.1, 1.0)]
+        share_ticks = [(share, f"{share:.4g}") for share in (0.001, 0.01, 0.1, 1.0)]
         picture = draw(
             "eligible",
             "Time of a search by the share of items that may be shown; the table below has the figures",
             lambda figure, narrow: lines(
-                figure, narrow, [("", drawn)], "share of items that may be shown", "p50, milliseconds", x_ticks=ticks
+                figure,
+                narrow,
+                [("", drawn)],
+                "share of items that may be shown",
+                "p50, milliseconds",
+                x_ticks=share_ticks,
             ),
             3.6,
             3.9,

@@ -105,15 +105,21 @@ def test_figures_are_on_it(written: tuple[str, list[Path]]) -> None:
 
 
 @pytest.mark.parametrize("name", [source.name for source in SOURCES])
-def test_any_file_alone_makes_a_page_that_says_how_to_make_the_others(name: str) -> None:
+def test_the_page_of_one_file_says_how_to_make_the_others(name: str) -> None:
     reports = Reports({name: files.all_files()[name]}, {})
-    sections = all_sections(reports)
-    assert sections
-    text = render(reports, sections)
+    text = render(reports, [])
     words = " ".join(Page(text).words)
     assert "Not measured yet" in words
     for source in SOURCES:
         assert (f"<code>{source.command}</code>)" in text) == (source.name != name)
+
+
+@pytest.mark.parametrize(("name", "rows"), [("freshness", 1), ("inventory", 2)])
+def test_a_section_of_two_files_is_there_for_one(name: str, rows: int) -> None:
+    (section,) = all_sections(Reports({name: files.all_files()[name]}, {}))
+    assert section.source == name
+    assert len(section.figures) == 1
+    assert len(section.tables[0].rows) == rows
 
 
 def test_empty_and_foreign_files_make_a_page_without_pictures() -> None:
@@ -124,7 +130,9 @@ def test_empty_and_foreign_files_make_a_page_without_pictures() -> None:
 
 def test_a_size_alone_says_what_would_show_growth() -> None:
     suite = files.suite()
-    suite["benchmarks"] = [bench for bench in suite["benchmarks"] if bench["name"] == "test_request[1000000]"]
+    (request,) = (bench for bench in suite["benchmarks"] if bench["name"] == "test_request[1000000]")
+    request["extra_info"] |= {"parts_ms": {}, "stages_ms": {}}  # nothing to draw, either
+    suite["benchmarks"] = [request]
     growth = next(section for section in all_sections(Reports({"bench": suite}, {})) if section.name == "growth")
     assert growth.figures == ()
     assert "BENCH_ITEMS" in growth.paragraphs[-1]
