@@ -1,5 +1,6 @@
 """The forms of picture that the sections fill with their figures."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -79,7 +80,7 @@ def spans(figure: Any, narrow: bool, rows: Sequence[Span], unit: str = "millisec
     axes.set_xscale("log")
     axes.set_xlim(lowest / 2.2, highest * 2)
     _plain_logarithm(axes.xaxis)
-    axes.set_yticks(list(places), [f"{row.label}\n{row.note}" if row.note else row.label for row in rows])
+    axes.set_yticks(list(places), [_label(row.label, row.note, narrow) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.75)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
@@ -135,7 +136,7 @@ def bars(figure: Any, narrow: bool, rows: Sequence[Bar], unit: str, bound: str =
             axes.plot(
                 row.bound, place, "|", color=RED, markersize=20, markeredgewidth=3, label=bound if first else None
             )
-    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    axes.set_yticks(range(len(rows)), [_label(row.label, "", narrow) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     # Room for what is written at the end of the longest.
     axes.set_xlim(0, highest * (1.75 if narrow else 1.3))
@@ -265,6 +266,12 @@ def stacks(
     axes.grid(axis="x")
     axes.set_xlabel(unit)
     figure.legend(loc="outside upper left", ncols=1 if narrow else 3)
+
+
+def _label(text: str, note: str, narrow: bool) -> str:
+    """A row's name and its note in lines that leave most of the width to the row."""
+    width = 20 if narrow else 34
+    return "\n".join(line for part in (text, note) for line in textwrap.wrap(part, width))
 
 
 def _plain_logarithm(axis: Any) -> None:

@@ -27,7 +27,7 @@ def peer_sections(report: dict[str, Any]) -> list[Section]:
 
 def _services(report: dict[str, Any], services: Sequence[dict[str, Any]]) -> Section:
     unloaded = [
-        Span(_title(each), p50, number(each, "unloaded", "latency_ms", "p99"))
+        Span(_name(each), p50, number(each, "unloaded", "latency_ms", "p99"))
         for each in services
         if (p50 := number(each, "unloaded", "latency_ms", "p50")) is not None
     ]
@@ -41,16 +41,21 @@ def _services(report: dict[str, Any], services: Sequence[dict[str, Any]]) -> Sec
         )
         caption = (
             "As callers see it, one request at a time, p50 to p99. All services do the same work over the same "
-            "catalogue on the same machine, except “null”, which does none: no server here can be faster than that."
+            "catalogue on the same machine, except “null”, which does none: no server here can be faster than that. "
+            + "; ".join(f"“{_name(each)}”: {_title(each)}" for each in services)
+            + "."
         )
         figures.append(Figure("peers-unloaded", "Latency without load", picture, caption))
     bounds = sorted({bound for each in services for rate in objects(each, "rates") if (bound := _bound(rate))})
     for bound in bounds:
         rows = [
-            Bar(_title(each), per_s, f"{amount(per_s)}/s" if per_s else "none held", pale=each.get("name") != "engine")
+            Bar(_name(each), per_s, f"{amount(per_s)}/s" if per_s else "none held", pale=each.get("name") != "engine")
             for each in services
             if (per_s := _per_s(each, bound)) is not None
         ]
+        # Where nobody holds a bound there is nothing to see; the table says so.
+        if not any(row.value for row in rows):
+            continue
         picture = draw(
             f"peers-rate-{bound:g}",
             "Highest rate: " + "; ".join(f"{row.label} {row.text}" for row in rows),
@@ -97,7 +102,7 @@ def _stages(stages: Sequence[dict[str, Any]]) -> Section:
     figures = []
     for stage in dict.fromkeys(str(each.get("stage")) for each in stages):
         rows = [
-            Span(_title(each), p50, number(each, "p99_ms"), note=_quality(each))
+            Span(_name(each), p50, number(each, "p99_ms"), note=_quality(each))
             for each in stages
             if each.get("stage") == stage and (p50 := number(each, "p50_ms")) is not None
         ]
@@ -111,7 +116,9 @@ def _stages(stages: Sequence[dict[str, Any]]) -> Section:
         )
         caption = (
             f"One call of the stage “{stage}” on the same input, one thread, p50 to p99. Below a name: how much of the "
-            "exact answer it finds (recall), or how far it agrees with the reference."
+            "exact answer it finds (recall), or how far it agrees with the reference. "
+            + "; ".join(f"“{_name(each)}”: {_title(each)}" for each in stages if each.get("stage") == stage)
+            + "."
         )
         figures.append(Figure(f"peers-{stage}", stage, picture, caption))
     rows_of_table = [
@@ -139,6 +146,10 @@ def _stages(stages: Sequence[dict[str, Any]]) -> Section:
 
 def _title(each: dict[str, Any]) -> str:
     return str(each.get("title") or each.get("name") or "?")
+
+
+def _name(each: dict[str, Any]) -> str:
+    return str(each.get("name") or each.get("title") or "?")
 
 
 def _quality(each: dict[str, Any]) -> str:
