@@ -7,7 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from engine.cli.bench_report import report
+
 app = typer.Typer(no_args_is_help=True)
+app.command()(report)
 
 _JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")]
 
@@ -228,6 +231,23 @@ def gpu(
             return
     with progress_bar() as progress:
         result = measure_gpu(settings, cache, progress)
+    _report(result, json_file)
+
+
+@app.command()
+def startup(
+    json_file: _JsonOption = None,
+    items: Annotated[list[int] | None, typer.Option(min=1000, help="Catalogue size; may be given again.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Starts that are timed, after one that warms caches.")] = 5,
+    port: Annotated[int, typer.Option(help="Port of the first of two servers.")] = 50096,
+    cache: Annotated[Path, typer.Option(help="Keeps the synthetic bundles for the next time.")] = Path(".benchmarks"),
+) -> None:
+    """Seconds until `engine serve` says SERVING, and the memory that each serving process has to itself."""
+    from engine.bench.startup import measure_startup
+    from engine.cli.progress import progress_bar
+
+    with progress_bar() as progress:
+        result = measure_startup(items or [100_000, 1_000_000], repeats, port, cache, progress)
     _report(result, json_file)
 
 
