@@ -175,6 +175,7 @@ class DeviceConfig(_Section):
     search_temporary_mb: int = Field(1024, ge=16, le=65_536, description="of CUDA memory for what a search computes")
     provider: Literal["cuda", "tensorrt"] = Field("cuda", description="of ONNX Runtime, for ranking on CUDA")
     precision: Literal["float16", "float32"] = Field("float16", description="of the ranker's network on CUDA")
+    cpu_precision: Literal["float32", "int8"] = Field("float32", description="of its dense layers on the processor")
     ranking_memory_mb: int = Field(2048, ge=64, le=65_536, description="of CUDA memory for ranking, without the tables")
     tensorrt_cache: Path = Field(Path("var/tensorrt"), description="keeps the engines that TensorRT builds at start-up")
 
