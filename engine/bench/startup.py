@@ -2,11 +2,10 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ REPLICAS = 2
 _PEOPLE = 2_000
 # Enough that everything that a request touches has been touched, in every thread.
 _REQUESTS = 500
-_PATIENCE_S, _POLL_S, _TIMEOUT_S = 120.0, 0.005, 15.0
+_PATIENCE_S, _POLL_S, _TIMEOUT_S = 120.0, 0.02, 15.0
 _MIB = 2**20
 
 
@@ -176,20 +175,27 @@ def _serving(config_file: Path, port: int) -> Iterator[float]:
 
 
 def _started(server: subprocess.Popen[bytes], port: int) -> None:
-    """Return once it serves. The port is tried first: a gRPC channel that failed waits before it tries again."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
+    """Return once it serves.
+
+    It is asked only once it listens: a gRPC channel that failed waits before it tries again, and trying to connect
+    over and over can, by chance, take the very port as its own end.
+    """
+    process, deadline = psutil.Process(server.pid), time.monotonic() + _PATIENCE_S
+    while not _listens(process, port):
         if server.poll() is not None:
             raise DependencyUnavailable("the server ended before it was ready; its message is above")
-        try:
-            socket.create_connection(("127.0.0.1", port), _TIMEOUT_S).close()
-            break
-        except OSError:
-            if time.monotonic() > deadline:
-                raise DependencyUnavailable(f"the server did not listen within {_PATIENCE_S:g} s") from None
-            time.sleep(_POLL_S)
+        if time.monotonic() > deadline:
+            raise DependencyUnavailable(f"the server did not listen within {_PATIENCE_S:g} s")
+        time.sleep(_POLL_S)
     with RecommendationClient(f"127.0.0.1:{port}") as client:
         wait_until_serving(client, server)
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        sockets = process.net_connections("tcp")
+        return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in sockets)
+    return False
 
 
 def _ask(port: int, user_ids: Sequence[str]) -> None:
