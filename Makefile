@@ -8,9 +8,15 @@ GPU_BIN := $(GPU_VENV)/bin
 GPU_READY := $(GPU_VENV)/.ready
 PROTOS := $(wildcard proto/engine/v1/*.proto)
 ARGS ?=
+# What bench-compare holds this checkout against, and by how many percent a median may be longer than there.
+BASELINE ?= .benchmarks/bench.json
+THRESHOLD ?= 25
+# The benchmarks to run: a folder, a file, or several.
+BENCHES ?= bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-gpu lint proto bench bench-load bench-peers bench-gpu validate-deploy rehearse clean
+.PHONY: help demo test test-gpu lint proto bench bench-compare bench-load bench-peers bench-startup bench-gpu report
+.PHONY: validate-deploy rehearse clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -54,15 +60,29 @@ lint: $(READY) ## Check style, types and that the generated code is current
 proto: $(READY) ## Regenerate the gRPC code from proto/
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
 
-bench: $(READY) ## Measure kernels and stages: make bench ARGS="-k mmr"
-	$(BIN)/python -m pytest bench --benchmark-only $(ARGS)
+bench: $(READY) ## Measure kernels, stages and requests: BENCH_ITEMS=100000 make bench ARGS="-k mmr"
+	mkdir -p .benchmarks
+	$(BIN)/python -m pytest $(BENCHES) --benchmark-only --benchmark-json .benchmarks/bench.json $(ARGS)
+
+bench-compare: $(READY) ## Fail where a median is THRESHOLD % longer than in BASELINE (what make bench wrote last)
+	@test -f "$(BASELINE)" || { echo "there is no $(BASELINE): make bench writes it, or BASELINE=file names another"; exit 2; }
+	$(BIN)/python -m pytest $(BENCHES) --benchmark-only --benchmark-compare "$(BASELINE)" \
+		--benchmark-compare-fail "median:$(THRESHOLD)%" $(ARGS)
 
 bench-load: $(READY) ## Find the highest rate that one server bears: make bench-load ARGS="--items 100000"
+	mkdir -p .benchmarks
 	$(BIN)/engine bench load --json .benchmarks/load.json $(ARGS)
 
 bench-peers: $(READY) ## Measure peers beside the engine: make bench-peers ARGS="--items 100000"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,train,dev,peers]'
 	$(BIN)/engine bench peers --json .benchmarks/peers.json $(ARGS)
+
+bench-startup: $(READY) ## Time the start of a server and weigh its memory: make bench-startup ARGS="--items 100000"
+	mkdir -p .benchmarks
+	$(BIN)/engine bench startup --json .benchmarks/startup.json $(ARGS)
+
+report: $(READY) ## Make .benchmarks/report.html from what was measured: make report ARGS="--markdown"
+	$(BIN)/engine bench report $(ARGS)
 
 bench-gpu: $(GPU_READY) ## Check and measure the GPU path: make bench-gpu ARGS="--items 1000000"
 	@mkdir -p .benchmarks

@@ -1,4 +1,4 @@
-"""Retrieval: top 1000 of the catalogue on one core, by share of items that may be shown, with its recall."""
+"""Retrieval on one core, with its recall: by share of items that may be shown, and by depth, length and catalogue."""
 
 import itertools
 from typing import Any
@@ -7,48 +7,54 @@ import numpy as np
 import pytest
 
 from bench.conftest import Catalogue
+from bench.serving import exact_rows, mean_recall
 from engine.adapters.faiss_index import FaissIndex
 from kernels.membership import pack_mask
 
-K = 1000
+K, DEPTHS = 1000, (100, 500, 1000, 2000)
 RECALL_QUERIES = 64
-
-
-def exact_rows(vectors: np.ndarray, queries: np.ndarray, eligible: np.ndarray) -> list[np.ndarray]:
-    """The rows of the exact top K among the eligible, for each query."""
-    k = min(K, len(eligible))
-    scores = queries @ np.asarray(vectors)[eligible].T
-    return [eligible[np.argpartition(-row, k - 1)[:k]] for row in scores]
+# What is in stock, live and allowed on a surface of the synthetic world: always a bitmap, as in every request.
+USUAL_SHARE = 0.95
 
 
 @pytest.mark.parametrize("with_vectors", [True, False], ids=["vectors", "index-only"])
 @pytest.mark.parametrize("eligible_share", [1.0, 0.99, 0.5, 0.1, 0.01, 0.001])
 def test_retrieve(benchmark: Any, catalogue: Catalogue, eligible_share: float, with_vectors: bool) -> None:
+    recall = _measure(benchmark, catalogue, K, eligible_share, with_vectors)
+    # The queries of this recall are not those of calibration: 64 of them put its error at a few thousandths.
+    assert recall >= 0.96
+
+
+@pytest.mark.parametrize("k", DEPTHS)
+def test_retrieve_depth(benchmark: Any, catalogue_of_dim: Catalogue, k: int) -> None:
+    """The index is calibrated for the top 1000; what it finds of other depths is in the figures."""
+    _measure(benchmark, catalogue_of_dim, k, USUAL_SHARE, True)
+
+
+def _measure(benchmark: Any, catalogue: Catalogue, k: int, eligible_share: float, with_vectors: bool) -> float:
     parameters = catalogue.parameters
     index = FaissIndex.open(catalogue.index_path, parameters, catalogue.vectors if with_vectors else None)
     mask = np.random.default_rng(0).random(index.item_count) < eligible_share
     bitmap = pack_mask(mask)
     measured = catalogue.queries[:RECALL_QUERIES]
-    truth = exact_rows(catalogue.vectors, measured, np.flatnonzero(mask))
-    recalls = [
-        len(np.intersect1d(index.search(query, K, bitmap)[0], exact)) / len(exact)
-        for query, exact in zip(measured, truth, strict=True)
-    ]
+    recall = mean_recall(index, measured, k, bitmap, exact_rows(catalogue.vectors, measured, mask, k))
     benchmark.extra_info.update(
-        item_count=index.item_count,
+        items=index.item_count,
+        dim=index.dim,
+        k=k,
+        eligible_share=eligible_share,
+        recall_at_k=recall,
         index=parameters.factory,
         nprobe=parameters.nprobe,
         scanned_share=round(parameters.scanned_share, 4),
         build_seconds=round(parameters.build_seconds, 1),
-        recall_at_1000=round(float(np.mean(recalls)), 4),
         calibrated_recall=round(parameters.recall_at_k, 4),
     )
     queries = itertools.cycle(catalogue.queries)
     benchmark.pedantic(
-        lambda query: index.search(query, K, bitmap),
+        lambda query: index.search(query, k, bitmap),
         setup=lambda: ((next(queries),), {}),
         rounds=200,
         warmup_rounds=20,
     )
-    # The queries of this recall are not those of calibration: 64 of them put its error at a few thousandths.
-    assert np.mean(recalls) >= 0.96
+    return recall

@@ -1,4 +1,4 @@
-"""What an update from live counts costs at BENCH_ITEMS: its own time, and what others wait behind it."""
+"""What an update from live counts costs by catalogue size: its own time, and what others wait behind it."""
 
 import asyncio
 import time
@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import redis
 
-from bench.conftest import CACHE, ITEM_COUNT
+from bench.serving import PublishedWorld
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.redis_keys import applied_key, popularity_key
 from engine.adapters.redis_trending import RedisTrending
 from engine.assemble_model import load_model
-from engine.bench.world import build_world, world_bundle
 from engine.bundle.bundle import Bundle
 from engine.config import EngineConfig, RedisConfig
 from engine.stream.popularity import OVERALL
@@ -26,17 +25,16 @@ from tests.engine.stream.naive import pack_entry
 LOG = "bench"
 NOW_MS = 1_764_000_000_000
 PRIOR_EVENTS = 50.0
-ROUNDS = 20
+ROUNDS = 8
 TICK_S = 0.001
 
 
-@pytest.fixture(scope="module")
-def bundle() -> Bundle:
-    directory = CACHE / f"bundles-{ITEM_COUNT}"
-    return world_bundle(directory, *build_world(ITEM_COUNT))
+@pytest.fixture(scope="session")
+def bundle(world: PublishedWorld) -> Bundle:
+    return world.bundle
 
 
-@pytest.fixture(scope="module", params=[10_000, 100_000])
+@pytest.fixture(params=[10_000, 100_000])
 def live(request: pytest.FixtureRequest, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Redis in which this many items are live overall, and a tenth of them in every other scope."""
     rng = np.random.default_rng(0)
@@ -91,7 +89,7 @@ def test_update(benchmark: Any, bundle: Bundle, live: str) -> None:
         return late, waits
 
     numbers = iter(range(10**6))
-    benchmark.pedantic(lambda: update(next(numbers)), rounds=ROUNDS, warmup_rounds=2)
+    benchmark.pedantic(lambda: update(next(numbers)), rounds=ROUNDS, warmup_rounds=1)
     reads, applies = read_s[-ROUNDS:], apply_s[-ROUNDS:]
     late, waits = asyncio.run(beside())
     assert len(popularity.lists.overall.rows) == len(bundle.items)
@@ -104,7 +102,9 @@ def test_update(benchmark: Any, bundle: Bundle, live: str) -> None:
         "redis_get_p99_ms": np.percentile(waits, 99) * 1000,
     }
     benchmark.extra_info.update({name: round(float(value), 2) for name, value in figures.items()})
-    benchmark.extra_info.update(scopes=len(popularity.scopes), lists=len(bundle.popularity.lists))
+    benchmark.extra_info.update(
+        items=len(bundle.items), scopes=len(popularity.scopes), lists=len(bundle.popularity.lists)
+    )
     print()
     print(f"{len(popularity.scopes)} scopes, {len(bundle.popularity.lists)} lists, {len(bundle.items):,} items")
     for name, value in figures.items():

@@ -5,6 +5,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
@@ -13,6 +14,7 @@ from pathlib import Path
 from engine.adapters.embedded_kafka import EmbeddedKafka
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.kafka_bus import KafkaEventLog, KafkaProducer
+from engine.adapters.kafka_exposures import KafkaExposureLog
 from engine.adapters.redis_catalog import RedisCatalogSource, RedisCatalogWriter
 from engine.adapters.redis_store import RedisFeatureStore
 from engine.adapters.redis_trending import RedisTrending
@@ -23,16 +25,19 @@ from engine.bundle.store import BundleStore
 from engine.catalog.follow import CatalogueFollower, follow_rules
 from engine.config import EngineConfig
 from engine.errors import DependencyUnavailable
+from engine.experiments.exposure import LoggedRecommender
+from engine.experiments.named import named_bundles, variant_rules
 from engine.model import ServingModel
 from engine.pipeline import Pipeline
 from engine.rpc.experiment_servicer import Reporter
 from engine.rpc.metrics import MeasuredRecommender, ServerMetrics, follow_gauges
 from engine.rpc.server import Server, ServerSettings, create_server
+from engine.rpc.servicer import Recommender
 from engine.rules.follow import RulesFile
 from engine.rules.load import load_rules
 from engine.stages.features import FetchFeatures
 from engine.stream.topics import EVENTS
-from engine.swap import follow_current
+from engine.swap import VariantBundles, follow_current
 from engine.trending import Trending, follow_trending
 from engine.types import Int64Array
 
@@ -79,8 +84,27 @@ async def running_server(
         )
         catalogue = await resources.enter_async_context(living_catalogue(config, pipeline))
         changes = await resources.enter_async_context(open_catalogue_writer(config))
+
+        def load(path: Path) -> ServingModel:
+            own = pipeline.model.catalogue
+            model = load_model(path, config, own.rules.rules, own.variant_rules, batcher)
+            # Before it serves: a new bundle must take back neither what has changed nor what is live.
+            catalogue.bring_up(model.catalogue)
+            if trending is not None:
+                trending.refresh(model)
+            return model
+
+        store = BundleStore(config.bundle.directory)
+        variants = VariantBundles(store, pipeline, load, named_bundles(config, time.time_ns() // 1_000_000))
+        await asyncio.to_thread(variants.look)
+        exposures = await resources.enter_async_context(open_exposure_log(config, brokers))
+        recommender: Recommender = pipeline
+        if exposures is not None:
+            recommender = LoggedRecommender(recommender, exposures)
+        if metrics is not None:
+            recommender = MeasuredRecommender(recommender, metrics)
         server = create_server(
-            pipeline if metrics is None else MeasuredRecommender(pipeline, metrics),
+            recommender,
             settings,
             event_log=event_log,
             catalogue=(changes, ServingCatalogue(pipeline)),
@@ -90,23 +114,22 @@ async def running_server(
         await server.start()
         server.set_serving()
 
-        def load(path: Path) -> ServingModel:
-            model = load_model(path, config, pipeline.model.catalogue.rules.rules, batcher)
-            # Before it serves: a new bundle must take back neither what has changed nor what is live.
-            catalogue.bring_up(model.catalogue)
-            if trending is not None:
-                trending.refresh(model)
-            return model
-
-        store = BundleStore(config.bundle.directory)
-        followers = [asyncio.create_task(follow_current(store, pipeline, load, config.bundle.poll_s))]
+        followers = [
+            asyncio.create_task(follow_current(store, pipeline, load, config.bundle.poll_s)),
+            asyncio.create_task(variants.follow(config.bundle.poll_s)),
+        ]
         if config.rules.file is not None:
             rules_file = RulesFile(config.rules.file, config.surfaces)
             followers.append(asyncio.create_task(follow_rules(rules_file, catalogue, pipeline, config.rules.poll_s)))
         if trending is not None:
             followers.append(asyncio.create_task(follow_trending(trending, pipeline, config.trending.poll_s)))
         if metrics is not None:
-            gauges = follow_gauges(metrics, lambda: server.in_flight, lambda: pipeline.version)
+            gauges = follow_gauges(
+                metrics,
+                lambda: server.in_flight,
+                lambda: pipeline.version,
+                lambda: None if exposures is None else exposures.counts,
+            )
             followers.append(asyncio.create_task(gauges))
         try:
             yield server
@@ -135,9 +158,10 @@ async def open_pipeline(config: EngineConfig, batcher: MicroBatcher | None = Non
         try:
             await store.ping()
             rules = load_rules(config.rules.file, config.surfaces) if config.rules.file else None
-            model = load_model(BundleStore(config.bundle.directory).current(), config, rules, batcher)
-            if rules is not None:
-                model.catalogue.check_rules(rules)
+            for_variants = variant_rules(config, rules)
+            model = load_model(BundleStore(config.bundle.directory).current(), config, rules, for_variants, batcher)
+            for one in (*([] if rules is None else [rules]), *for_variants.values()):
+                model.catalogue.check_rules(one)
             executor = resources.enter_context(
                 ThreadPoolExecutor(config.compute_threads(os.cpu_count() or 1), "engine-compute")
             )
@@ -162,17 +186,33 @@ async def open_event_log(config: EngineConfig, brokers: str) -> AsyncIterator[Ka
 
 
 @asynccontextmanager
+async def open_exposure_log(config: EngineConfig, brokers: str) -> AsyncIterator[KafkaExposureLog | None]:
+    """Where answers are logged, if anywhere. Kafka need not be there."""
+    if not config.exposures.enabled:
+        yield None
+        return
+    exposures = KafkaExposureLog(brokers, config.kafka, config.exposures)
+    try:
+        yield exposures
+    finally:
+        await asyncio.to_thread(exposures.close)
+
+
+@asynccontextmanager
 async def living_catalogue(config: EngineConfig, pipeline: Pipeline) -> AsyncIterator[CatalogueFollower]:
     """The overlay, shown in full in what serves by the time that this is entered, and followed from then on."""
     with ExitStack() as resources:
         url = resources.enter_context(redis_url(config))
         source = resources.enter_context(closing(RedisCatalogSource(url, config.redis)))
         follower = CatalogueFollower(source)
-        await asyncio.to_thread(follower.load, pipeline.model.bundle.manifest.generation)
+        await asyncio.to_thread(follower.load, {pipeline.model.bundle.manifest.generation})
         await asyncio.to_thread(follower.bring_up, pipeline.model.catalogue)
         stop = threading.Event()
         thread = threading.Thread(
-            target=follower.run, args=(lambda: pipeline.model.catalogue, stop), name="engine-catalogue", daemon=True
+            target=follower.run,
+            args=(lambda: [model.catalogue for model in pipeline.models], stop),
+            name="engine-catalogue",
+            daemon=True,
         )
         thread.start()
         try:

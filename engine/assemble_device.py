@@ -9,7 +9,7 @@ from engine.adapters.onnx_ranker import OnnxRanker
 from engine.batching.index import BatchedIndex
 from engine.batching.micro_batcher import MicroBatcher
 from engine.batching.ranker import BatchedRanker
-from engine.bundle.bundle import INDEX_FILE, RANKER_FILE, RANKER_HALF_FILE, Bundle
+from engine.bundle.bundle import INDEX_FILE, RANKER_FILE, RANKER_HALF_FILE, RANKER_INT8_FILE, Bundle
 from engine.catalog.live import LiveCatalogue
 from engine.config import EngineConfig
 from engine.errors import BundleError
@@ -56,7 +56,7 @@ def open_ranker(bundle: Bundle, catalogue: LiveCatalogue, config: EngineConfig, 
     """The bundle's ranker over the catalogue's tables. Raises as open_index does."""
     tables = (catalogue.item_table, catalogue.item_dynamic)
     if config.device.ranking == "cpu":
-        ranker = OnnxRanker(bundle.path / RANKER_FILE, bundle.schema, *tables)
+        ranker = OnnxRanker(_processor_graph_file(bundle, config), bundle.schema, *tables)
         return ranker if batcher is None else BatchedRanker(ranker, batcher)
     from engine.adapters.cuda_device import require_memory
     from engine.adapters.onnx_gpu_ranker import DeviceRanking, OnnxGpuRanker
@@ -84,6 +84,17 @@ def batch_sizes(most: int) -> tuple[int, ...]:
     while sizes[-1] * 4 < most:
         sizes.append(sizes[-1] * 4)
     return tuple(sizes) if sizes[-1] == most else (*sizes, most)
+
+
+def _processor_graph_file(bundle: Bundle, config: EngineConfig) -> Path:
+    if config.device.cpu_precision == "float32":
+        return bundle.path / RANKER_FILE
+    if RANKER_INT8_FILE not in bundle.manifest.files:
+        raise BundleError(
+            f'{bundle.path}: no {RANKER_INT8_FILE} for device.cpu_precision = "int8": it orders this bundle\'s items '
+            "otherwise than float32 does (int8_top_50_overlap in metrics.json), or an older version trained it"
+        )
+    return bundle.path / RANKER_INT8_FILE
 
 
 def _graph_file(bundle: Bundle, config: EngineConfig) -> Path:

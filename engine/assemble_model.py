@@ -1,6 +1,7 @@
 """From a bundle's files to models that serve, train and publish: the adapters behind each of its parts."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +42,16 @@ from kernels.warmup import warm_up
 
 
 def load_model(
-    path: Path, config: EngineConfig, rules: Rules | None = None, batcher: MicroBatcher | None = None
+    path: Path,
+    config: EngineConfig,
+    rules: Rules | None = None,
+    variant_rules: Mapping[str, Rules] | None = None,
+    batcher: MicroBatcher | None = None,
 ) -> ServingModel:
     """Open a bundle, check it as a whole, and make it ready for its first request, under these rules or none.
 
     Args:
+        variant_rules: those that variants name; see engine.experiments.named.
         batcher: what makes its native calls for several requests at once; none: each request makes its own.
 
     Raises BundleError when anything of it does not verify or a dry run fails, ConfigError where a device has no room.
@@ -55,7 +61,12 @@ def load_model(
     warm_up()
     surfaces = tuple(config.surfaces)
     catalogue = LiveCatalogue(
-        bundle, load_item_embedder(bundle), surfaces, config.catalog.fresh_capacity, rules or Rules.none(surfaces)
+        bundle,
+        load_item_embedder(bundle),
+        surfaces,
+        config.catalog.fresh_capacity,
+        rules or Rules.none(surfaces),
+        variant_rules,
     )
     model = ServingModel(
         bundle=bundle,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prometheus_client import start_http_server
 
@@ -20,13 +20,16 @@ from engine.bundle.manifest import read_manifest
 from engine.bundle.store import BundleStore
 from engine.config import EngineConfig
 from engine.errors import BundleError
-from engine.stream.archive import ArchiveSink
+from engine.stream.archive import EVENTS_LAYOUT, EXPOSURES_DIRECTORY, ArchiveSink
+from engine.stream.codec import Logged
+from engine.stream.exposures import EXPOSURES_LAYOUT, decode_exposure
 from engine.stream.fresh import Refresher, UserModel
 from engine.stream.live import LiveSink
 from engine.stream.metrics import ProcessorMetrics
-from engine.stream.processor import Processor
+from engine.stream.processor import DeadLetters, Processor
 from engine.stream.state import Limits
-from engine.stream.topics import EVENTS
+from engine.stream.topics import EVENTS, EXPOSURES, Topic
+from engine.v1 import exposure_pb2
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ def process(config: EngineConfig, stop: threading.Event) -> None:
                 stop,
             )
         limits = Limits(settings.session_events, config.redis.seen_limit)
-        processors = [
+        processors: list[Processor[Any]] = [
             Processor(
                 KafkaSource(brokers, config.kafka, settings.group, settings.batch_events, settings.fetch_mb),
                 LiveSink(store, name, limits, settings.popular_items, *([refresher.touch] if refresher else [])),
@@ -70,20 +73,11 @@ def process(config: EngineConfig, stop: threading.Event) -> None:
             )
         ]
         if settings.archive_directory is not None:
-            # A group of its own: the archive can be behind by a whole file while Redis is up to date.
-            group = f"{settings.group}-archive"
-            archive_name = f"{EVENTS.name}@{name}" if name else EVENTS.name
-            processors.append(
-                Processor(
-                    KafkaSource(brokers, config.kafka, group, settings.batch_events, settings.fetch_mb),
-                    ArchiveSink(
-                        settings.archive_directory, archive_name, settings.archive_rows, settings.archive_flush_s
-                    ),
-                    ProcessorMetrics("archive"),
-                    stop,
-                    retry_max_s=settings.retry_max_s,
-                )
-            )
+            processors.append(events_archive(config, brokers, name, settings.archive_directory, stop))
+            if config.exposures.enabled:
+                directory = settings.exposures_directory or settings.archive_directory.with_name(EXPOSURES_DIRECTORY)
+                poison = resources.enter_context(closing(KafkaDeadLetters(brokers, config.kafka, EXPOSURES)))
+                processors.append(exposures_archive(config, brokers, name, directory, poison, stop))
         if settings.metrics_port is not None:
             server, _ = start_http_server(settings.metrics_port)
             resources.callback(server.server_close)
@@ -91,6 +85,39 @@ def process(config: EngineConfig, stop: threading.Event) -> None:
         log.info("processing %s from %s", EVENTS.name, brokers)
         loops = [processor.run for processor in processors]
         run_until_stopped(loops + ([refresher.run] if refresher else []), stop)
+
+
+def events_archive(
+    config: EngineConfig, brokers: str, log_name: str, directory: Path, stop: threading.Event
+) -> Processor[Logged]:
+    """What keeps the archive of events; poison is the live processor's to report."""
+    sink = ArchiveSink(directory, _archive_name(EVENTS, log_name), EVENTS_LAYOUT, *_archive_limits(config))
+    source = _archive_source(config, brokers, f"{config.processor.group}-archive", EVENTS)
+    return Processor(source, sink, ProcessorMetrics("archive"), stop, retry_max_s=config.processor.retry_max_s)
+
+
+def exposures_archive(
+    config: EngineConfig, brokers: str, log_name: str, directory: Path, poison: DeadLetters, stop: threading.Event
+) -> Processor[exposure_pb2.LoggedExposure]:
+    """What keeps the archive of exposures."""
+    sink = ArchiveSink(directory, _archive_name(EXPOSURES, log_name), EXPOSURES_LAYOUT, *_archive_limits(config))
+    source = _archive_source(config, brokers, f"{config.processor.group}-exposures", EXPOSURES)
+    metrics, retry_max_s = ProcessorMetrics("exposures"), config.processor.retry_max_s
+    return Processor(source, sink, metrics, stop, poison, retry_max_s, decode_exposure)
+
+
+def _archive_source(config: EngineConfig, brokers: str, group: str, topic: Topic) -> KafkaSource:
+    # A group of its own: an archive can be behind by a whole file while Redis is up to date.
+    settings = config.processor
+    return KafkaSource(brokers, config.kafka, group, settings.batch_events, settings.fetch_mb, topic)
+
+
+def _archive_name(topic: Topic, log_name: str) -> str:
+    return f"{topic.name}@{log_name}" if log_name else topic.name
+
+
+def _archive_limits(config: EngineConfig) -> tuple[int, float]:
+    return config.processor.archive_rows, config.processor.archive_flush_s
 
 
 def run_until_stopped(loops: Sequence[Callable[[], None]], stop: threading.Event) -> None:

@@ -6,12 +6,14 @@ Unknown keys are refused; units are in the names; every queue, batch and timeout
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from engine.errors import ConfigError
+from engine.experiments.check import check_experiments
+from engine.experiments.declaration import ExperimentConfig, HoldoutConfig
 
 _MICRO_BATCH_ON_CUDA = 32
 
@@ -75,6 +77,14 @@ class EventsConfig(_Section):
     )
 
 
+class ExposuresConfig(_Section):
+    enabled: bool = Field(True, description="log what was served, for experiments and for training")
+    max_queued: int = Field(
+        10_000, ge=1, le=1_000_000, description="exposures that wait for Kafka, some 3 KB each; past it: dropped"
+    )
+    delivery_timeout_s: float = Field(60.0, gt=0, le=3600, description="how long one waits before it is dropped")
+
+
 class ProcessorConfig(_Section):
     group: str = Field("engine-processor", min_length=1, description="consumer group; the archive's is <group>-archive")
     log: str = Field("", max_length=64, description="name of the topic's incarnation; another one makes offsets void")
@@ -91,6 +101,9 @@ class ProcessorConfig(_Section):
     fresh_ttl_s: int = Field(7200, ge=1, description="how long a fresh record goes before the published one")
     retry_max_s: float = Field(5.0, gt=0, description="longest pause between attempts while Redis or Kafka is away")
     archive_directory: Path | None = Field(None, description="where the events' Parquet files go; none: no archive")
+    exposures_directory: Path | None = Field(
+        None, description="where those of exposures go; none: `exposures` beside archive_directory"
+    )
     archive_rows: int = Field(100_000, ge=1, le=10_000_000, description="a file is closed at this many events")
     archive_flush_s: float = Field(60.0, gt=0, description="a file is closed at this age")
     metrics_port: int | None = Field(None, ge=0, le=65535, description="Prometheus metrics over HTTP; none: not served")
@@ -173,6 +186,7 @@ class DeviceConfig(_Section):
     search_temporary_mb: int = Field(1024, ge=16, le=65_536, description="of CUDA memory for what a search computes")
     provider: Literal["cuda", "tensorrt"] = Field("cuda", description="of ONNX Runtime, for ranking on CUDA")
     precision: Literal["float16", "float32"] = Field("float16", description="of the ranker's network on CUDA")
+    cpu_precision: Literal["float32", "int8"] = Field("float32", description="of its dense layers on the processor")
     ranking_memory_mb: int = Field(2048, ge=64, le=65_536, description="of CUDA memory for ranking, without the tables")
     tensorrt_cache: Path = Field(Path("var/tensorrt"), description="keeps the engines that TensorRT builds at start-up")
 
@@ -199,6 +213,7 @@ class EngineConfig(BaseSettings):
     redis: RedisConfig = RedisConfig()
     kafka: KafkaConfig = KafkaConfig()
     events: EventsConfig = EventsConfig()
+    exposures: ExposuresConfig = ExposuresConfig()
     processor: ProcessorConfig = ProcessorConfig()
     bundle: BundleConfig = BundleConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
@@ -211,6 +226,13 @@ class EngineConfig(BaseSettings):
     reports: ReportsConfig = ReportsConfig()
     device: DeviceConfig = DeviceConfig()
     surfaces: dict[str, SurfaceConfig] = Field(default_factory=_default_surfaces, min_length=1)
+    holdout: HoldoutConfig = HoldoutConfig()
+    experiments: tuple[ExperimentConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _experiments_fit(self) -> Self:
+        check_experiments(self.experiments, self.holdout, self.surfaces)
+        return self
 
     @property
     def micro_batch(self) -> int:
@@ -248,7 +270,9 @@ class EngineConfig(BaseSettings):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise ConfigError(f"{path or 'settings'}: {where}: {first['msg']}") from None
+            reason = first["msg"].removeprefix("Value error, ")
+            # What settings are not together has no place of its own: its reason names them.
+            raise ConfigError(f"{path or 'settings'}: {where + ': ' if where else ''}{reason}") from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

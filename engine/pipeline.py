@@ -1,6 +1,7 @@
 """The order of the stages, and nothing else."""
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Final
 
@@ -8,6 +9,8 @@ import numpy as np
 
 from engine.clock import RequestClock, StageEstimates, request_deadline
 from engine.config import EngineConfig
+from engine.experiments.assign import Assigned, Experiments
+from engine.experiments.settings import RequestSettings
 from engine.explain import Trace, count_removed
 from engine.model import ServingModel
 from engine.roads import Roads
@@ -37,13 +40,19 @@ _MS_PER_MINUTE: Final = 60_000
 
 
 class Pipeline:
-    """Answers requests. Knows no transport. `model` may be replaced at any time: a request keeps what it began with."""
+    """Answers requests. Knows no transport.
+
+    `model`, and those of other versions that variants name, may be replaced at any time: a request keeps what it began
+    with.
+    """
 
     def __init__(self, model: ServingModel, features: FetchFeatures, config: EngineConfig, executor: Executor) -> None:
         self.model = model
         self._features = features
         self._config = config
-        self._roads = Roads.of(config)
+        self.variant_models: Mapping[str, ServingModel] = {}
+        self.experiments = Experiments(config)
+        self._roads = Roads(config)
         # Native calls leave the event loop free: they release the interpreter lock in these threads.
         self._executor = executor
         self._estimates = StageEstimates()
@@ -53,6 +62,11 @@ class Pipeline:
         """The bundle that serves at this moment."""
         return self.model.bundle.version
 
+    @property
+    def models(self) -> tuple[ServingModel, ...]:
+        """All that may answer, the current one first."""
+        return (self.model, *(model for model in self.variant_models.values() if model is not self.model))
+
     async def recommend(self, query: RecommendQuery, deadline: float) -> Recommendation:
         """The slate for one request.
 
@@ -61,10 +75,12 @@ class Pipeline:
 
         Raises:
             DeadlineExceeded: it passed before an answer was ready; no native call is made after it.
+            InvalidRequest: a variant is asked for that there is not.
         """
-        model = self.model
         clock = RequestClock(deadline, self._estimates)
         clock.check()
+        assigned = self.experiments.assign(query)
+        model = self._model_of(assigned.settings, clock)
         with clock.measure("features"):
             known, degraded = await self._features(query.user_id, model.bundle.manifest.generation, clock.remaining_s())
             state = known.at(query.time_ms, self._config.blend.session_ttl_s)
@@ -72,22 +88,22 @@ class Pipeline:
             clock.degraded.append(degraded)
         clock.mark()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self.answer, model, query, state, clock)
+        return await loop.run_in_executor(self._executor, self.answer, model, query, assigned, state, clock)
 
     def answer(
-        self, model: ServingModel, query: RecommendQuery, state: UserState, clock: RequestClock
+        self, model: ServingModel, query: RecommendQuery, assigned: Assigned, state: UserState, clock: RequestClock
     ) -> Recommendation:
         """Everything after the features: pure computation, in a worker thread."""
         clock.check()
         request_deadline.set(clock.deadline)
         clock.since_mark("queue")
-        catalogue = model.catalogue
+        catalogue, settings = model.catalogue, assigned.settings
         trace = Trace() if query.debug else None
         with clock.measure("eligibility"):
-            rules = self._rules(model, query, state)
+            rules = catalogue.active_rules(query, _age_group(query, state), settings.rules)
             eligible = open_bitmap(catalogue, query.surface, state.seen_keys, query.exclude_item_ids)
             rules.restrict(eligible, surface_applied=True)
-        found, strategy = self._roads.candidates(model, query, state, eligible, clock, trace)
+        found, strategy = self._roads.candidates(model, query, state, settings, eligible, clock, trace)
         with clock.measure("filter"):
             # Stock may have changed while the request was under way; from here on nothing older is consulted.
             eligible &= catalogue.of_surface(query.surface)
@@ -97,8 +113,8 @@ class Pipeline:
             candidates = self._fill_up(model, query, rescore(candidates, rules), eligible)
             placed = place(candidates, rules, pinned, query.item_count)
         with clock.measure("explore"):
-            explored = self._explore(model, query, placed, eligible)
-        choice = self._diversify(model, query, explored, rules, clock)
+            explored = self._explore(model, query, settings, placed, eligible)
+        choice = self._diversify(model, query, settings, explored, rules, clock)
         with clock.measure("respond"):
             slate = choice.candidates
             item_ids = catalogue.ids(slate.rows)
@@ -120,15 +136,19 @@ class Pipeline:
             known_user=state.record is not None,
             interaction_count=state.interaction_count,
             explanation=explanation,
+            experiments=assigned.experiments,
         )
 
-    @staticmethod
-    def _rules(model: ServingModel, query: RecommendQuery, state: UserState) -> ActiveRules:
-        """The rules that apply to this request."""
-        age_group = query.demographics.age_group or (state.record.demographics.age_group if state.record else "")
-        return model.catalogue.rules.for_request(
-            query.surface, country=query.country, device=query.device, age_group=age_group, time_ms=query.time_ms
-        )
+    def _model_of(self, settings: RequestSettings, clock: RequestClock) -> ServingModel:
+        """The model that the request's variants name; the current one where that cannot be used."""
+        model = self.model
+        if not settings.bundle:
+            return model
+        named = self.variant_models.get(settings.bundle)
+        if named is None:
+            clock.degraded.append(DegradedReason.VARIANT_BUNDLE_UNAVAILABLE)
+            return model
+        return named
 
     @staticmethod
     def _pinned_rows(model: ServingModel, rules: ActiveRules, eligible: UInt8Array) -> Int64Array:
@@ -152,28 +172,37 @@ class Pipeline:
         newest = take_first(model.catalogue.fresh.newest_first(), eligible, missing - len(popular), ItemSource.BACKFILL)
         return behind(candidates, Candidates.concat([popular, newest]))
 
-    def _explore(self, model: ServingModel, query: RecommendQuery, placed: Placed, eligible: UInt8Array) -> Exploration:
-        share, catalogue = self._config.exploration.share, model.catalogue
+    @staticmethod
+    def _explore(
+        model: ServingModel, query: RecommendQuery, settings: RequestSettings, placed: Placed, eligible: UInt8Array
+    ) -> Exploration:
+        share, catalogue = settings.exploration_share, model.catalogue
         new = np.empty(0, np.int64)
         if share and catalogue.fresh.count:
             new = new_among(eligible, model.popularity.new_rows, catalogue.fresh.first_row)
         # Within a minute, a request that is repeated gets the same answer.
-        seed = f"{query.user_id}:{query.surface}:{query.time_ms // _MS_PER_MINUTE}"
+        seed = f"{query.unit_id}:{query.surface}:{query.time_ms // _MS_PER_MINUTE}"
         return explore(placed.candidates, new, placed.fixed, share, seed)
 
+    @staticmethod
     def _diversify(
-        self, model: ServingModel, query: RecommendQuery, explored: Exploration, rules: ActiveRules, clock: RequestClock
+        model: ServingModel,
+        query: RecommendQuery,
+        settings: RequestSettings,
+        explored: Exploration,
+        rules: ActiveRules,
+        clock: RequestClock,
     ) -> SlateChoice:
-        surface, candidates = self._config.surfaces[query.surface], explored.candidates
-        weight = surface.diversity_weight if query.diversity_weight is None else query.diversity_weight
+        candidates = explored.candidates
+        weight = settings.diversity_weight if query.diversity_weight is None else query.diversity_weight
         return clock.attempt(
             "diversify",
             lambda: diversify(
-                _DIVERSIFIERS[surface.diversity],
+                _DIVERSIFIERS[settings.diversity],
                 candidates,
                 model.catalogue.item_vectors,
                 weight,
-                surface.duplicate_similarity,
+                settings.duplicate_similarity,
                 query.item_count,
                 constraints(candidates, rules, explored.fixed),
             ),
@@ -181,3 +210,7 @@ class Pipeline:
             failed=DegradedReason.DIVERSITY_FAILED,
             skipped=DegradedReason.DIVERSITY_SKIPPED,
         )
+
+
+def _age_group(query: RecommendQuery, state: UserState) -> str:
+    return query.demographics.age_group or (state.record.demographics.age_group if state.record else "")

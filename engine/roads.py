@@ -4,16 +4,18 @@ from dataclasses import dataclass
 
 from engine.clock import RequestClock
 from engine.config import EngineConfig
+from engine.experiments.settings import RequestSettings
 from engine.explain import Trace
 from engine.features.session import SessionSettings, SessionSignal, session_signal
 from engine.model import ServingModel
-from engine.stages.blend import BlendSettings, query_vector
+from engine.stages.blend import query_vector
 from engine.stages.cold_start import popular_candidates, rotate, steer
 from engine.stages.rank import rank, ranking_context
 from engine.stages.retrieve import retrieve
 from engine.types import (
     Candidates,
     DegradedReason,
+    Demographics,
     Int64Array,
     ItemSource,
     RecommendQuery,
@@ -26,29 +28,28 @@ from engine.types import (
 
 @dataclass(frozen=True, slots=True)
 class Roads:
-    """Both roads under one server's settings."""
+    """Both roads under one server's settings, and what a request's own change of them."""
 
     config: EngineConfig
-    blend: BlendSettings
-
-    @staticmethod
-    def of(config: EngineConfig) -> "Roads":
-        return Roads(config, BlendSettings.of(config.blend))
 
     def candidates(
         self,
         model: ServingModel,
         query: RecommendQuery,
         state: UserState,
+        settings: RequestSettings,
         eligible: UInt8Array,
         clock: RequestClock,
         trace: Trace | None,
     ) -> tuple[Candidates, Strategy]:
         """The candidates of the road that this user takes, best first."""
+        if settings.baseline:
+            with clock.measure("baseline"):
+                return self._baseline(model, query, eligible)
         record = state.record
         if record is None or state.interaction_count < self.config.cold_start.min_interactions:
-            return self._cold_start(model, query, state, eligible, clock)
-        return self._personalized(model, query, state, record, eligible, clock, trace)
+            return self._cold_start(model, query, state, settings, eligible, clock)
+        return self._personalized(model, query, state, record, settings, eligible, clock, trace)
 
     def _count(self, query: RecommendQuery) -> int:
         return max(self.config.retrieval.candidate_count, query.item_count)
@@ -62,25 +63,39 @@ class Roads:
             model.popularity.lists, demographics, query.surface, eligible.copy(), self._count(query)
         )
 
+    def _baseline(
+        self, model: ServingModel, query: RecommendQuery, eligible: UInt8Array
+    ) -> tuple[Candidates, Strategy]:
+        """What is popular on the surface, for everybody the same: nothing of the person, not even their age, counts."""
+        return popular_candidates(
+            model.popularity.lists, Demographics(), query.surface, eligible.copy(), self._count(query)
+        )
+
     def _cold_start(
-        self, model: ServingModel, query: RecommendQuery, state: UserState, eligible: UInt8Array, clock: RequestClock
+        self,
+        model: ServingModel,
+        query: RecommendQuery,
+        state: UserState,
+        settings: RequestSettings,
+        eligible: UInt8Array,
+        clock: RequestClock,
     ) -> tuple[Candidates, Strategy]:
         with clock.measure("cold_start"):
             popular, strategy = self._popular(model, query, state, eligible)
-            signal = _signal(model, query, state, model.catalogue.rows(state.session.item_keys), self.blend.session)
+            signal = _signal(model, query, state, model.catalogue.rows(state.session.item_keys), settings.blend.session)
         candidates = popular
         if signal.evidence > 0:
             candidates = clock.attempt(
                 "steer",
-                lambda: self._steered(model, query, popular, signal, eligible),
+                lambda: self._steered(model, query, popular, signal, settings, eligible),
                 lambda: popular,
                 failed=DegradedReason.RETRIEVAL_FAILED,
                 skipped=DegradedReason.RETRIEVAL_SKIPPED,
             )
-        settings = self.config.cold_start
+        cold_start = self.config.cold_start
         with clock.measure("rotate"):
-            period = query.time_ms // (settings.rotation_period_s * 1000)
-            rotated = rotate(candidates, query.item_count, settings.rotation_share, query.user_id, period)
+            period = query.time_ms // (cold_start.rotation_period_s * 1000)
+            rotated = rotate(candidates, query.item_count, cold_start.rotation_share, query.unit_id, period)
         return rotated, strategy
 
     def _steered(
@@ -89,11 +104,12 @@ class Roads:
         query: RecommendQuery,
         popular: Candidates,
         signal: SessionSignal,
+        settings: RequestSettings,
         eligible: UInt8Array,
     ) -> Candidates:
         """What is popular, moved towards what is near the session."""
         near = retrieve(model.index, signal.vector, self._count(query), eligible, ItemSource.SESSION)
-        weight = signal.evidence / (signal.evidence + self.blend.evidence_half)
+        weight = signal.evidence / (signal.evidence + settings.blend.evidence_half)
         return steer(popular, near, signal.vector, model.catalogue.item_vectors, weight)
 
     def _personalized(
@@ -102,6 +118,7 @@ class Roads:
         query: RecommendQuery,
         state: UserState,
         record: UserRecord,
+        settings: RequestSettings,
         eligible: UInt8Array,
         clock: RequestClock,
         trace: Trace | None,
@@ -115,7 +132,7 @@ class Roads:
                 session_rows,
                 model.catalogue.item_vectors,
                 query.time_ms,
-                self.blend,
+                settings.blend,
             )
             # The ranker reads the whole session, the part that the embedding has read as well: it learned beside both.
             signal = _signal(model, query, state, session_rows, model.bundle.ranker_session)
@@ -126,7 +143,7 @@ class Roads:
             failed=DegradedReason.RETRIEVAL_FAILED,
             skipped=DegradedReason.RETRIEVAL_SKIPPED,
         )
-        if strategy is not Strategy.PERSONALIZED:
+        if strategy is not Strategy.PERSONALIZED or not settings.ranker:
             return candidates, strategy
         ranked = clock.attempt(
             "rank",

@@ -1,8 +1,8 @@
-"""Hot swap: follow the bundle pointer, and change the pipeline's model between two requests."""
+"""Hot swap: follow the bundle pointer, and change the pipeline's model between two requests; and what variants name."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.bundle.store import BundleStore
@@ -44,3 +44,45 @@ async def follow_current(
         except Exception:  # nobody waits for this task: it would end without a word, and no bundle would ever follow
             refused = path
             log.exception("bundle %s refused, %s keeps serving", path.name, pipeline.version)
+
+
+class VariantBundles:
+    """The bundles that variants name, beside the current one. For one caller at a time.
+
+    One that is not there yet is looked for again, and one that does not verify is refused once: meanwhile the current
+    bundle answers those who are assigned to it, and says so.
+    """
+
+    def __init__(
+        self, store: BundleStore, pipeline: Pipeline, load: Callable[[Path], ServingModel], names: Sequence[str]
+    ) -> None:
+        self._store = store
+        self._pipeline = pipeline
+        self._load = load
+        self._missing = list(names)
+
+    def look(self) -> None:
+        """Load what is there by now; blocks. Never raises for a bundle's sake."""
+        for name in list(self._missing):
+            path = self._store.directory / name
+            if not path.is_dir():
+                log.warning("bundle %s, which a variant names, is not there; the current one answers", path)
+                continue
+            self._missing.remove(name)
+            model = self._pipeline.model
+            try:
+                # The current one is kept, too: another may become current while the experiment goes on.
+                model = model if model.bundle.path == path.resolve() else self._load(path)
+            except EngineError as error:
+                log.error("bundle %s refused, the current one answers for it: %s", name, error)
+            except Exception:  # nobody waits for whoever calls this: it would end without a word
+                log.exception("bundle %s refused, the current one answers for it", name)
+            else:
+                self._pipeline.variant_models = {**self._pipeline.variant_models, name: model}
+                log.info("bundle %s can answer for variants", name)
+
+    async def follow(self, poll_s: float) -> None:
+        """Look every `poll_s` seconds, until all is there."""
+        while self._missing:
+            await asyncio.sleep(poll_s)
+            await asyncio.to_thread(self.look)

@@ -56,7 +56,8 @@ async def follow_trending(trending: Trending, pipeline: Pipeline, poll_s: float)
     while True:
         started = time.monotonic()
         try:
-            await asyncio.to_thread(trending.refresh, pipeline.model)
+            for model in pipeline.models:
+                await asyncio.to_thread(trending.refresh, model)
         except Exception:  # nobody waits for this task: it would end without a word
             log.exception("live counts could not be shown")
         took_s = time.monotonic() - started

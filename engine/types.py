@@ -62,6 +62,7 @@ class DegradedReason(IntEnum):
     RANKING_SKIPPED = 6
     DIVERSITY_FAILED = 7
     DIVERSITY_SKIPPED = 8
+    VARIANT_BUNDLE_UNAVAILABLE = 9
 
 
 def item_key(item_id: str) -> int:
@@ -94,7 +95,10 @@ class Demographics:
 
 @dataclass(frozen=True, slots=True)
 class RecommendQuery:
-    """One validated request, free of transport."""
+    """One validated request, free of transport.
+
+    user_id: empty for a visitor who is known by session_id alone. experiment_overrides: (experiment, variant) pairs.
+    """
 
     user_id: str
     surface: str
@@ -107,6 +111,13 @@ class RecommendQuery:
     diversity_weight: float | None = None
     request_id: str = ""
     debug: bool = False
+    session_id: str = ""
+    experiment_overrides: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def unit_id(self) -> str:
+        """Who this is to whatever decides by person: the user, or else the visit."""
+        return self.user_id or self.session_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +262,15 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class ExperimentAssignment:
+    """The variant that answered, of one experiment; overridden: the request asked for it."""
+
+    experiment: str
+    variant: str
+    overridden: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Recommendation:
     """The answer.
 
@@ -269,3 +289,4 @@ class Recommendation:
     known_user: bool
     interaction_count: int
     explanation: Explanation | None = None
+    experiments: tuple[ExperimentAssignment, ...] = ()

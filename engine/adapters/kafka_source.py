@@ -1,4 +1,4 @@
-"""The event log read from Kafka, as a member of a consumer group; and where its poison messages go."""
+"""A log read from Kafka, as a member of a consumer group; and where its poison messages go."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from engine.adapters.kafka_bus import extra_properties, producer_settings
 from engine.config import KafkaConfig
 from engine.errors import DependencyUnavailable
 from engine.stream.processor import Message
-from engine.stream.topics import DEAD_LETTERS, EVENTS
+from engine.stream.topics import DEAD_LETTERS, EVENTS, Topic
 
 _client_log = logging.getLogger("engine.kafka")
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ _FLUSH_S: Final = 10.0
 
 
 class KafkaSource:
-    """Implements engine.stream.processor.Source for the topic of events; belongs to one thread.
+    """Implements engine.stream.processor.Source for one topic; belongs to one thread.
 
     Assignments are eager and never read from the group's own offsets: `start` says where to read from.
 
@@ -28,7 +28,9 @@ class KafkaSource:
         fetch_mb: most that librdkafka holds in memory ahead of `poll`.
     """
 
-    def __init__(self, brokers: str, config: KafkaConfig, group: str, batch: int, fetch_mb: int) -> None:
+    def __init__(
+        self, brokers: str, config: KafkaConfig, group: str, batch: int, fetch_mb: int, topic: Topic = EVENTS
+    ) -> None:
         own: dict[str, Any] = {
             "bootstrap.servers": brokers,
             "client.id": config.client_id,
@@ -54,6 +56,7 @@ class KafkaSource:
         defaults = {"session.timeout.ms": "10000", "heartbeat.interval.ms": "1000"}
         self._consumer = Consumer({**defaults, **extra_properties(config, own), **own}, logger=_client_log)
         self._batch = batch
+        self._topic = topic.name
         self._assigned: tuple[int, ...] = ()
         self._on_revoked: Callable[[], None] = lambda: None
         self._on_lost: Callable[[], None] = lambda: None
@@ -61,7 +64,7 @@ class KafkaSource:
     def subscribe(self, on_revoked: Callable[[], None], on_lost: Callable[[], None]) -> None:
         """Join the group; the callbacks run inside `poll`, before partitions are given up."""
         self._on_revoked, self._on_lost = on_revoked, on_lost
-        self._consumer.subscribe([EVENTS.name], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lose)
+        self._consumer.subscribe([self._topic], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lose)
 
     @property
     def assigned(self) -> tuple[int, ...]:
@@ -71,7 +74,7 @@ class KafkaSource:
     def start(self, positions: Mapping[int, int | None]) -> None:
         """Read these partitions, and only these, from these offsets. What was fetched before is dropped."""
         places = [
-            TopicPartition(EVENTS.name, partition, OFFSET_BEGINNING if offset is None else offset)
+            TopicPartition(self._topic, partition, OFFSET_BEGINNING if offset is None else offset)
             for partition, offset in positions.items()
         ]
         try:
@@ -96,7 +99,7 @@ class KafkaSource:
 
     def commit(self, positions: Mapping[int, int]) -> None:
         """Tell the group, without waiting for its answer: the sink knows better where to go on."""
-        places = [TopicPartition(EVENTS.name, partition, offset) for partition, offset in positions.items()]
+        places = [TopicPartition(self._topic, partition, offset) for partition, offset in positions.items()]
         try:
             self._consumer.commit(offsets=places, asynchronous=True)
         except KafkaException as error:
@@ -106,7 +109,7 @@ class KafkaSource:
         """Messages behind the ends of the partitions, by what the last fetches said."""
         total = 0
         try:
-            for place in self._consumer.position([TopicPartition(EVENTS.name, part) for part in self._assigned]):
+            for place in self._consumer.position([TopicPartition(self._topic, part) for part in self._assigned]):
                 ends = self._consumer.get_watermark_offsets(place, cached=True)
                 if ends is not None and ends[1] >= 0:
                     total += max(0, ends[1] - max(place.offset, ends[0], 0))
@@ -135,9 +138,10 @@ class KafkaSource:
 
 
 class KafkaDeadLetters:
-    """Implements engine.stream.processor.DeadLetters; belongs to one thread."""
+    """Implements engine.stream.processor.DeadLetters for messages of one topic; belongs to one thread."""
 
-    def __init__(self, brokers: str, config: KafkaConfig) -> None:
+    def __init__(self, brokers: str, config: KafkaConfig, topic: Topic = EVENTS) -> None:
+        self._topic = topic.name
         self._producer = Producer(producer_settings(brokers, config), logger=_client_log)
 
     def send(self, letters: Sequence[tuple[Message, str]]) -> None:
@@ -154,7 +158,7 @@ class KafkaDeadLetters:
         for message, reason in letters:
             headers = [
                 ("reason", reason.encode()),
-                ("topic", EVENTS.name.encode()),
+                ("topic", self._topic.encode()),
                 ("partition", str(message.partition).encode()),
                 ("offset", str(message.offset).encode()),
             ]

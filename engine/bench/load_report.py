@@ -1,5 +1,6 @@
 """Figures of load runs, and which targets they meet."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -86,8 +87,16 @@ def stage_figures(record: Record) -> dict[str, dict[str, float]]:
     "sum" is all stages of one answer together, the tail's name those after ranking. The server's own "total" has the
     explanation in it, which only these answers get and which no stage is part of.
     """
+    return stage_percentiles(record.stages_ms.values())
+
+
+def stage_percentiles(answers: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """p50 and p99 of each stage over answers that say what their stages took, all in milliseconds.
+
+    "sum" and TAIL_NAME are as `stage_figures` says.
+    """
     samples: dict[str, list[float]] = {}
-    for stages in record.stages_ms.values():
+    for stages in answers:
         for stage, milliseconds in stages.items():
             samples.setdefault(stage, []).append(milliseconds)
         samples.setdefault("sum", []).append(sum(value for stage, value in stages.items() if stage != "total"))

@@ -1,5 +1,6 @@
 """What a figure was measured on: kept beside every figure."""
 
+import datetime
 import os
 import platform
 import subprocess
@@ -11,7 +12,7 @@ _LIBRARIES = ("numpy", "numba", "faiss-cpu", "faiss-gpu-cuvs", "onnxruntime", "o
 
 
 def describe_machine(libraries: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Processor, memory, versions (of further libraries, too) and the commit, as far as they can be told."""
+    """Processor, memory, versions (of further libraries, too), the commit and the time (UTC), as far as can be told."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -19,6 +20,7 @@ def describe_machine(libraries: tuple[str, ...] = ()) -> dict[str, Any]:
         "python": platform.python_version(),
         "libraries": {name: found for name in _LIBRARIES + libraries if (found := _version(name))},
         "commit": _commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 

@@ -93,6 +93,7 @@ def measure_processor(
                 "value": round(rate),
                 "bound": TARGET_EVENTS_PER_S,
                 "met": rate >= TARGET_EVENTS_PER_S,
+                "at_least": True,
             }
         ],
     }

@@ -22,6 +22,8 @@ INDEX_FILE: Final = "index.faiss"
 RANKER_FILE: Final = "ranker.onnx"
 # For GPUs. A bundle may be without it.
 RANKER_HALF_FILE: Final = "ranker.fp16.onnx"
+# With int8 layers, for processors. A bundle is without it where it would order items otherwise.
+RANKER_INT8_FILE: Final = "ranker.int8.onnx"
 ITEM_TOWER_FILE: Final = "item_tower.onnx"
 USER_TOWER_FILE: Final = "user_tower.onnx"
 CONTENT_FILE: Final = "content.json"

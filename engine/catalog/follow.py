@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, Protocol
 
 from engine.catalog.changes import Change, Overlay, PositionLost
@@ -35,24 +35,23 @@ class ChangeSource(Protocol):
 
 
 class CatalogueFollower:
-    """Holds the overlay, and brings catalogues up to it. `catalogue` may be called while the follower's thread runs."""
+    """Holds the overlay, and brings catalogues up to it. `bring_up` may be called while the follower's thread runs."""
 
     def __init__(self, source: ChangeSource) -> None:
         self._source = source
         self._overlay = Overlay()
         self._lock = threading.Lock()
-        # The embedding space whose moved vectors the overlay holds from the start.
-        self._generation = -1
-        # The last rules that clashed, and the bundle with whose items they did.
-        self._refused: Rules | None = None
-        self._refused_by = ""
+        # The embedding spaces whose moved vectors the overlay holds from the start.
+        self._generations: frozenset[int] = frozenset()
+        # By bundle, the last rules that clashed with its items.
+        self._refused: dict[str, Rules] = {}
 
-    def load(self, generation: int) -> None:
-        """Read the whole overlay, for a bundle of this embedding space. Raises DependencyUnavailable."""
-        changes = self._source.snapshot([generation])
+    def load(self, generations: Collection[int]) -> None:
+        """Read the whole overlay, for bundles of these embedding spaces. Raises DependencyUnavailable."""
+        changes = self._source.snapshot(generations)
         with self._lock:
             self._overlay.replace(changes)
-        self._generation = generation
+        self._generations = frozenset(generations)
 
     def bring_up(self, catalogue: LiveCatalogue) -> None:
         """Show a catalogue all that has changed since it was last here."""
@@ -67,31 +66,32 @@ class CatalogueFollower:
         items: it keeps those that it has.
         """
         bundle = catalogue.bundle.version
-        if rules is catalogue.rules.rules or (rules is self._refused and bundle == self._refused_by):
+        if rules is catalogue.rules.rules or (rules is self._refused.get(bundle)):
             return
         try:
             # Seconds for many rules over a large catalogue, while which stock must go on changing.
             compiled = catalogue.compile_rules(rules)
         except RulesError:
-            self._refused, self._refused_by = rules, bundle
+            self._refused[bundle] = rules
             raise
         with self._lock:
             catalogue.set_rules(compiled)
 
-    def run(self, serving: Callable[[], LiveCatalogue], stop: threading.Event) -> None:
-        """Follow until `stop` is set. Whatever goes wrong, the catalogue as it was keeps serving."""
+    def run(self, serving: Callable[[], Sequence[LiveCatalogue]], stop: threading.Event) -> None:
+        """Follow until `stop` is set. Whatever goes wrong, the catalogues as they were keep serving."""
         behind = False
         while not stop.is_set():
             try:
-                generation = serving().bundle.manifest.generation
-                if behind or generation != self._generation:
-                    self.load(generation)
+                generations = {catalogue.bundle.manifest.generation for catalogue in serving()}
+                if behind or not generations <= self._generations:
+                    self.load(generations)
                     behind = False
                 else:
                     changes = self._source.follow(_WAIT_S)
                     with self._lock:
                         self._overlay.add(changes)
-                self.bring_up(serving())
+                for catalogue in serving():
+                    self.bring_up(catalogue)
             except PositionLost as error:
                 log.warning("reading the whole catalogue overlay: %s", error)
                 behind = True
@@ -110,7 +110,8 @@ async def follow_rules(file: RulesFile, follower: CatalogueFollower, pipeline: P
         await asyncio.sleep(poll_s)
         try:
             await asyncio.to_thread(file.poll)
-            await asyncio.to_thread(follower.use_rules, pipeline.model.catalogue, file.rules)
+            for model in pipeline.models:
+                await asyncio.to_thread(follower.use_rules, model.catalogue, file.rules)
         except RulesError as error:
             log.error("%s; the rules of before stay in force", error)
         except Exception:  # nobody waits for this task: it would end without a word

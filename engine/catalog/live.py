@@ -1,7 +1,7 @@
 """One bundle's items as they are at this moment: its own rows with what has changed, and fresh rows behind them."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -14,12 +14,14 @@ from engine.catalog.content import canonical, to_frame
 from engine.catalog.embed import ItemEmbedder
 from engine.catalog.fresh import FreshRows
 from engine.catalog.visibility import Visibility
+from engine.experiments.declaration import RULES_OFF
 from engine.features.item_attributes import KnownMeans, item_attributes
 from engine.logs import OncePerInterval
+from engine.rules.active import ActiveRules
 from engine.rules.compiled import CompiledRules
 from engine.rules.conflicts import check_catalogue
 from engine.rules.schema import Rules
-from engine.types import Float32Array, Int64Array, UInt8Array
+from engine.types import Float32Array, Int64Array, RecommendQuery, UInt8Array
 from engine.v1 import catalog_pb2 as pb
 from kernels.membership import rows_of_keys
 
@@ -44,8 +46,15 @@ class LiveCatalogue:
     """
 
     def __init__(
-        self, bundle: Bundle, embed: ItemEmbedder, surfaces: Sequence[str], fresh_capacity: int, rules: Rules
+        self,
+        bundle: Bundle,
+        embed: ItemEmbedder,
+        surfaces: Sequence[str],
+        fresh_capacity: int,
+        rules: Rules,
+        variant_rules: Mapping[str, Rules] | None = None,
     ) -> None:
+        """variant_rules: further rules, by the name that variants call them by; their deny and allow are not read."""
         self.bundle = bundle
         self._embed = embed
         # Both ends at whole bytes, so that a bitmap's two parts are views of it.
@@ -64,6 +73,10 @@ class LiveCatalogue:
         items = self._bundle_items()
         self._means = KnownMeans.of(items, bundle.schema.epoch_ms)
         self.rules = CompiledRules(rules, items, self.row_count)
+        self.variant_rules: Mapping[str, Rules] = variant_rules or {}
+        self._variant_compiled = {
+            name: CompiledRules(more, items, self.row_count) for name, more in self.variant_rules.items()
+        }
         self.visibility = Visibility(bundle.items, list(surfaces), self.row_count, self.rules)
 
     @property
@@ -74,6 +87,22 @@ class LiveCatalogue:
     def of_surface(self, surface: str) -> UInt8Array:
         """The kept bitmap of what may be shown there, read-only: uint8 (rows / 8,)."""
         return self.visibility.of_surface(surface)
+
+    def active_rules(self, query: RecommendQuery, age_group: str, rules: str) -> ActiveRules:
+        """The rules that apply to a request; what they place is as `rules` says: theirs (""), "off", or a variant's.
+
+        Raises KeyError for rules that this catalogue was not made with.
+        """
+
+        def applying(compiled: CompiledRules) -> ActiveRules:
+            return compiled.for_request(
+                query.surface, country=query.country, device=query.device, age_group=age_group, time_ms=query.time_ms
+            )
+
+        active = applying(self.rules)
+        if not rules:
+            return active
+        return active.placing_as(None if rules == RULES_OFF else applying(self._variant_compiled[rules]))
 
     def rows(self, keys: Int64Array) -> Int64Array:
         """int64 (n,): the row of each item key, -1 for an unknown one."""
@@ -120,7 +149,8 @@ class LiveCatalogue:
         content_rows, frame = self._changed_content(rows, changed)
         if len(content_rows):
             self._write_content(content_rows, frame)
-            self.rules.update_rows(content_rows, frame)
+            for compiled in (self.rules, *self._variant_compiled.values()):
+                compiled.update_rows(content_rows, frame)
         moved = self._move_vectors(rows, changed)
         self.tell_copies(np.concatenate([content_rows, moved]))
         self.visibility.update(rows, changed)

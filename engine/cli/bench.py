@@ -7,7 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from engine.cli.bench_report import report
+
 app = typer.Typer(no_args_is_help=True)
+app.command()(report)
 
 _JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")]
 
@@ -129,6 +132,38 @@ def peers(
     _report(result, json_file)
 
 
+@app.command()
+def experiments(
+    json_file: _JsonOption = None,
+    units: Annotated[int, typer.Option(min=1, help="People to assign.")] = 1_000_000,
+) -> None:
+    """How many people a second get their variants, and how exact the shares are."""
+    from engine.bench.experiments import measure_experiments
+
+    _report(measure_experiments(units), json_file)
+
+
+@app.command()
+def exposures(
+    json_file: _JsonOption = None,
+    items: Annotated[int, typer.Option(min=1000, help="Size of the synthetic catalogue.")] = 100_000,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of one run.")] = 10.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each kind, in turn.")] = 6,
+    port: Annotated[int, typer.Option(help="Port of the first of three servers.")] = 50101,
+    cache: Annotated[Path, typer.Option(help="Keeps the synthetic bundle for the next time.")] = Path(".benchmarks"),
+) -> None:
+    """What logging every answer costs one server, and what it costs while Kafka is away.
+
+    KAFKA_BROKERS in the environment chooses another Kafka than the embedded one.
+    """
+    from engine.bench.exposures import measure_exposures
+    from engine.cli.progress import progress_bar
+
+    with progress_bar() as progress:
+        result = measure_exposures(items, seconds, rounds, port, os.environ.get("KAFKA_BROKERS", ""), cache, progress)
+    _report(result, json_file)
+
+
 def _checked_arrivals(arrivals: str) -> Literal["poisson", "constant"]:
     if arrivals == "poisson":
         return "poisson"
@@ -196,6 +231,23 @@ def gpu(
             return
     with progress_bar() as progress:
         result = measure_gpu(settings, cache, progress)
+    _report(result, json_file)
+
+
+@app.command()
+def startup(
+    json_file: _JsonOption = None,
+    items: Annotated[list[int] | None, typer.Option(min=1000, help="Catalogue size; may be given again.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Starts that are timed, after one that warms caches.")] = 5,
+    port: Annotated[int, typer.Option(help="Port of the first of two servers.")] = 50096,
+    cache: Annotated[Path, typer.Option(help="Keeps the synthetic bundles for the next time.")] = Path(".benchmarks"),
+) -> None:
+    """Seconds until `engine serve` says SERVING, and the memory that each serving process has to itself."""
+    from engine.bench.startup import measure_startup
+    from engine.cli.progress import progress_bar
+
+    with progress_bar() as progress:
+        result = measure_startup(items or [100_000, 1_000_000], repeats, port, cache, progress)
     _report(result, json_file)
 
 

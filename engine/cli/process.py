@@ -18,7 +18,9 @@ def process(
     redis_url: RedisOption = None,
     archive: Annotated[
         Path | None,
-        typer.Option(help="Directory for the events' Parquet files; overrides processor.archive_directory."),
+        typer.Option(
+            help="Directory for the events' Parquet files, exposures beside; for processor.archive_directory."
+        ),
     ] = None,
 ) -> None:
     """Apply recorded events to what requests read, and archive them; on SIGTERM finish the batch, commit and leave."""

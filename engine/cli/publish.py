@@ -1,17 +1,23 @@
 """`engine publish-users`: compute every user's record and put it where requests look it up."""
 
+import logging
 import re
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engine.cli.options import BundlesOption, ConfigOption, RedisOption, load_config
 from engine.cli.progress import progress_bar
 from engine.config import EngineConfig
-from engine.errors import ConfigError, DataError
+from engine.errors import BundleError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from engine.bundle.bundle import Bundle
+
+log = logging.getLogger(__name__)
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -36,22 +42,44 @@ def publish_users(
 
 
 def publish_once(data: Path, settings: EngineConfig) -> int:
-    """Read the data, open the current bundle, publish everyone; returns how many users. New items get their vectors."""
+    """Read the data, open the current bundle, publish everyone; returns how many users. New items get their vectors.
+
+    The same for every other bundle that a variant of an experiment names: its users need vectors of its own space.
+    """
+    from engine.bundle.bundle import open_bundle
+    from engine.bundle.store import BundleStore
+    from engine.experiments.named import named_bundles
+
+    if not data.is_dir():
+        # Read last, since it takes the new items of the overlay in; what is wrong with it at first sight is said first.
+        raise DataError(f"{data}: no such directory")
+    store = BundleStore(settings.bundle.directory)
+    bundle = open_bundle(store.current())
+    count = publish_for(bundle, data, settings)
+    generations = {bundle.manifest.generation}
+    for name in named_bundles(settings, time.time_ns() // 1_000_000):
+        try:
+            other = open_bundle(store.directory / name)
+        except BundleError as error:
+            log.warning("nobody is published for a bundle that a variant names: %s", error)
+            continue
+        if other.manifest.generation not in generations:
+            generations.add(other.manifest.generation)
+            publish_for(other, data, settings)
+    return count
+
+
+def publish_for(bundle: "Bundle", data: Path, settings: EngineConfig) -> int:
+    """Publish everyone in the space of one bundle; returns how many users."""
     from engine.adapters.redis_catalog import RedisCatalogPublisher
     from engine.adapters.redis_store import RedisPublisher
     from engine.assemble import redis_url
     from engine.assemble_model import load_embedders, load_item_embedder
-    from engine.bundle.bundle import open_bundle
-    from engine.bundle.store import BundleStore
     from engine.data.build import load_dataset
     from engine.publish import publish_users as publish
     from engine.publish import recent_histories
     from engine.publish_items import moved_items, new_items
 
-    if not data.is_dir():
-        # Read last, since it takes the new items of the overlay in; what is wrong with it at first sight is said first.
-        raise DataError(f"{data}: no such directory")
-    bundle = open_bundle(BundleStore(settings.bundle.directory).current())
     embed, fold_in = load_embedders(bundle)
     with ExitStack() as resources:
         url = resources.enter_context(redis_url(settings))

@@ -20,6 +20,7 @@ from engine.config import EngineConfig
 from engine.data.build import build_dataset
 from engine.data.dataset import Dataset
 from engine.demo.catalogue import show_catalogue
+from engine.demo.experiments import declare_holdout, show_experiments
 from engine.demo.show import show_slate, show_stages, summarize_stages
 from engine.demo.signals import show_signals
 from engine.demo.world import Person, choose_people, prepare_data
@@ -35,7 +36,7 @@ _STORES = ("bundles", "redis", "kafka")
 
 
 def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Console) -> dict[str, Any]:
-    """Run everything; returns `recommendations`, `stages_ms`, `signals` and `catalogue`.
+    """Run everything; returns `recommendations`, `stages_ms`, `signals`, `catalogue` and `experiments`.
 
     Without `once` the server goes on running until Ctrl-C.
     """
@@ -44,6 +45,7 @@ def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Co
     dataset = build_dataset(tables)
     console.print(f"{len(dataset.interactions):,} events, {dataset.item_count:,} items, {dataset.user_count:,} users")
     config_file = write_settings(work, port)
+    declare_holdout(config_file)
     settings = EngineConfig.load(config_file)
 
     console.rule("2. train")
@@ -67,6 +69,8 @@ def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Co
             result["signals"] = show_signals(client, dataset, people[0].user_id, SURFACE, console)
             console.rule("6. change the catalogue")
             result["catalogue"] = show_catalogue(client, dataset, people[0].user_id, SURFACE, console)
+            console.rule("7. experiment")
+            result["experiments"] = show_experiments(client, dataset, people[0].user_id, console)
             if not once:
                 _keep_serving(server, port, console)
     return result

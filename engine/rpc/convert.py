@@ -26,6 +26,10 @@ def to_response(recommendation: Recommendation, *, request_id: str, debug: bool)
         degraded_reasons=[reason.value for reason in recommendation.degraded_reasons],  # type: ignore[misc]
         request_id=request_id,
     )
+    for assignment in recommendation.experiments:
+        response.experiments.add(
+            experiment=assignment.experiment, variant=assignment.variant, overridden=assignment.overridden
+        )
     add_item = response.items.add
     for position, (item_id, score, source, propensity) in enumerate(
         zip(recommendation.item_ids, scores, sources, propensities, strict=True), start=1

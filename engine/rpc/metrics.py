@@ -12,6 +12,7 @@ from typing import Final
 import grpc
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from engine.experiments.exposure import ExposureCounts
 from engine.rpc.access_log import AccessLog, Call
 from engine.rpc.servicer import Recommender
 from engine.rpc.status import OVERLOADED_REASON
@@ -63,6 +64,12 @@ class ServerMetrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self._exposures = Counter("engine_exposures", "Answers that are in the exposure log.", registry=registry)
+        drops = Counter(
+            "engine_exposure_drops", "Answers that are missing from the exposure log.", ("reason",), registry=registry
+        )
+        self._exposures_refused, self._exposures_failed = drops.labels("queue_full"), drops.labels("undelivered")
+        self._counts = ExposureCounts(0, 0, 0)
         # Methods, codes, stages and reasons are few and fixed, so that these caches stay small.
         self._calls = cache(lambda method, code: calls.labels(_short(method), code.name))
         self._call_s = cache(lambda method: call_s.labels(_short(method)))
@@ -96,8 +103,8 @@ class ServerMetrics:
                 self._stage_s(timing.stage).observe(timing.duration_ms / 1000)
         self._answers += 1
 
-    def stands(self, in_flight: int, version: str) -> None:
-        """How things stand at this moment."""
+    def stands(self, in_flight: int, version: str, exposures: ExposureCounts | None = None) -> None:
+        """How things stand at this moment. exposures: since the start; counted is what has come since the last call."""
         self._in_flight.set(in_flight)
         if version != self._version:
             # Shared files keep every label that they ever had: what no longer serves counts as nought.
@@ -105,6 +112,11 @@ class ServerMetrics:
                 self._bundle.labels(self._version).set(0)
             self._bundle.labels(version).set(1)
             self._version = version
+        if exposures is not None:
+            self._exposures.inc(exposures.logged - self._counts.logged)
+            self._exposures_refused.inc(exposures.refused - self._counts.refused)
+            self._exposures_failed.inc(exposures.failed - self._counts.failed)
+            self._counts = exposures
 
 
 class MeasuredAccessLog(AccessLog):
@@ -140,10 +152,15 @@ class MeasuredRecommender:
         return recommendation
 
 
-async def follow_gauges(metrics: ServerMetrics, in_flight: Callable[[], int], version: Callable[[], str]) -> None:
+async def follow_gauges(
+    metrics: ServerMetrics,
+    in_flight: Callable[[], int],
+    version: Callable[[], str],
+    exposures: Callable[[], ExposureCounts | None] = lambda: None,
+) -> None:
     """Look at what has a value at any moment once a second, for ever."""
     while True:
-        metrics.stands(in_flight(), version())
+        metrics.stands(in_flight(), version(), exposures())
         await asyncio.sleep(GAUGE_PERIOD_S)
 
 

@@ -16,6 +16,8 @@ class RequestFields(TypedDict, total=False):
     """The optional fields of a request, as in the API; what is absent or None gets the server's default.
 
     time: the moment to recommend for, with its zone; the server's clock by default.
+    session_id: who this is to experiments where user_id is empty.
+    experiment_overrides: experiment to variant, for testers.
     """
 
     item_count: int | None
@@ -27,6 +29,8 @@ class RequestFields(TypedDict, total=False):
     diversity_weight: float | None
     request_id: str | None
     debug: bool
+    session_id: str | None
+    experiment_overrides: Mapping[str, str]
 
 
 def build_request(user_id: str, surface: str, **fields: Unpack[RequestFields]) -> pb.RecommendRequest:
@@ -48,6 +52,11 @@ def build_request(user_id: str, surface: str, **fields: Unpack[RequestFields]) -
             diversity_weight=fields.get("diversity_weight"),
             request_id=fields.get("request_id"),
             debug=fields.get("debug", False),
+            session_id=fields.get("session_id"),
+            experiment_overrides=[
+                pb.ExperimentOverride(experiment=experiment, variant=variant)
+                for experiment, variant in fields.get("experiment_overrides", {}).items()
+            ],
         )
         if moment is not None:
             request.context.time.FromDatetime(moment)

@@ -21,6 +21,7 @@ MAX_ATTRIBUTE_BYTES = 64
 MAX_ITEM_COUNT = 200
 DEFAULT_ITEM_COUNT = 50
 MAX_EXCLUDED_ITEMS = 1000
+MAX_EXPERIMENT_OVERRIDES = 16
 # Of the whole message; the largest valid one is under 300 KB.
 MAX_REQUEST_BYTES = 1 << 20
 
@@ -49,7 +50,7 @@ def to_query(request: pb.RecommendRequest, surfaces: Set[str]) -> RecommendQuery
     """
     context, demographics = request.context, request.demographics
     return RecommendQuery(
-        user_id=checked_text("user_id", request.user_id, MAX_ID_BYTES, required=True),
+        user_id=_user_id(request),
         surface=checked_surface(request.surface, surfaces),
         item_count=_item_count(request),
         time_ms=_time_ms(context),
@@ -64,6 +65,8 @@ def to_query(request: pb.RecommendRequest, surfaces: Set[str]) -> RecommendQuery
         diversity_weight=_diversity_weight(request),
         request_id=checked_text("request_id", request.request_id, MAX_ID_BYTES) or new_request_id(),
         debug=request.debug,
+        session_id=checked_text("session_id", request.session_id, MAX_ID_BYTES),
+        experiment_overrides=_overrides(request) if request.experiment_overrides else (),
     )
 
 
@@ -126,6 +129,12 @@ def _is_control(character: str) -> bool:
     return character < " " or "\x7f" <= character <= "\x9f"
 
 
+def _user_id(request: pb.RecommendRequest) -> str:
+    if not request.user_id and not request.session_id:
+        raise InvalidRequest("user_id", "must not be empty, unless there is a session_id")
+    return checked_text("user_id", request.user_id, MAX_ID_BYTES)
+
+
 def _item_count(request: pb.RecommendRequest) -> int:
     if not request.HasField("item_count"):
         return DEFAULT_ITEM_COUNT
@@ -149,6 +158,20 @@ def _diversity_weight(request: pb.RecommendRequest) -> float | None:
         shown = "NaN" if math.isnan(weight) else f"{weight:g}"
         raise InvalidRequest("diversity_weight", f"must be between 0 and 1, got {shown}")
     return weight
+
+
+def _overrides(request: pb.RecommendRequest) -> tuple[tuple[str, str], ...]:
+    """(experiment, variant) pairs; which ones there are is not known here."""
+    pairs = tuple((one.experiment, one.variant) for one in request.experiment_overrides)
+    if len(pairs) > MAX_EXPERIMENT_OVERRIDES:
+        raise InvalidRequest("experiment_overrides", f"must hold at most {MAX_EXPERIMENT_OVERRIDES}, got {len(pairs)}")
+    for position, (experiment, variant) in enumerate(pairs):
+        field = f"experiment_overrides[{position}]"
+        checked_text(f"{field}.experiment", experiment, MAX_ATTRIBUTE_BYTES, required=True)
+        checked_text(f"{field}.variant", variant, MAX_ATTRIBUTE_BYTES, required=True)
+        if experiment in [name for name, _ in pairs[:position]]:
+            raise InvalidRequest(field, f"{experiment!r} is there twice")
+    return pairs
 
 
 def _excluded(item_ids: Sequence[str]) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The rules that apply to one request, as arrays over its candidates."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -112,6 +112,20 @@ class ActiveRules:
                 for one in rules
                 if isinstance(one.rule, Boost | Bury) and one.members is not None
             ),
+        )
+
+    def placing_as(self, other: "ActiveRules | None") -> "ActiveRules":
+        """These rules' word on what may be shown, with another file's on where, or with none.
+
+        From the other come boosts, buries, pins, slots, caps and minimum shares; its deny and allow rules are not read.
+        """
+        shown = tuple(one for one in self.rules if isinstance(one.rule, Deny | Allow))
+        placed = () if other is None else tuple(one for one in other.rules if not isinstance(one.rule, Deny | Allow))
+        return replace(
+            self,
+            rules=(*shown, *placed),
+            pins=() if other is None else other.pins,
+            _weights=() if other is None else other._weights,
         )
 
     def restrict(self, bitmap: UInt8Array, *, surface_applied: bool = False) -> None:

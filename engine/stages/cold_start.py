@@ -107,11 +107,11 @@ def _popularity_of(popular: Candidates) -> Float32Array:
     return relevance(np.maximum(popular.scores, np.finfo(np.float32).tiny))
 
 
-def rotate(candidates: Candidates, slate_size: int, share: float, user_id: str, period: int) -> Candidates:
+def rotate(candidates: Candidates, slate_size: int, share: float, unit_id: str, period: int) -> Candidates:
     """Let some of the next best take places among the first, so that not everybody gets the same list for ever.
 
     Of the first `slate_size` candidates, floor(share * slate_size) change places with others out of the twice as many
-    that follow; which, is a matter of the user and the period alone. A row gets the score of its new place: what the
+    that follow; which, is a matter of the person and the period alone. A row gets the score of its new place: what the
     slate is ordered by.
 
     Cost: some 20 µs.
@@ -120,7 +120,7 @@ def rotate(candidates: Candidates, slate_size: int, share: float, user_id: str, 
     count = min(int(share * slate_size), following)
     if count <= 0:
         return candidates
-    rng = np.random.default_rng(xxhash.xxh3_64_intdigest(f"{period}:{user_id}".encode()))
+    rng = np.random.default_rng(xxhash.xxh3_64_intdigest(f"{period}:{unit_id}".encode()))
     places = rng.choice(slate_size, count, replace=False)
     others = slate_size + rng.choice(following, count, replace=False)
     order = np.arange(len(candidates))

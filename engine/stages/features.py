@@ -39,7 +39,9 @@ class FetchFeatures:
     async def __call__(
         self, user_id: str, generation: int, remaining_s: float
     ) -> tuple[UserState, DegradedReason | None]:
-        """The state, and what it was replaced by, if it was."""
+        """The state, and what it was replaced by, if it was. Of a visitor without a user id nothing is known."""
+        if not user_id:
+            return UserState.unknown(), None
         key = (user_id, generation)
         try:
             async with asyncio.timeout(min(self._timeout_s, remaining_s)):

@@ -70,7 +70,7 @@ class LiveStore(Protocol):
 
 
 class LiveSink:
-    """Keeps a LiveStore true to the log. Implements engine.stream.processor.Sink."""
+    """Keeps a LiveStore true to the log of events. Implements engine.stream.processor.Sink."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class LiveSink:
         self._applied = {}
         self._scopes = {}
 
-    def write(self, records: Sequence[LogRecord]) -> dict[int, int]:
+    def write(self, records: Sequence[LogRecord[Logged]]) -> dict[int, int]:
         """Apply records in log order; returns where each partition goes on, now that this is stored.
 
         Without records it looks whether the store still holds what was written: one that has lost it, while nobody

@@ -11,13 +11,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from engine.errors import DependencyUnavailable, PoisonMessage
-from engine.stream.codec import Logged, decode
+from engine.stream.codec import decode
 from engine.stream.metrics import ProcessorMetrics
 
 log = logging.getLogger(__name__)
+
+# What one message of the log says, once decoded.
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
 
 _POLL_S = 0.2
 # While a batch is being written: long enough to be no busy loop, short enough for its commit not to wait.
@@ -39,12 +44,12 @@ class Message(NamedTuple):
     payload: bytes
 
 
-class LogRecord(NamedTuple):
+class LogRecord(NamedTuple, Generic[T_co]):
     """One place of the log; event is None for a poison message, which takes up its offset and nothing else."""
 
     partition: int
     offset: int
-    event: Logged | None
+    event: T_co | None
 
 
 class Source(Protocol):
@@ -80,7 +85,7 @@ class Source(Protocol):
         ...
 
 
-class Sink(Protocol):
+class Sink(Protocol[T_contra]):
     """What is kept true to the log; it knows itself how far it got. Raises DependencyUnavailable.
 
     Called from two threads, and never by both at once.
@@ -90,7 +95,7 @@ class Sink(Protocol):
         """Drop what is not durable, and say where each partition goes on; None: from the beginning."""
         ...
 
-    def write(self, records: Sequence[LogRecord]) -> dict[int, int]:
+    def write(self, records: Sequence[LogRecord[T_contra]]) -> dict[int, int]:
         """Take records (none: just an occasion); returns where partitions go on of which everything is durable."""
         ...
 
@@ -111,23 +116,28 @@ class DeadLetters(Protocol):
         ...
 
 
-class Processor:
+class Processor(Generic[T]):
     """Runs one source into one sink until `stop` is set. `run` belongs to one thread, and is called once.
 
     The sink writes in a thread of its own, one batch at most. Whatever else touches the sink, or depends on how far it
     got, waits for that batch first: so batches stay in order, and the sink is one thread's at any moment.
+
+    Args:
+        decode: what a payload says; raises PoisonMessage.
     """
 
     def __init__(
         self,
         source: Source,
-        sink: Sink,
+        sink: Sink[T],
         metrics: ProcessorMetrics,
         stop: threading.Event,
         dead_letters: DeadLetters | None = None,
         retry_max_s: float = 5.0,
+        decode: Callable[[bytes], T] = decode,  # type: ignore[assignment]  # events, unless said otherwise
     ) -> None:
         self._source = source
+        self._decode = decode
         self._sink = sink
         self._metrics = metrics
         self._stop = stop
@@ -167,7 +177,7 @@ class Processor:
         if self._placed != self._source.assigned:
             return  # the group has changed meanwhile; whatever came is read again by whom it belongs to
         started = time.perf_counter()
-        records, poison = decode_all(messages)
+        records, poison = decode_all(messages, self._decode)
         # If that write has failed, these records are dropped with it, and read again.
         self._settle()
         if messages or not writing:
@@ -178,7 +188,7 @@ class Processor:
             self._lag_at = time.monotonic()
             self._metrics.lag.set(self._source.lag())
 
-    def _write(self, records: Sequence[LogRecord], poison: int, started: float) -> dict[int, int]:
+    def _write(self, records: Sequence[LogRecord[T]], poison: int, started: float) -> dict[int, int]:
         """One batch, in the sink's thread."""
         done = self._sink.write(records)
         if records:
@@ -244,12 +254,14 @@ class Processor:
         self._placed = None
 
 
-def decode_all(messages: Sequence[Message]) -> tuple[list[LogRecord], list[tuple[Message, str]]]:
+def decode_all(
+    messages: Sequence[Message], decode: Callable[[bytes], T]
+) -> tuple[list[LogRecord[T]], list[tuple[Message, str]]]:
     """Every message as a record, and the poison ones with their reasons."""
     records, poison = [], []
     for message in messages:
         try:
-            event: Logged | None = decode(message.payload)
+            event: T | None = decode(message.payload)
         except PoisonMessage as error:
             event = None
             poison.append((message, str(error)))

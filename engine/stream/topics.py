@@ -26,4 +26,7 @@ EVENTS = Topic("engine.events.v1", partitions=8, retention_s=7 * _DAY_S)
 # Messages that could not be processed, as they came, with the reason in their headers.
 DEAD_LETTERS = Topic("engine.dead-letters.v1", partitions=1, retention_s=30 * _DAY_S)
 
-TOPICS = (EVENTS, DEAD_LETTERS)
+# What was served; keyed by the unit that experiments assign by, so that one unit's are in one partition.
+EXPOSURES = Topic("engine.exposures.v1", partitions=8, retention_s=7 * _DAY_S)
+
+TOPICS = (EVENTS, DEAD_LETTERS, EXPOSURES)

@@ -18,6 +18,7 @@ from engine.bundle.bundle import (
     METRICS_FILE,
     RANKER_FILE,
     RANKER_HALF_FILE,
+    RANKER_INT8_FILE,
     SCHEMA_FILE,
     USER_TOWER_FILE,
 )
@@ -32,6 +33,7 @@ from engine.training.embeddings import EmbeddingModel, Progress
 from engine.training.popular import build_popularity
 from engine.training.ranker.examples import RANKER_SESSION
 from engine.training.ranker.item_table import build_item_table, item_popularity
+from engine.training.ranker.quantize import export_int8_network
 from engine.training.ranker.split import split_for_ranker
 from engine.training.ranker.train import RankerModel, export_half_ranker, export_ranker, train_ranker
 from engine.training.two_tower.export import export_item_tower, export_user_tower
@@ -123,6 +125,9 @@ def write_bundle(
     build_popularity(dataset).write(directory)
     difference = export_ranker(models.ranker, table, dynamic, directory / RANKER_FILE)
     half_difference = export_half_ranker(models.ranker, table, dynamic, directory / RANKER_HALF_FILE)
+    int8_overlap = export_int8_network(
+        directory / RANKER_FILE, models.ranker.sample, item_vectors, table, dynamic, directory / RANKER_INT8_FILE
+    )
     if models.towers is not None:
         export_item_tower(models.towers, directory / ITEM_TOWER_FILE)
         export_user_tower(models.towers, directory / USER_TOWER_FILE)
@@ -138,6 +143,7 @@ def write_bundle(
     ).model_dump()
     ranker = {
         **asdict(models.ranker.report), "export_difference": difference, "half_export_difference": half_difference,
+        "int8_top_50_overlap": int8_overlap,
     }  # fmt: skip
     metrics = {"ranker": ranker, "index": index}
     (directory / METRICS_FILE).write_text(json.dumps(metrics, indent=1))

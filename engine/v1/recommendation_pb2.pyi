@@ -40,6 +40,7 @@ class DegradedReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DEGRADED_REASON_RANKING_SKIPPED: _ClassVar[DegradedReason]
     DEGRADED_REASON_DIVERSITY_FAILED: _ClassVar[DegradedReason]
     DEGRADED_REASON_DIVERSITY_SKIPPED: _ClassVar[DegradedReason]
+    DEGRADED_REASON_VARIANT_BUNDLE_UNAVAILABLE: _ClassVar[DegradedReason]
 STRATEGY_UNSPECIFIED: Strategy
 STRATEGY_PERSONALIZED: Strategy
 STRATEGY_DEMOGRAPHIC: Strategy
@@ -62,9 +63,10 @@ DEGRADED_REASON_RANKING_FAILED: DegradedReason
 DEGRADED_REASON_RANKING_SKIPPED: DegradedReason
 DEGRADED_REASON_DIVERSITY_FAILED: DegradedReason
 DEGRADED_REASON_DIVERSITY_SKIPPED: DegradedReason
+DEGRADED_REASON_VARIANT_BUNDLE_UNAVAILABLE: DegradedReason
 
 class RecommendRequest(_message.Message):
-    __slots__ = ("user_id", "surface", "item_count", "context", "demographics", "exclude_item_ids", "diversity_weight", "request_id", "debug")
+    __slots__ = ("user_id", "surface", "item_count", "context", "demographics", "exclude_item_ids", "diversity_weight", "request_id", "debug", "session_id", "experiment_overrides")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SURFACE_FIELD_NUMBER: _ClassVar[int]
     ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +76,8 @@ class RecommendRequest(_message.Message):
     DIVERSITY_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DEBUG_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_OVERRIDES_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     surface: str
     item_count: int
@@ -83,7 +87,17 @@ class RecommendRequest(_message.Message):
     diversity_weight: float
     request_id: str
     debug: bool
-    def __init__(self, user_id: _Optional[str] = ..., surface: _Optional[str] = ..., item_count: _Optional[int] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., demographics: _Optional[_Union[Demographics, _Mapping]] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., diversity_weight: _Optional[float] = ..., request_id: _Optional[str] = ..., debug: _Optional[bool] = ...) -> None: ...
+    session_id: str
+    experiment_overrides: _containers.RepeatedCompositeFieldContainer[ExperimentOverride]
+    def __init__(self, user_id: _Optional[str] = ..., surface: _Optional[str] = ..., item_count: _Optional[int] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., demographics: _Optional[_Union[Demographics, _Mapping]] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., diversity_weight: _Optional[float] = ..., request_id: _Optional[str] = ..., debug: _Optional[bool] = ..., session_id: _Optional[str] = ..., experiment_overrides: _Optional[_Iterable[_Union[ExperimentOverride, _Mapping]]] = ...) -> None: ...
+
+class ExperimentOverride(_message.Message):
+    __slots__ = ("experiment", "variant")
+    EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
+    experiment: str
+    variant: str
+    def __init__(self, experiment: _Optional[str] = ..., variant: _Optional[str] = ...) -> None: ...
 
 class Context(_message.Message):
     __slots__ = ("time", "device", "country")
@@ -106,20 +120,32 @@ class Demographics(_message.Message):
     def __init__(self, age_group: _Optional[str] = ..., location: _Optional[str] = ..., signup_source: _Optional[str] = ...) -> None: ...
 
 class RecommendResponse(_message.Message):
-    __slots__ = ("items", "strategy", "bundle_version", "degraded_reasons", "request_id", "debug")
+    __slots__ = ("items", "strategy", "bundle_version", "degraded_reasons", "request_id", "debug", "experiments")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_REASONS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DEBUG_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENTS_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[RecommendedItem]
     strategy: Strategy
     bundle_version: str
     degraded_reasons: _containers.RepeatedScalarFieldContainer[DegradedReason]
     request_id: str
     debug: DebugInfo
-    def __init__(self, items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., strategy: _Optional[_Union[Strategy, str]] = ..., bundle_version: _Optional[str] = ..., degraded_reasons: _Optional[_Iterable[_Union[DegradedReason, str]]] = ..., request_id: _Optional[str] = ..., debug: _Optional[_Union[DebugInfo, _Mapping]] = ...) -> None: ...
+    experiments: _containers.RepeatedCompositeFieldContainer[ExperimentAssignment]
+    def __init__(self, items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., strategy: _Optional[_Union[Strategy, str]] = ..., bundle_version: _Optional[str] = ..., degraded_reasons: _Optional[_Iterable[_Union[DegradedReason, str]]] = ..., request_id: _Optional[str] = ..., debug: _Optional[_Union[DebugInfo, _Mapping]] = ..., experiments: _Optional[_Iterable[_Union[ExperimentAssignment, _Mapping]]] = ...) -> None: ...
+
+class ExperimentAssignment(_message.Message):
+    __slots__ = ("experiment", "variant", "overridden")
+    EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDDEN_FIELD_NUMBER: _ClassVar[int]
+    experiment: str
+    variant: str
+    overridden: bool
+    def __init__(self, experiment: _Optional[str] = ..., variant: _Optional[str] = ..., overridden: _Optional[bool] = ...) -> None: ...
 
 class RecommendedItem(_message.Message):
     __slots__ = ("item_id", "score", "position", "source", "propensity", "explanation")

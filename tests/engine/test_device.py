@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import faiss
@@ -13,15 +14,15 @@ import pytest
 from engine.adapters.cuda_device import require_device, require_memory
 from engine.adapters.onnx_gpu_ranker import DeviceRanking, OnnxGpuRanker
 from engine.adapters.onnx_ranker import OnnxRanker
-from engine.assemble_device import batch_sizes, open_batcher
+from engine.assemble_device import batch_sizes, open_batcher, open_ranker
 from engine.assemble_model import load_model
 from engine.batching.micro_batcher import MicroBatcher
 from engine.batching.ranker import BatchedRanker
-from engine.bundle.bundle import RANKER_FILE, RANKER_HALF_FILE
+from engine.bundle.bundle import RANKER_FILE, RANKER_HALF_FILE, RANKER_INT8_FILE
 from engine.catalog.changes import Overlay
 from engine.cli.main import run
 from engine.config import DeviceConfig, EngineConfig
-from engine.errors import ConfigError
+from engine.errors import BundleError, ConfigError
 from engine.features.schema import CODE_FEATURES
 from engine.model import ServingModel
 from engine.stages.rank import Ranker
@@ -159,6 +160,20 @@ def test_a_batch_that_cannot_be_ranked_as_one_is_ranked_one_by_one(trained: Trai
     assert "must lie in" in str(refused)
     np.testing.assert_allclose(np.asarray(first), ranker.score(*good), rtol=1e-4)
     np.testing.assert_allclose(np.asarray(last), ranker.score(*good), rtol=1e-4)
+
+
+def test_int8_serves_where_the_bundle_has_it(trained: Trained) -> None:
+    path, int8 = trained.bundles.current(), EngineConfig.load(device={"cpu_precision": "int8"})
+    exact = load_model(path, EngineConfig.load())
+    if RANKER_INT8_FILE in exact.bundle.manifest.files:
+        asked, rows = context(exact, 0), np.arange(200)
+        found, wanted = load_model(path, int8).ranker.score(asked, rows), exact.ranker.score(asked, rows)
+        assert not np.array_equal(found, wanted)
+        np.testing.assert_allclose(np.log(found), np.log(wanted), atol=0.5)
+    files = {name: digest for name, digest in exact.bundle.manifest.files.items() if name != RANKER_INT8_FILE}
+    without = replace(exact.bundle, manifest=exact.bundle.manifest.model_copy(update={"files": files}))
+    with pytest.raises(BundleError, match=r"no ranker\.int8\.onnx for device\.cpu_precision = \"int8\""):
+        open_ranker(without, exact.catalogue, int8, None)
 
 
 @pytest.mark.parametrize("file", [RANKER_FILE, RANKER_HALF_FILE])

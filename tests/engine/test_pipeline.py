@@ -91,7 +91,7 @@ def record(model: ServingModel, seed: int = 0, interaction_count: int = 50) -> U
 
 
 def ask(pipeline: Pipeline, model: ServingModel, query: RecommendQuery, state: UserState) -> Recommendation:
-    return pipeline.answer(model, query, state, clock())
+    return pipeline.answer(model, query, pipeline.experiments.assign(query), state, clock())
 
 
 def query(**changes: Any) -> RecommendQuery:
@@ -381,7 +381,13 @@ def test_a_request_that_waited_too_long_for_a_thread_makes_no_native_call(
     pipeline: Pipeline, model: ServingModel
 ) -> None:
     with pytest.raises(DeadlineExceeded):
-        pipeline.answer(replace(model, catalogue=None), query(), UserState.unknown(), clock(-0.001))  # type: ignore[arg-type]
+        pipeline.answer(
+            replace(model, catalogue=None),
+            query(),
+            pipeline.experiments.assign(query()),
+            UserState.unknown(),
+            clock(-0.001),  # type: ignore[arg-type]
+        )
 
 
 async def test_a_passed_deadline_starts_nothing(pipeline: Pipeline) -> None:

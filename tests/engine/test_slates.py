@@ -184,7 +184,9 @@ def test_never_ineligible_never_short_never_twice(
     )  # fmt: skip
     pipeline = Pipeline(model, FetchFeatures(UnknownUsers(), 1.0, 1 << 20), CONFIG, executor)
     state = draw_state(data, model, seen)
-    answer = pipeline.answer(model, query, state, RequestClock(time.monotonic() + 60, StageEstimates()))
+    answer = pipeline.answer(
+        model, query, pipeline.experiments.assign(query), state, RequestClock(time.monotonic() + 60, StageEstimates())
+    )
 
     active = [rule for rule in rules if applies(rule, query)]
     eligible = (
@@ -266,7 +268,9 @@ def test_rules_shape_the_slate(
             np.empty(0, np.int64),
         )
     query = RecommendQuery("u", "home", 20, NOW_MS, debug=True)
-    answer = pipeline.answer(model, query, state, RequestClock(time.monotonic() + 60, StageEstimates()))
+    answer = pipeline.answer(
+        model, query, pipeline.experiments.assign(query), state, RequestClock(time.monotonic() + 60, StageEstimates())
+    )
     slate = [world[item_id] for item_id in answer.item_ids]
     assert len(slate) == 20
     assert slate[2]["item_id"] == shown[7]["item_id"]
@@ -297,7 +301,7 @@ def test_a_pin_behind_the_end_of_a_short_slate_is_shown_and_explained(
     pipeline = Pipeline(model, FetchFeatures(UnknownUsers(), 1.0, 1 << 20), CONFIG, executor)
     query = RecommendQuery("u", "home", 20, NOW_MS, debug=True)
     clock = RequestClock(time.monotonic() + 60, StageEstimates())
-    answer = pipeline.answer(model, query, UserState.unknown(), clock)
+    answer = pipeline.answer(model, query, pipeline.experiments.assign(query), UserState.unknown(), clock)
     assert sorted(answer.item_ids) == few
     assert answer.explanation is not None
     why = dict(zip(answer.item_ids, answer.explanation.items, strict=True))

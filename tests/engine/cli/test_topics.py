@@ -18,6 +18,7 @@ def test_topics_that_are_there_stay(
     assert lines == [
         "engine.events.v1: 8 partitions, was there",
         "engine.dead-letters.v1: 1 partitions, was there",
+        "engine.exposures.v1: 8 partitions, was there",
     ]
 
 

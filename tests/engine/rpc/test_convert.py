@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.rpc.convert import to_response
-from engine.types import DegradedReason, ItemSource, RecommendQuery, Strategy
+from engine.types import DegradedReason, ExperimentAssignment, ItemSource, RecommendQuery, Strategy
 from engine.v1 import recommendation_pb2 as pb
 from tests.engine.rpc.recommender import answer
 
@@ -52,3 +52,12 @@ def test_ids_that_do_not_match_the_slate_are_a_bug() -> None:
     torn = dataclasses.replace(answer(QUERY), item_ids=("only one",))
     with pytest.raises(ValueError, match="zip"):
         to_response(torn, request_id="r", debug=False)
+
+
+def test_experiments_are_said_in_their_order() -> None:
+    assigned = (ExperimentAssignment("e", "v"), ExperimentAssignment("f", "w", overridden=True))
+    response = to_response(dataclasses.replace(answer(QUERY), experiments=assigned), request_id="r", debug=False)
+    assert [(one.experiment, one.variant, one.overridden) for one in response.experiments] == [
+        ("e", "v", False),
+        ("f", "w", True),
+    ]

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from engine.errors import ConfigError
+from engine.experiments.exposure import ExposureCounts
 from engine.rpc.metrics import STAGE_SAMPLE_EVERY, MeasuredRecommender, ServerMetrics
 from engine.rpc.metrics_endpoint import MetricsEndpoint
 from engine.rpc.server import Server, ServerSettings, create_server
@@ -115,6 +116,15 @@ def test_a_bundle_that_no_longer_serves_counts_as_nought(registry: CollectorRegi
     assert registry.get_sample_value("engine_requests_in_flight") == 5
     assert registry.get_sample_value("engine_bundle_info", {"version": "one"}) == 0
     assert registry.get_sample_value("engine_bundle_info", {"version": "two"}) == 1
+
+
+def test_what_became_of_exposures_counts_up(registry: CollectorRegistry) -> None:
+    metrics = ServerMetrics(registry)
+    for counts in (ExposureCounts(5, 0, 0), ExposureCounts(7, 3, 1), ExposureCounts(7, 3, 1)):
+        metrics.stands(0, "one", counts)
+    assert registry.get_sample_value("engine_exposures_total") == 7
+    assert registry.get_sample_value("engine_exposure_drops_total", {"reason": "queue_full"}) == 3
+    assert registry.get_sample_value("engine_exposure_drops_total", {"reason": "undelivered"}) == 1
 
 
 WORKER = """

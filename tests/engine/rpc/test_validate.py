@@ -39,6 +39,14 @@ def excluding(item_ids: list[str]) -> Change:
     return lambda request: request.exclude_item_ids.extend(item_ids)
 
 
+def overriding(*pairs: tuple[str, str]) -> Change:
+    def change(request: pb.RecommendRequest) -> None:
+        for experiment, variant in pairs:
+            request.experiment_overrides.add(experiment=experiment, variant=variant)
+
+    return change
+
+
 def at(seconds: int, nanos: int = 0) -> Change:
     def change(request: pb.RecommendRequest) -> None:
         request.context.time.seconds = seconds
@@ -83,6 +91,13 @@ BAD = [
     ("diversity_weight", setting("diversity_weight", float("-inf")), "-inf"),
     ("request_id", setting("request_id", "r" * 257), "256 bytes"),
     ("request_id", setting("request_id", "r\n"), "control"),
+    ("session_id", setting("session_id", "s" * 257), "256 bytes"),
+    ("session_id", setting("session_id", "s\n"), "control"),
+    ("experiment_overrides", overriding(*((f"e{n}", "v") for n in range(17))), "got 17"),
+    ("experiment_overrides[1].experiment", overriding(("e", "v"), ("", "v")), "empty"),
+    ("experiment_overrides[0].variant", overriding(("e", "")), "empty"),
+    ("experiment_overrides[0].experiment", overriding(("e" * 65, "v")), "64 bytes"),
+    ("experiment_overrides[2]", overriding(("e", "v"), ("f", "v"), ("e", "w")), "'e' is there twice"),
 ]
 
 
@@ -178,3 +193,15 @@ async def test_a_message_above_the_size_limit_is_refused(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.Recommend(request_with(excluding(["x" * 256] * 5000)), timeout=10)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_visitor_needs_no_user() -> None:
+    query = to_query(pb.RecommendRequest(session_id="visit", surface="home"), SURFACES)
+    assert (query.user_id, query.session_id, query.unit_id) == ("", "visit", "visit")
+    both = to_query(pb.RecommendRequest(user_id="u1", session_id="visit", surface="home"), SURFACES)
+    assert both.unit_id == "u1"
+
+
+def test_overrides_reach_the_engine_in_their_order() -> None:
+    query = to_query(request_with(overriding(("e", "v"), ("f", "w"))), SURFACES)
+    assert query.experiment_overrides == (("e", "v"), ("f", "w"))

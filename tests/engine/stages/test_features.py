@@ -62,3 +62,11 @@ async def test_memory_is_bounded_in_bytes() -> None:
     assert len(features._last_known) == 2
     tiny = FetchFeatures(Large(), 1.0, 1000)
     assert (await tiny("u", 1, 10))[1] is None
+
+
+async def test_a_visitor_without_a_user_id_is_nobody_and_nothing_is_asked() -> None:
+    store = Store()
+    store.mood = "gone"
+    state, reason = await FetchFeatures(store, 0.05, 1 << 20)("", 1, 10)
+    assert reason is None
+    assert state.record is None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine.data.build import load_dataset
 from engine.data.tables import read_tables
 from engine.errors import DependencyUnavailable
-from engine.stream.archive import ArchiveSink
+from engine.stream.archive import EVENTS_LAYOUT, ArchiveSink
 from engine.stream.codec import decode, encode
 from engine.stream.processor import LogRecord, PositionLost
 from engine.types import EventType
@@ -23,7 +23,7 @@ def record(offset: int, partition: int = 0, received_ms: int = NOW_MS, **changes
 
 
 def sink(directory: Path, rows: int = 10, age_s: float = 1e9, **more: object) -> ArchiveSink:
-    return ArchiveSink(directory, "log", rows, age_s, **more)  # type: ignore[arg-type]
+    return ArchiveSink(directory, "log", EVENTS_LAYOUT, rows, age_s, **more)  # type: ignore[arg-type]
 
 
 def names(directory: Path) -> list[str]:

@@ -1,0 +1,37 @@
+"""What a page is made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from engine.bench.report.drawing import Picture
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A picture; the caption says what it shows and how that was measured."""
+
+    name: str
+    title: str
+    picture: Picture
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text, as many cells each as there are columns; the first column names the row."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One subject. source: the name of the file that it is from."""
+
+    name: str
+    title: str
+    source: str
+    paragraphs: Sequence[str]
+    figures: Sequence[Figure] = field(default_factory=tuple)
+    tables: Sequence[Table] = field(default_factory=tuple)

@@ -1,0 +1,59 @@
+"""A holdout on one surface: most people get the engine, some what is popular, and every answer says which."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from engine.data.dataset import Dataset
+from engine.rpc.client import RecommendationClient
+from engine.v1 import recommendation_pb2 as pb
+
+# Other than the surface of the demonstration's other steps, which are about the engine.
+SURFACE = "email"
+SHARE = 0.2
+ASKED = 100
+SHOWN = 5
+_SETTINGS = """
+[holdout]
+share = {share}
+surfaces = ["{surface}"]
+"""
+
+
+def declare_holdout(config_file: Path) -> None:
+    """Add the holdout to settings that have none."""
+    with config_file.open("a") as file:
+        file.write(_SETTINGS.format(share=SHARE, surface=SURFACE))
+
+
+def show_experiments(client: RecommendationClient, dataset: Dataset, user_id: str, console: Console) -> dict[str, Any]:
+    """Count who is held out, and print one person's slate beside the baseline, which they ask for as a tester would."""
+    known: Sequence[str] = dataset.users["user_id"].to_list()[:ASKED]
+    counts = Counter(_variant(client.recommend(one, SURFACE, item_count=1)) for one in known)
+    console.print(
+        f"Of {len(known)} people on {SURFACE}, {counts['baseline']} are held out ({SHARE:.0%} of all shall be)"
+    )
+    titles = dict(zip(dataset.items["item_id"], dataset.items["title"], strict=True))
+    slates = {
+        variant: client.recommend(user_id, SURFACE, item_count=SHOWN, experiment_overrides={"holdout": variant})
+        for variant in ("engine", "baseline")
+    }
+    table = Table(title=f"{user_id} on {SURFACE}", title_justify="left")
+    for variant in slates:
+        table.add_column(f"holdout: {variant}", width=48, no_wrap=True)
+    for row in zip(*(slate.items for slate in slates.values()), strict=True):
+        table.add_row(*(titles[item.item_id] or item.item_id for item in row))
+    console.print(table)
+    return {
+        "asked": len(known),
+        "held_out": counts["baseline"],
+        "slates": {variant: [item.item_id for item in slate.items] for variant, slate in slates.items()},
+    }
+
+
+def _variant(response: pb.RecommendResponse) -> str:
+    return next(one.variant for one in response.experiments if one.experiment == "holdout")

@@ -1,0 +1,48 @@
+"""What one request is answered by: the server's settings, with what its variants change."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from engine.config import EngineConfig
+from engine.experiments.declaration import VariantConfig
+from engine.stages.blend import BlendSettings
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSettings:
+    """Decided once a request; the stages are told by it and know of no experiment.
+
+    baseline: popularity on the surface, without personalization, exploration and diversity; filters and rules as ever.
+    ranker: whether candidates are ranked at all. bundle: the version to answer from, "" for the current one.
+    rules: whose boosts, buries, pins, slots, caps and shares hold: "" for the server's, "off", or a file.
+    """
+
+    diversity_weight: float
+    diversity: str
+    duplicate_similarity: float
+    blend: BlendSettings
+    exploration_share: float
+    baseline: bool = False
+    ranker: bool = True
+    bundle: str = ""
+    rules: str = ""
+
+
+def settings_of(config: EngineConfig, surface: str, variants: Iterable[VariantConfig]) -> RequestSettings:
+    """The settings of a surface under these variants, of which no two change the same."""
+    changed: dict[str, Any] = {name: getattr(variant, name) for variant in variants for name in variant.changes}
+    baseline = bool(changed.get("baseline"))
+    surface_settings = config.surfaces[surface]
+    blend: dict[str, Any] = {name: changed[name] for name in ("half_life_s", "evidence_half") if name in changed}
+    return RequestSettings(
+        diversity_weight=0.0 if baseline else changed.get("diversity_weight", surface_settings.diversity_weight),
+        diversity=surface_settings.diversity,
+        duplicate_similarity=surface_settings.duplicate_similarity,
+        blend=BlendSettings.of(config.blend.model_copy(update=blend)),
+        exploration_share=0.0 if baseline else changed.get("exploration_share", config.exploration.share),
+        baseline=baseline,
+        ranker=bool(changed.get("ranker", True)),
+        bundle=changed.get("bundle", ""),
+        rules=str(changed.get("rules", "")),
+    )

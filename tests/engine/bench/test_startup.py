@@ -1,0 +1,65 @@
+"""The startup bench in small: real processes over a real Redis, timed and weighed."""
+
+import json
+import mmap
+import os
+import socket
+from pathlib import Path
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from engine.bench.startup import memory_of
+from engine.cli.bench import app
+
+
+@pytest.mark.timeout(240)
+def test_a_small_run_from_end_to_end(tmp_path: Path) -> None:
+    out = tmp_path / "startup.json"
+    sizes = ["--items", "2000", "--repeats", "1", "--port", str(_free_ports())]
+    result = CliRunner().invoke(app, ["startup", "--json", str(out), "--cache", str(tmp_path), *sizes])
+    assert result.exit_code == 0, result.output
+    report = json.loads(out.read_text())
+    (size,) = report["sizes"]
+    assert size["items"] == 2_000
+    assert 0 < size["start_s"]["lowest"] <= size["start_s"]["median"]
+    assert len(size["memory"]) == 2
+    for memory in size["memory"]:
+        assert 20 < memory["own_mib"] <= memory["uss_mib"] <= memory["rss_mib"]
+        assert memory["mapped_mib"] > 0
+    assert [target["items"] for target in report["targets"]] == [2_000, 2_000]
+    # Only the bundle stays for the next time.
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["bundles-2000"]
+
+
+def test_a_mapped_file_is_not_a_processs_own_until_it_is_written_to(tmp_path: Path) -> None:
+    size_mib = 64
+    path = tmp_path / "mapped"
+    path.write_bytes(os.urandom(size_mib * 2**20))
+    process = psutil.Process()
+    before = memory_of(process)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
+        pages = range(0, len(mapped), mmap.PAGESIZE)
+        assert sum(mapped[page] for page in pages) > 0
+        read = memory_of(process)
+        # Nobody else has the file mapped, so that USS has it; it is the page cache's all the same.
+        assert read["uss_mib"] - before["uss_mib"] > 0.9 * size_mib
+        assert read["mapped_mib"] - before["mapped_mib"] > 0.9 * size_mib
+        assert read["own_mib"] - before["own_mib"] < 0.1 * size_mib
+        for page in pages:
+            mapped[page] = 1
+        assert memory_of(process)["own_mib"] - before["own_mib"] > 0.9 * size_mib
+
+
+def _free_ports() -> int:
+    """The first of two neighbouring ports, free a moment ago."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
