@@ -38,7 +38,10 @@ def report(
         str, typer.Option(help="The variant to compare with. [default: control, holdout, baseline]")
     ] = "",
     shares: Annotated[
-        str | None, typer.Option(help="Planned shares, for the check of the split: control=10,engine=90.")
+        str | None,
+        typer.Option(
+            help="Planned shares, for the check of the split: control=10,engine=90; without, those of the settings."
+        ),
     ] = None,
     config: ConfigOption = None,
     json_file: JsonOption = None,
@@ -54,6 +57,7 @@ def report(
 ) -> None:
     """Say what each variant earns, surface by surface, how sure that is, and whether the figures may be read at all."""
     from engine.cli.experiment_tables import show_report
+    from engine.experiments.analysis.declared import as_declared
     from engine.experiments.analysis.question import HOUR_MS, Question, Rules
     from engine.experiments.analysis.read import count
     from engine.experiments.analysis.report import make_report
@@ -65,7 +69,8 @@ def report(
         correction=_correction(correction),
         alpha=alpha,
     )
-    question = Question(name, surface, *_period(from_day, to_day), control, _shares(shares), rules)
+    asked = Question(name, surface, *_period(from_day, to_day), control, _shares(shares), rules)
+    question = as_declared(asked, load_config(config))
     made = make_report(count(_archive(archive, config), question, _categories(bundle)), question)
     if not _printed(json_file, made.to_dict()):
         show_report(made)

@@ -28,6 +28,7 @@ class ReportDesk:
     Args:
         archive: what they are made of.
         categories: of items by id, asked for anew with each report.
+        complete: fills in what the settings say of the experiment.
         cache_s: so long the same question gets the same report.
         max_concurrent: made at once, each on one thread and with memory_mb of memory.
         max_waiting: made or waiting; past it Overloaded.
@@ -37,6 +38,7 @@ class ReportDesk:
         self,
         archive: Archive,
         categories: Callable[[], Mapping[str, str]],
+        complete: Callable[[Question], Question],
         cache_s: float,
         max_concurrent: int,
         max_waiting: int,
@@ -44,6 +46,7 @@ class ReportDesk:
     ) -> None:
         self._archive = archive
         self._categories = categories
+        self._complete = complete
         self._executor = ThreadPoolExecutor(max_concurrent, "engine-reports")
         self._max_waiting = max_waiting
         self._memory_mb = memory_mb
@@ -52,6 +55,7 @@ class ReportDesk:
 
     async def report(self, question: Question) -> Mapping[str, Any]:
         """See the Protocol. Callers with one question wait for one report; one who leaves takes nothing from others."""
+        question = self._complete(question)
         key = (*(getattr(question, name) for name in _PLAIN), tuple(sorted(question.shares.items())))
         kept = self._kept.get(key)
         if kept is not None:

@@ -31,9 +31,14 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return open_shop(tmp_path_factory.mktemp("rpc-shop"), seed=10, shop=Shop(people=600, surfaces=("home",)))
 
 
+def desk_of(archive: Path) -> ReportDesk:
+    limits = {"cache_s": 60, "max_concurrent": 1, "max_waiting": 2, "memory_mb": 512}
+    return ReportDesk(Archive.within(archive), dict, lambda question: question, **limits)
+
+
 @pytest.fixture
 def desk(archive: Path) -> "ReportDesk":
-    return ReportDesk(Archive.within(archive), dict, cache_s=60, max_concurrent=1, max_waiting=2, memory_mb=512)
+    return desk_of(archive)
 
 
 @pytest.fixture
@@ -126,7 +131,7 @@ async def test_too_many_at_once(desk: ReportDesk) -> None:
 
 
 async def test_an_archive_that_is_away(tmp_path: Path) -> None:
-    desk = ReportDesk(Archive.within(tmp_path), dict, cache_s=60, max_concurrent=1, max_waiting=2, memory_mb=512)
+    desk = desk_of(tmp_path)
     with pytest.raises(DependencyUnavailable, match="the archive cannot be read"):
         await desk.report(Question("worth"))
     # What failed is tried again.
