@@ -13,6 +13,7 @@ from engine.rpc.client import RecommendationClient
 _SETTINGS = """\
 [server]
 port = {port}
+workers = {workers}
 [bundle]
 directory = {bundles}
 [redis]
@@ -25,11 +26,12 @@ directory = {kafka}
 _START_ATTEMPTS = 120
 
 
-def write_settings(work: Path, port: int, redis_url: str = "", brokers: str = "") -> Path:
+def write_settings(work: Path, port: int, redis_url: str = "", brokers: str = "", workers: int = 1) -> Path:
     """engine.toml in `work`, where bundles and embedded services live, too; returns its path."""
     paths = {name: json.dumps(str(work / name)) for name in ("bundles", "redis", "kafka")}
     path = work / "engine.toml"
-    path.write_text(_SETTINGS.format(port=port, redis_url=json.dumps(redis_url), brokers=json.dumps(brokers), **paths))
+    urls = {"redis_url": json.dumps(redis_url), "brokers": json.dumps(brokers)}
+    path.write_text(_SETTINGS.format(port=port, workers=workers, **urls, **paths))
     return path
 
 

@@ -20,7 +20,7 @@ from engine.processes import engine_process, wait_until_serving, write_settings
 from engine.rpc.client import RecommendationClient
 
 TITLES = {
-    "engine": "the engine, default settings",
+    "engine": "the engine, a worker process a core",
     "naive": "straightforward wiring: asyncio gRPC, redis-py, FAISS, the tiled graph, NumPy",
     "litserve": "the same wiring in LitServe, a worker process a core, JSON over HTTP",
     "mosec": "the same wiring in mosec, a worker process a core, JSON over HTTP",
@@ -80,7 +80,10 @@ def running(name: str, around: Surroundings) -> Iterator[Service]:
 
 @contextmanager
 def _engine(around: Surroundings) -> Iterator[Service]:
-    config_file = write_settings(around.work, around.port, around.peer.redis_url)
+    config_file = write_settings(around.work, around.port, around.peer.redis_url, workers=os.cpu_count() or 1)
+    with config_file.open("a") as file:
+        # No peer keeps one.
+        file.write("[exposures]\nenabled = false\n")
     address = f"127.0.0.1:{around.port}"
     with engine_process("serve", config_file) as process:
         with RecommendationClient(address) as client:
