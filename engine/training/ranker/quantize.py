@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from engine.training.ranker.examples import RequestInputs
 from engine.types import Float32Array, Int64Array
@@ -46,13 +47,16 @@ def export_int8_network(
 
     Cost: one scan of the items for each of 64 requests at most.
     """
-    graph = onnx.load(str(exported)).graph
+    model = onnx.load(str(exported))
+    names = [node.name for node in model.graph.node if node.op_type == "MatMul"]
+    # Its preparation would fuse and fold, which ONNX Runtime does when it loads a graph; without this mark it is advised.
+    add_pre_process_metadata(model)
     quantize_dynamic(
-        exported,
+        model,
         path,
         # The quantizer makes MatMul of dense layers; what is one already has a factor that is no constant, or is tiny.
         op_types_to_quantize=["MatMul"],
-        nodes_to_exclude=[node.name for node in graph.node if node.op_type == "MatMul"],
+        nodes_to_exclude=names,
         weight_type=QuantType.QInt8,
         per_channel=True,
         # Processors without VNNI add pairs of products in 16 bits: with seven bits a weight the sum fits.
