@@ -49,7 +49,7 @@ def export_int8_network(
     """
     model = onnx.load(str(exported))
     names = [node.name for node in model.graph.node if node.op_type == "MatMul"]
-    # Its preparation would fuse and fold, which ONNX Runtime does when it loads a graph; without this mark it is advised.
+    # The preparation that is advised without this mark fuses and folds, as ONNX Runtime does when it loads a graph.
     add_pre_process_metadata(model)
     quantize_dynamic(
         model,
