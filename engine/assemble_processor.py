@@ -24,6 +24,7 @@ from engine.stream.archive import EVENTS_LAYOUT, EXPOSURES_DIRECTORY, ArchiveSin
 from engine.stream.codec import Logged
 from engine.stream.exposures import EXPOSURES_LAYOUT, decode_exposure
 from engine.stream.fresh import Refresher, UserModel
+from engine.stream.lanes import Lanes
 from engine.stream.live import LiveSink
 from engine.stream.metrics import ProcessorMetrics
 from engine.stream.processor import DeadLetters, Processor
@@ -46,9 +47,6 @@ def process(config: EngineConfig, stop: threading.Event) -> None:
         brokers = resources.enter_context(kafka_brokers(config))
         url = resources.enter_context(redis_url(config))
         name = log_name(config, brokers)
-        store = resources.enter_context(
-            closing(RedisLiveStore(url, config.redis, settings, name, current_generation(config)))
-        )
         dead_letters = resources.enter_context(closing(KafkaDeadLetters(brokers, config.kafka)))
         refresher = None
         if settings.fresh_users_per_s:
@@ -61,11 +59,18 @@ def process(config: EngineConfig, stop: threading.Event) -> None:
                 settings.fresh_pending,
                 stop,
             )
+        touched = [refresher.touch] if refresher else []
         limits = Limits(settings.session_events, config.redis.seen_limit)
+        sinks = []
+        for _ in range(settings.lanes):
+            store = RedisLiveStore(url, config.redis, settings, name, current_generation(config))
+            resources.enter_context(closing(store))
+            sinks.append(LiveSink(store, name, limits, settings.popular_items, *touched))
+        lanes = resources.enter_context(closing(Lanes(sinks)))
         processors: list[Processor[Any]] = [
             Processor(
                 KafkaSource(brokers, config.kafka, settings.group, settings.batch_events, settings.fetch_mb),
-                LiveSink(store, name, limits, settings.popular_items, *([refresher.touch] if refresher else [])),
+                lanes,
                 ProcessorMetrics("live"),
                 stop,
                 dead_letters,

@@ -89,6 +89,7 @@ class ProcessorConfig(_Section):
     group: str = Field("engine-processor", min_length=1, description="consumer group; the archive's is <group>-archive")
     log: str = Field("", max_length=64, description="name of the topic's incarnation; another one makes offsets void")
     batch_events: int = Field(2_000, ge=1, le=100_000, description="most events applied in one step")
+    lanes: int = Field(2, ge=1, le=64, description="parts of the partitions that are written at the same time")
     fetch_mb: int = Field(16, ge=1, le=1024, description="most that is fetched ahead")
     session_events: int = Field(50, ge=1, le=1_000, description="most recent events kept for a user")
     state_ttl_s: int = Field(90 * 86_400, ge=60, description="how long the live state of a silent user is kept")

@@ -36,14 +36,15 @@ class Exploration:
         Args:
             sources: uint8 (m,), of the items in slate order; m may be less than the slate size.
         """
+        if not self.expected:
+            return np.ones(len(sources), np.float32)
         ruled = self.ruled[: len(sources)] >= 0
         explored = (sources == ItemSource.EXPLORATION) & ~ruled
         merit = ~ruled & ~explored
         sure = np.count_nonzero(self.ruled < 0) - int(np.ceil(self.expected))
         chances = np.ones(len(sources), np.float32)
         chances[merit & (np.cumsum(merit) > sure)] = 1.0 - self.expected % 1
-        if self.new_count:
-            chances[explored] = self.expected / self.new_count
+        chances[explored] = self.expected / self.new_count
         return chances
 
 

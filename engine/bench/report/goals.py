@@ -54,6 +54,7 @@ def _of(source: str, report: dict[str, Any]) -> Iterator[Goal]:
 
 def _at_least(target: dict[str, Any], value: float | None, bound: float, met: bool) -> bool:
     """Whether more is better: where a file does not say so, that the value is met above its bound does."""
-    if "at_least" in target:
-        return bool(target["at_least"])
+    for name in ("at_least", "higher_is_better"):
+        if name in target:
+            return bool(target[name])
     return value is not None and value != bound and (value > bound) == met

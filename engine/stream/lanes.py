@@ -1,0 +1,65 @@
+"""Several sinks side by side, each for a share of the partitions: while one waits for its store, another computes."""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Generic, TypeVar
+
+from engine.stream.processor import LogRecord, Sink
+
+T = TypeVar("T")
+
+
+class Lanes(Generic[T]):
+    """Partition p belongs to sink p mod n. Implements engine.stream.processor.Sink; close it at the end.
+
+    What belongs together must lie in one partition, as all of a user's events do: every sink stores its share in a
+    step of its own. Where one of them fails, what the others have stored stays, and `positions` says so.
+    """
+
+    def __init__(self, sinks: Sequence[Sink[T]]) -> None:
+        """Args: sinks: at least one; no two of them may share a connection, since they write at once."""
+        self._sinks = tuple(sinks)
+        self._threads = ThreadPoolExecutor(len(self._sinks), "engine-lane")
+
+    def positions(self, partitions: Iterable[int]) -> dict[int, int | None]:
+        shares: list[list[int]] = [[] for _ in self._sinks]
+        for partition in partitions:
+            shares[partition % len(shares)].append(partition)
+        found: dict[int, int | None] = {}
+        for sink, share in zip(self._sinks, shares, strict=True):
+            found |= sink.positions(share)
+        return found
+
+    def write(self, records: Sequence[LogRecord[T]]) -> dict[int, int]:
+        """Every sink its share at the same time; without records, all of them look after what they hold.
+
+        Raises what the first of them has raised, once none is writing any more.
+        """
+        shares: list[list[LogRecord[T]]] = [[] for _ in self._sinks]
+        for record in records:
+            shares[record.partition % len(shares)].append(record)
+        return self._together(
+            [
+                lambda sink=sink, share=share: sink.write(share)  # type: ignore[misc]
+                for sink, share in zip(self._sinks, shares, strict=True)
+                if share or not records
+            ]
+        )
+
+    def flush(self) -> dict[int, int]:
+        return self._together([sink.flush for sink in self._sinks])
+
+    def forget(self) -> None:
+        for sink in self._sinks:
+            sink.forget()
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    def _together(self, calls: Sequence[Callable[[], dict[int, int]]]) -> dict[int, int]:
+        running = [self._threads.submit(call) for call in calls]
+        wait(running)
+        done: dict[int, int] = {}
+        for ended in running:
+            done |= ended.result()
+        return done
