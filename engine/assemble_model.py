@@ -94,6 +94,7 @@ def _dry_run(model: ServingModel, bundle: Bundle, config: EngineConfig) -> None:
     try:
         rows, _ = model.index.search(context.query, config.retrieval.candidate_count, everything)
         scores = model.ranker.score(context, rows)
+        model.catalogue.ids(rows[:1])
     except (EngineError, ValueError) as error:
         raise BundleError(f"{bundle.path}: the dry run failed: {error}") from error
     if not len(rows) or not np.isfinite(scores).all():
