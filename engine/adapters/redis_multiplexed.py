@@ -134,13 +134,13 @@ class MultiplexedRedis:
                     reply = await link.send(command)
                     if isinstance(reply, hiredis.ReplyError):
                         raise DependencyUnavailable(f"Redis refuses: {reply}")
-        except (OSError, TimeoutError, DependencyUnavailable) as error:
-            if link is not None:
-                link.close("it did not come about")
-            if isinstance(error, DependencyUnavailable):
-                raise
+            self._link = link
+        except (OSError, TimeoutError) as error:
             raise DependencyUnavailable(f"Redis cannot be reached: {error or 'timeout'}") from error
-        self._link = link
+        finally:
+            # Also where the client is closed meanwhile.
+            if link is not None and self._link is not link:
+                link.close("it did not come about")
         return link
 
     def _greeting(self) -> list[tuple[bytes | str | int, ...]]:

@@ -1,6 +1,7 @@
 """One connection for everybody: no reply reaches the wrong task, and no loss is for ever."""
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -36,6 +37,8 @@ async def test_replies_reach_those_who_asked(client: MultiplexedRedis) -> None:
 
 async def test_those_who_give_up_disturb_nobody(client: MultiplexedRedis) -> None:
     draw = random.Random(0)
+    # Connected, so that whoever gives up at once is owed a reply by then.
+    await client.call("PING")
 
     async def ask(number: int) -> bytes | None:
         try:
@@ -79,9 +82,10 @@ async def test_a_server_that_dies_fails_what_it_owes_and_comes_back(tmp_path: Pa
     os.kill(server.pid, signal.SIGKILL)
     results = await asyncio.gather(*owed, return_exceptions=True)
     assert all(isinstance(result, DependencyUnavailable) for result in results)
+    # Once it is quite gone: while it dies, its socket may still take a connection.
+    server.close()
     with pytest.raises(DependencyUnavailable, match="cannot be reached"):
         await client.call("GET", "key")
-    server.close()
     with EmbeddedRedis(tmp_path):
         assert await client.call("PING") == b"PONG"
     await client.aclose()
@@ -145,6 +149,26 @@ async def test_passwords_and_databases_of_the_url_are_used(tmp_path: Path) -> No
             await client.aclose()
         finally:
             admin.config_set("requirepass", "")
+
+
+async def test_closing_while_it_connects_leaves_no_connection(unused_tcp_port: int) -> None:
+    ended = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        ended.set()
+        writer.close()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", unused_tcp_port):
+        client = MultiplexedRedis(f"redis://:secret@127.0.0.1:{unused_tcp_port}", 20.0)
+        call = asyncio.create_task(client.call("PING"))
+        await asyncio.sleep(0.1)
+        await client.aclose()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await asyncio.wait_for(ended.wait(), 10)
 
 
 async def test_what_is_no_redis_is_left(unused_tcp_port: int) -> None:
