@@ -179,7 +179,9 @@ async def open_event_log(config: EngineConfig, brokers: str) -> AsyncIterator[Ka
         try:
             await producer.connect()
         except DependencyUnavailable as error:
-            log.warning("%s; recording events will say UNAVAILABLE meanwhile", error)
+            # A topic may be missing that only exposures go to.
+            what = "as far as it concerns them, recording events will say UNAVAILABLE and exposures are dropped"
+            log.warning("%s; %s meanwhile", error, what)
         yield KafkaEventLog(producer)
     finally:
         await asyncio.to_thread(producer.close)
