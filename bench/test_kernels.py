@@ -140,6 +140,10 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "top_k": (lambda: topk.top_k(RELEVANCE, SLATE), numpy_top_k),
     "first_eligible": (lambda: topk.first_eligible(ORDER, BITMAP, SLATE), numpy_first_eligible),
     "rows_of_keys": (lambda: membership.rows_of_keys(KEYS, KEY_ROWS, ASKED), numpy_rows_of_keys),
+    "first_members": (
+        lambda: membership.first_members(BITMAP, ROWS, len(BITMAP) * 8, 100),
+        lambda: np.flatnonzero((BITMAP[ROWS >> 3] >> (ROWS & 7)) & 1 == 1)[:100],
+    ),
     "test_rows": (lambda: membership.test_rows(BITMAP, ROWS), lambda: (BITMAP[ROWS >> 3] >> (ROWS & 7)) & 1 == 1),
     "count_rows": (lambda: membership.count_rows(BITMAP, CATALOGUE), lambda: int(MASK.sum())),
     "session_vector": (

@@ -183,7 +183,9 @@ class DeviceConfig(_Section):
     index: Literal["exact", "ivf", "cagra"] = Field(
         "exact", description="on CUDA: a scan in float16, or for what does not fit the bundle's cells or a graph"
     )
-    kernels: Literal["cuvs", "classic"] = Field("cuvs", description="that the exact scan uses: cuVS's, or FAISS's own")
+    kernels: Literal["fused", "cuvs", "classic"] = Field(
+        "fused", description="that the exact scan uses: the engine's own, cuVS's, or FAISS's"
+    )
     search_temporary_mb: int = Field(1024, ge=16, le=65_536, description="of CUDA memory for what a search computes")
     provider: Literal["cuda", "tensorrt"] = Field("cuda", description="of ONNX Runtime, for ranking on CUDA")
     precision: Literal["float16", "float32"] = Field("float16", description="of the ranker's network on CUDA")

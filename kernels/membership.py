@@ -76,6 +76,26 @@ def test_rows(bitmap: UInt8Array, rows: Int64Array) -> BoolArray:
     return members
 
 
+def first_members(bitmap: UInt8Array, rows: Int64Array, row_count: int, wanted: int) -> Int64Array:
+    """Where in `rows` the first `wanted` rows stand that are in [0, row_count) and whose bit is set: int64 (m,).
+
+    Args:
+        bitmap: uint8, at least ceil(row_count / 8) bytes. rows: int64 (n,). wanted: not negative.
+
+    Returns:
+        ascending positions, m <= wanted of them; fewer only where there are no more.
+
+    Raises:
+        ValueError: a bitmap too short for row_count.
+
+    Cost: O(n), and no further than the last one found.
+    """
+    if not 0 <= row_count <= len(bitmap) * 8:
+        raise ValueError(f"a bitmap of {len(bitmap)} bytes does not hold {row_count} rows")
+    positions: Int64Array = _first_members(bitmap, rows, row_count, wanted)
+    return positions
+
+
 def count_rows(bitmap: UInt8Array, row_count: int) -> int:
     """How many of the first `row_count` rows are set; bits past them do not count.
 
@@ -149,3 +169,17 @@ def _test_rows(bitmap, rows):  # type: ignore[no-untyped-def]
         if 0 <= row < limit:
             members[i] = (bitmap[row >> 3] >> (row & 7)) & 1 == 1
     return members
+
+
+@numba.njit(types.int64[::1](BYTES, ROWS, types.int64, types.int64), **EXACT)
+def _first_members(bitmap, rows, row_count, wanted):  # type: ignore[no-untyped-def]
+    positions = np.empty(min(wanted, len(rows)), np.int64)
+    found = 0
+    for i in range(len(rows)):
+        if found == wanted:
+            break
+        row = rows[i]
+        if 0 <= row < row_count and (bitmap[row >> 3] >> (row & 7)) & 1 == 1:
+            positions[found] = i
+            found += 1
+    return positions[:found]

@@ -1,6 +1,7 @@
 """Exact search over float16 vectors on the processor: what a GPU's exact index is held against."""
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import faiss
@@ -14,6 +15,7 @@ class Float16Searcher:
     """A Searcher that scans all items, on its calling thread alone. Safe for concurrent searches."""
 
     filters = True
+    filter_below = 0.0
 
     def __init__(self, item_vectors: Float32Array, max_k: int = 16_384) -> None:
         """item_vectors: float32 (n, dim); a copy of them is kept. max_k: where a device has a limit, the same."""
@@ -42,14 +44,18 @@ class Float16Searcher:
         scores, rows = self._index.search(queries, k)
         return rows, scores
 
-    def search_eligible(self, query: Float32Array, k: int, eligible: UInt8Array) -> Found:
+    def search_eligible(self, queries: Float32Array, k: int, eligible: Sequence[UInt8Array]) -> Found:
         """See Searcher."""
         self._use_one_thread()
+        found = [self._search_one(query, k, bitmap) for query, bitmap in zip(queries, eligible, strict=True)]
+        return np.concatenate([rows for rows, _ in found]), np.concatenate([scores for _, scores in found])
+
+    def _search_one(self, query: Float32Array, k: int, eligible: UInt8Array) -> Found:
         selector = faiss.IDSelectorBitmap(len(eligible), faiss.swig_ptr(eligible))
         parameters: Any = faiss.SearchParameters()
         parameters.sel = selector
         scores, rows = self._index.search(query[None], k, params=parameters)
-        return rows[0], scores[0]
+        return rows, scores
 
     def _use_one_thread(self) -> None:
         """FAISS's setting is per calling thread."""

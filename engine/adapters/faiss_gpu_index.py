@@ -1,6 +1,6 @@
-"""Searchers on FAISS's GPU indexes: an exact scan in float16, the bundle's own cells, or a CAGRA graph."""
+"""The item index on a GPU: an exact scan in float16, the bundle's own cells, or a CAGRA graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,6 +8,7 @@ import faiss
 import numpy as np
 
 from engine.adapters.cuda_device import TURNS, require_memory
+from engine.adapters.cuda_scan import CudaScanSearcher
 from engine.adapters.faiss_index import IndexParameters, read_index
 from engine.adapters.faiss_probes import Probes
 from engine.catalog.overfetch import Found, OverFetchingIndex, Searcher
@@ -34,6 +35,8 @@ ParametersOf = Callable[[int], Any]
 
 class GpuSearcher:
     """A Searcher over one FAISS GPU index. Searches take turns: FAISS's resources are not for two threads at once."""
+
+    filter_below = 0.0  # FAISS takes one selector a call
 
     def __init__(
         self, index: Any, resources: Any, max_k: int, parameters_of: ParametersOf, half_queries: bool = False
@@ -69,14 +72,17 @@ class GpuSearcher:
         """See Searcher. Raises EngineError where the device fails."""
         return self._search(np.ascontiguousarray(queries), k, self._parameters_of(k))
 
-    def search_eligible(self, query: Float32Array, k: int, eligible: UInt8Array) -> Found:
-        """See Searcher. Cost: a copy of the bitmap to the device goes before the search."""
+    def search_eligible(self, queries: Float32Array, k: int, eligible: Sequence[UInt8Array]) -> Found:
+        """See Searcher. Cost: a search for each query, and a copy of its bitmap to the device before it."""
+        found = [self._search_one(query, k, bitmap) for query, bitmap in zip(queries, eligible, strict=True)]
+        return np.concatenate([rows for rows, _ in found]), np.concatenate([scores for _, scores in found])
+
+    def _search_one(self, query: Float32Array, k: int, eligible: UInt8Array) -> Found:
         parameters = self._parameters_of(k)
         if parameters is None:
             parameters = faiss.SearchParameters()
         parameters.sel = faiss.IDSelectorBitmap(len(eligible), faiss.swig_ptr(eligible))
-        rows, scores = self._search(np.ascontiguousarray(query)[None], k, parameters)
-        return rows[0], scores[0]
+        return self._search(np.ascontiguousarray(query)[None], k, parameters)
 
     def _search(self, queries: Float32Array, k: int, parameters: Any) -> Found:
         try:
@@ -91,9 +97,9 @@ class GpuSearcher:
         if self.item_count < 4 * _PROBE_K:
             return False
         mask = np.arange(self.item_count) % 2 == 1
-        query = np.ones(self.dim, np.float32)
+        queries = np.ones((1, self.dim), np.float32)
         try:
-            rows, _ = self.search_eligible(query, _PROBE_K, pack_mask(mask))
+            rows, _ = self.search_eligible(queries, _PROBE_K, [pack_mask(mask)])
         except (EngineError, TypeError, ValueError):
             return False
         return bool((rows % 2 == 1).all() and (rows >= 0).all())
@@ -138,6 +144,8 @@ def index_bytes(item_count: int, dim: int, config: DeviceConfig) -> int:
 
 def open_searcher(vectors: Float32Array, config: DeviceConfig) -> Searcher:
     """Search on the device over float32 (n, dim) alone, without a bundle: exact, or a CAGRA graph."""
+    if config.index == "exact" and config.kernels == "fused":
+        return CudaScanSearcher(vectors, config.cuda_device)
     resources = _resources(config)
     if config.index == "cagra":
         return _graph(vectors, resources, config)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from engine.adapters.cuda_device import require_device
 from engine.bench.gpu_floors import device_name, measure_floors
 from engine.bench.gpu_request import measure_ranking, measure_requests
-from engine.bench.gpu_retrieval import kinds, make_vectors, measure_retrieval
+from engine.bench.gpu_retrieval import Kind, kinds, make_vectors, measure_retrieval
 from engine.bench.gpu_targets import gpu_targets
 from engine.bench.machine import describe_machine
 from engine.bench.world import WorldVectors, build_world, world_bundle
@@ -25,12 +25,14 @@ Progress = Callable[[int, int, str], None]
 class GpuSettings:
     """What to measure.
 
-    device: "cuda", or "cpu", which rehearses everything on the processor. items, dims: of retrieval, each with each.
+    device: "cuda", or "cpu", which rehearses everything on the processor. kinds: of search,
+    by name; none is all. items, dims: of retrieval, each with each.
     batches: requests of one call, and, above 1, callers at once. request_items: of the bundle that ranking and whole
     requests run over. seconds: of one figure.
     """
 
     device: Literal["cuda", "cpu"] = "cuda"
+    kinds: tuple[str, ...] = ()
     cuda_device: int = 0
     items: tuple[int, ...] = (1_000_000, 10_000_000)
     dims: tuple[int, ...] = (64, 128)
@@ -60,8 +62,9 @@ def measure_gpu(settings: GpuSettings, cache: Path, progress: Progress) -> dict[
         is.
     """
     config = _device(settings)
+    searches = _searches(settings)
     dataset, vectors, bundle = make_world(settings.request_items, cache, progress)
-    steps = len(settings.items) * len(settings.dims) * len(kinds(settings.device, settings.cuda_device)) + 3
+    steps = len(settings.items) * len(settings.dims) * len(searches) + 3
     progress(0, steps, "floors")
     floors = measure_floors(settings.device, settings.cuda_device)
     progress(1, steps, "ranking")
@@ -87,7 +90,7 @@ def measure_gpu(settings: GpuSettings, cache: Path, progress: Progress) -> dict[
     for item_count in settings.items:
         for dim in settings.dims:
             items, queries = make_vectors(item_count, dim, settings.seed)
-            for kind in kinds(settings.device, settings.cuda_device):
+            for kind in searches:
                 progress(3 + len(retrieval), steps, f"{kind.name}, {item_count:,} x {dim}")
                 retrieval.append(measure_retrieval(kind, items, queries, settings.batches, settings.seconds, floors))
     progress(steps, steps, "done")
@@ -102,6 +105,14 @@ def measure_gpu(settings: GpuSettings, cache: Path, progress: Progress) -> dict[
         "machine": describe_machine(),
         "targets": gpu_targets(retrieval, ranking, requests),
     }
+
+
+def _searches(settings: GpuSettings) -> list[Kind]:
+    known = kinds(settings.device, settings.cuda_device)
+    chosen = [kind for kind in known if not settings.kinds or kind.name in settings.kinds]
+    if len(chosen) < len(settings.kinds):
+        raise ConfigError(f"of {', '.join(settings.kinds)}, there are only {', '.join(kind.name for kind in known)}")
+    return chosen
 
 
 def _device(settings: GpuSettings) -> DeviceConfig:

@@ -1,17 +1,22 @@
 """What the device can do at best: how fast it reads its memory, and how fast it multiplies matrices."""
 
+import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from engine.adapters.cuda_device import check, cuda_runtime
+from engine.adapters.cuda_program import Arguments, CudaProgram, DeviceBuffer
 
 _ROUNDS: Final = 10
-# Larger than any cache, and of a shape that keeps the whole device busy.
-_CUDA_BYTES, _CUDA_SIDE = 2 << 30, 8192
+_CUDA_BYTES: Final = 2 << 30  # larger than any cache
+_SOURCE: Final = Path(__file__).with_name("tensor_cores.cu")
+_MULTIPLIED_ROUNDS, _BLOCKS_PER_PROCESSOR, _THREADS = 20_000, 4, 256
+_FLOPS_PER_ROUND: Final = 8 * 2 * 16 * 8 * 16  # of a warp: eight products of 16 x 16 by 16 x 8
 _CPU_BYTES, _CPU_SIDE = 128 << 20, 1024
 
 
@@ -61,35 +66,20 @@ def _copied_bytes_per_s(runtime: Any) -> float:
 
 
 def _multiplied_flops_per_s(runtime: Any, device_id: int) -> float:
-    """cuBLAS by way of FAISS: all inner products of two sets of float16 vectors, nothing of which leaves the device."""
-    import faiss
+    """On the tensor cores, out of registers, by the instruction that searches use."""
+    program = CudaProgram(_SOURCE, {}, device_id)
+    processors = check(runtime.cudaDeviceGetAttribute(runtime.cudaDeviceAttr.cudaDevAttrMultiProcessorCount, device_id))
+    blocks = _BLOCKS_PER_PROCESSOR * int(processors)
+    sink = DeviceBuffer(4 * blocks * _THREADS)
+    kernel = program.kernel("multiply", Arguments(ctypes.c_int(_MULTIPLIED_ROUNDS), ctypes.c_void_p(sink.address)))
+    stream = check(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking))
 
-    library: Any = faiss
-    side = _CUDA_SIDE
-    memory = [check(runtime.cudaMalloc(size)) for size in (2 * side * side, 2 * side * side, 4 * side * side)]
-    try:
-        for address in memory[:2]:
-            check(runtime.cudaMemset(address, 0x3C, 2 * side * side))  # 1.06 everywhere: zeros would cost less power
-        vectors, queries = (library.cast_integer_to_void_ptr(int(address)) for address in memory[:2])
-        arguments = library.GpuDistanceParams()
-        arguments.metric = faiss.METRIC_INNER_PRODUCT
-        arguments.k = -1
-        arguments.dims = arguments.numVectors = arguments.numQueries = side
-        arguments.vectors, arguments.vectorType = vectors, library.DistanceDataType_F16
-        arguments.queries, arguments.queryType = queries, library.DistanceDataType_F16
-        arguments.vectorsRowMajor = arguments.queriesRowMajor = True
-        arguments.outDistances = library.cast_integer_to_float_ptr(int(memory[2]))
-        arguments.device = device_id
-        resources = library.StandardGpuResources()
+    def multiply() -> None:
+        kernel.launch(blocks, _THREADS, stream)
+        check(runtime.cudaStreamSynchronize(stream))
 
-        def multiply() -> None:
-            library.bfKnn(resources, arguments)
-            check(runtime.cudaDeviceSynchronize())
-
-        return 2.0 * side**3 / _best_s(multiply)
-    finally:
-        for address in memory:
-            check(runtime.cudaFree(address))
+    warps = blocks * _THREADS // 32
+    return warps * _MULTIPLIED_ROUNDS * _FLOPS_PER_ROUND / _best_s(multiply)
 
 
 def _cpu_floors() -> Floors:

@@ -48,7 +48,8 @@ def kinds(device: str, cuda_device: int) -> list[Kind]:
         return Kind(name, lambda vectors: open_searcher(vectors, config), exact)
 
     return [
-        kind("exact-cuvs", True),
+        kind("exact-fused", True, kernels="fused"),
+        kind("exact-cuvs", True, kernels="cuvs"),
         kind("exact-classic", True, kernels="classic"),
         kind("cagra", False, index="cagra"),
     ]

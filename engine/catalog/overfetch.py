@@ -1,5 +1,6 @@
 """Eligibility for an index that cannot filter in its search: fetch more than is wanted, widen until it is there."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -8,7 +9,7 @@ import numpy as np
 
 from engine.stages.retrieve import check_search
 from engine.types import Float32Array, Int64Array, UInt8Array
-from kernels.membership import count_rows, test_rows
+from kernels.membership import count_rows, first_members
 from kernels.scan import scan_eligible
 from kernels.topk import top_k
 
@@ -41,6 +42,11 @@ class Searcher(Protocol):
         """Whether `search_eligible` works. Classic GPU indexes ignore a selector without a word (faiss#3924)."""
         ...
 
+    @property
+    def filter_below(self) -> float:
+        """The share of eligible items below which filtering costs less than fetching more; 0 where it never does."""
+        ...
+
     def search(self, queries: Float32Array, k: int) -> Found:
         """The k items with the largest inner product with each query, best first.
 
@@ -52,8 +58,8 @@ class Searcher(Protocol):
         """
         ...
 
-    def search_eligible(self, query: Float32Array, k: int, eligible: UInt8Array) -> Found:
-        """The same of one query, float32 (dim,), among eligible rows only: rows (k,) and scores (k,)."""
+    def search_eligible(self, queries: Float32Array, k: int, eligible: Sequence[UInt8Array]) -> Found:
+        """The same among the rows that each query's own bitmap names, k of them at least."""
         ...
 
 
@@ -112,8 +118,8 @@ class OverFetchingIndex:
     def search_batch(self, requests: Sequence[SearchRequest]) -> list[Found | None]:
         """What the Searcher finds for each request, in step; None for one that only a scan can answer in full.
 
-        All are searched in one call, for as many as the hungriest needs; those that come out short in further ones,
-        each for twice as many as before, up to the Searcher's limit.
+        All that need no filter are searched in one call, for as many as the hungriest needs; those that come out short
+        in further ones, each for twice as many as before, up to the Searcher's limit.
         """
         found: list[Found | None] = [None] * len(requests)
         limit = min(self._searcher.max_k, self.item_count)
@@ -122,6 +128,7 @@ class OverFetchingIndex:
             position
             for position in within_reach
             if requests[position].share * limit >= _HOPE * requests[position].wanted
+            and requests[position].share >= self._searcher.filter_below
         ]
         fetch = max((self._first_fetch(requests[position], limit) for position in open_requests), default=0)
         while open_requests:
@@ -134,13 +141,21 @@ class OverFetchingIndex:
                 break
             fetch = min(2 * fetch, limit)
         if self._searcher.filters:
-            for position in within_reach:
-                if found[position] is not None:
-                    continue
-                request = requests[position]
-                rows, scores = self._searcher.search_eligible(request.query, request.wanted, request.eligible)
-                found[position] = self._kept(request, rows, scores)
+            self._filter([position for position in within_reach if found[position] is None], requests, found)
         return found
+
+    def _filter(self, positions: Sequence[int], requests: Sequence[SearchRequest], found: list[Found | None]) -> None:
+        """Fill in what the Searcher finds with filters: one call for all that want as many, which most often all do."""
+        by_wanted: defaultdict[int, list[int]] = defaultdict(list)
+        for position in positions:
+            by_wanted[requests[position].wanted].append(position)
+        for wanted, group in by_wanted.items():
+            queries = np.stack([requests[position].query for position in group])
+            rows, scores = self._searcher.search_eligible(
+                queries, wanted, [requests[position].eligible for position in group]
+            )
+            for line, position in enumerate(group):
+                found[position] = self._kept(requests[position], rows[line], scores[line])
 
     def scan(self, request: SearchRequest) -> Found:
         """The exact answer on the processor. Cost: kernels.scan, O(eligible items * dim)."""
@@ -156,6 +171,5 @@ class OverFetchingIndex:
 
     def _kept(self, request: SearchRequest, rows: Int64Array, scores: Float32Array) -> Found | None:
         """The first `wanted` of those that may be shown, or None where that many are not among them."""
-        known = (rows >= 0) & (rows < self.item_count)
-        kept = np.flatnonzero(known & test_rows(request.eligible, rows))[: request.wanted]
+        kept = first_members(request.eligible, rows, self.item_count, request.wanted)
         return (rows[kept], scores[kept]) if len(kept) == request.wanted else None

@@ -45,6 +45,10 @@ class ShardedSearcher:
     def filters(self) -> bool:
         return False
 
+    @property
+    def filter_below(self) -> float:
+        return 0.0
+
     def search(self, queries: Float32Array, k: int) -> Found:
         """See Searcher. Cost: that of all shards one after the other, and a sort of what they return."""
         part = k / len(self._shards)
@@ -55,7 +59,7 @@ class ShardedSearcher:
                 return rows, scores
             each *= 2
 
-    def search_eligible(self, query: Float32Array, k: int, eligible: UInt8Array) -> Found:
+    def search_eligible(self, queries: Float32Array, k: int, eligible: Sequence[UInt8Array]) -> Found:
         raise NotImplementedError("shards do not filter")
 
     def _merge(self, queries: Float32Array, k: int, each: int) -> tuple[*Found, bool]:

@@ -191,6 +191,7 @@ def gpu(
     json_file: _JsonOption = None,
     device: Annotated[str, typer.Option(help="cuda, or cpu for a rehearsal.")] = "cuda",
     cuda_device: Annotated[int, typer.Option(min=0, help="Which one, counted from 0.")] = 0,
+    kinds: Annotated[list[str] | None, typer.Option(help="Of search, as the result names them; may repeat.")] = None,
     items: Annotated[list[int] | None, typer.Option(min=1000, help="Items to retrieve from; may repeat.")] = None,
     dims: Annotated[list[int] | None, typer.Option(min=8, help="Dimensions of their vectors; may repeat.")] = None,
     batches: Annotated[
@@ -218,6 +219,7 @@ def gpu(
     settings = GpuSettings(
         device="cpu" if device == "cpu" else "cuda",
         cuda_device=cuda_device,
+        kinds=tuple(kinds or ()),
         items=counts,
         dims=tuple(dims or (64, 128)),
         batches=sizes,

@@ -1,6 +1,6 @@
 """What every ItemIndex owes its callers, run on each backend."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,15 +40,17 @@ class Subject:
 
 
 GPU = {
-    "gpu-exact": DeviceConfig(retrieval="cuda"),
+    "gpu-exact-fused": DeviceConfig(retrieval="cuda", kernels="fused"),
+    "gpu-exact-cuvs": DeviceConfig(retrieval="cuda", kernels="cuvs"),
     "gpu-exact-classic": DeviceConfig(retrieval="cuda", kernels="classic"),
     "gpu-ivf": DeviceConfig(retrieval="cuda", index="ivf"),
     "gpu-cagra": DeviceConfig(retrieval="cuda", index="cagra"),
 }
 SCORE_TOLERANCES = {
     "flat": 1e-5, "ivf-sq8": 2e-2, "ivf-sqfp16": 2e-3, "ivf-sq8-with-vectors": 2e-2, "over-fetch": 1e-5,
-    "float16": 2e-3, "float16-unfiltered": 2e-3, "float16-shards": 2e-3, "float16-batched": 2e-3,
-    "gpu-exact": 2e-3, "gpu-exact-classic": 2e-3, "gpu-ivf": 2e-2, "gpu-cagra": 2e-3,
+    "float16": 2e-3, "float16-unfiltered": 2e-3, "float16-filtering": 2e-3, "float16-shards": 2e-3,
+    "float16-batched": 2e-3, "gpu-exact-fused": 2e-3, "gpu-exact-cuvs": 2e-3, "gpu-exact-classic": 2e-3,
+    "gpu-ivf": 2e-2, "gpu-cagra": 2e-3,
 }  # fmt: skip
 BACKENDS = [on_gpu(name) if name in GPU else name for name in SCORE_TOLERANCES]
 
@@ -59,7 +61,7 @@ class Unfiltered:
     It returns 2,048 at most, sometimes an item that the table does not have, and -1 where it found nothing.
     """
 
-    dim, item_count, max_k, filters = DIM, ITEM_COUNT, 2048, False
+    dim, item_count, max_k, filters, filter_below = DIM, ITEM_COUNT, 2048, False, 0.0
 
     def __init__(self, vectors: np.ndarray) -> None:
         self._index = faiss.IndexFlatIP(DIM)
@@ -73,7 +75,9 @@ class Unfiltered:
             rows[:, 20], rows[:, -1] = ITEM_COUNT + 3, -1
         return rows, scores
 
-    def search_eligible(self, query: np.ndarray, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def search_eligible(
+        self, queries: np.ndarray, k: int, eligible: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
         raise AssertionError("an index without filters is not to be asked for one")
 
 
@@ -84,7 +88,8 @@ def over_fetching(backend: str, vectors: np.ndarray) -> OverFetchingIndex:
         parts = np.array_split(vectors, 7)
         return OverFetchingIndex(ShardedSearcher([Float16Searcher(part, max_k=512) for part in parts]), vectors)
     searcher = Float16Searcher(vectors, max_k=2048)
-    searcher.filters = backend == "float16"
+    searcher.filters = backend in ("float16", "float16-filtering")
+    searcher.filter_below = 0.9 if backend == "float16-filtering" else 0.0
     return OverFetchingIndex(searcher, vectors)
 
 

@@ -26,6 +26,24 @@ def test_rows_of_keys_matches_a_dictionary(known: set[int], asked: list[int], se
     assert rows.tolist() == naive.rows_of_keys(sorted_keys, sorted_rows, keys)
 
 
+@settings(deadline=None)
+@given(data=st.data())
+def test_first_members_are_those_of_an_obvious_loop(data: st.DataObject) -> None:
+    row_count = data.draw(st.integers(1, 70))
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=row_count, max_size=row_count)), np.bool_)
+    bitmap = membership.pack_mask(mask) | np.uint8(0)
+    bitmap[-1] |= np.uint8(0xFF << (row_count % 8 or 8) & 0xFF)  # bits past the last row do not count
+    rows = np.array(data.draw(st.lists(st.integers(-5, 80), max_size=60)), np.int64)
+    wanted = data.draw(st.integers(0, 70))
+    expected = [i for i, row in enumerate(rows) if 0 <= row < row_count and mask[row]][:wanted]
+    assert membership.first_members(frozen(bitmap), frozen(rows), row_count, wanted).tolist() == expected
+
+
+def test_first_members_refuses_a_bitmap_that_is_too_short() -> None:
+    with pytest.raises(ValueError, match="does not hold 9 rows"):
+        membership.first_members(np.zeros(1, np.uint8), np.zeros(1, np.int64), 9, 1)
+
+
 def test_rows_of_keys_refuses_halves_of_different_lengths() -> None:
     with pytest.raises(ValueError, match="differ"):
         membership.rows_of_keys(np.arange(3), np.arange(2), np.arange(1))

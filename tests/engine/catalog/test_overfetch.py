@@ -1,5 +1,6 @@
 """Whatever may be shown, an index that cannot filter answers as a scan of everything would."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,7 @@ class Exhaustive:
     vectors: np.ndarray
     max_k: int
     filters: bool = False
+    filter_below: float = 0.0
     asked: list[tuple[int, int]] = field(default_factory=list)
     filtered: int = 0
 
@@ -36,12 +38,14 @@ class Exhaustive:
         rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return rows, np.take_along_axis(scores, rows, 1)
 
-    def search_eligible(self, query: np.ndarray, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def search_eligible(
+        self, queries: np.ndarray, k: int, eligible: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
         self.filtered += 1
-        scores = self.vectors @ query
-        shown = np.flatnonzero(np.unpackbits(eligible, count=self.item_count, bitorder="little"))
-        rows = shown[np.argsort(-scores[shown], kind="stable")[:k]]
-        return rows, scores[rows]
+        masks = [np.unpackbits(bitmap, count=self.item_count, bitorder="little") == 1 for bitmap in eligible]
+        scores = np.where(masks, queries @ self.vectors.T, -np.inf)
+        rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return rows, np.take_along_axis(scores, rows, 1)
 
 
 def whole(count: int, dim: int, rng: np.random.Generator) -> np.ndarray:
@@ -61,7 +65,9 @@ def test_a_batch_answers_each_request_as_a_scan_would(data: st.DataObject) -> No
     vectors = whole(item_count, 5, rng)
     max_k = data.draw(st.integers(1, 60))
     shards = data.draw(st.integers(1, 4))
-    searcher: Exhaustive | ShardedSearcher = Exhaustive(vectors, max_k, data.draw(st.booleans()))
+    searcher: Exhaustive | ShardedSearcher = Exhaustive(
+        vectors, max_k, data.draw(st.booleans()), data.draw(st.sampled_from([0.0, 0.5]))
+    )
     if shards > 1 and item_count >= shards:
         searcher = ShardedSearcher([Exhaustive(part, max_k) for part in np.array_split(vectors, shards)])
     index = OverFetchingIndex(searcher, vectors)
