@@ -31,7 +31,8 @@ _CHUNK: Final = 65_536
 _NORM_VARIATION: Final = 0.1
 # Shares of eligible items at which nprobe is calibrated besides 1: the top k of few lie further apart.
 _FILTERED_SHARES: Final = (0.5, 0.1)
-_CODECS: Final = {"SQ8": faiss.ScalarQuantizer.QT_8bit, "SQfp16": faiss.ScalarQuantizer.QT_fp16}
+Codec = Literal["SQ8", "SQfp16"]
+_CODECS: Final[dict[Codec, int]] = {"SQ8": faiss.ScalarQuantizer.QT_8bit, "SQfp16": faiss.ScalarQuantizer.QT_fp16}
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def _partitioned(
     for kind in kinds:
         cells = _cells(vectors, sample, kind, cell_count, seed, report)
         for codec in _CODECS:
-            index = _encode(vectors, cells, codec, report)
+            index = _encode(vectors, cells.centroids, cells.cell_of_row, codec, report)
             candidates.append(_calibrate(index, f"IVF{cell_count},{codec}", cells, vectors, truth, target, report))
             if candidates[-1].reached:
                 break
@@ -225,16 +226,18 @@ def _cells(
     return _Cells(kind, centroids, cell_of_row)
 
 
-def _encode(vectors: Float32Array, cells: _Cells, codec: str, report: Progress) -> Any:
-    cell_count, dim = cells.centroids.shape
+def _encode(
+    vectors: Float32Array, centroids: Float32Array, cell_of_row: Int64Array, codec: Codec, report: Progress
+) -> Any:
+    cell_count, dim = centroids.shape
     quantizer = faiss.IndexFlatIP(dim)
-    quantizer.add(cells.centroids)
+    quantizer.add(centroids)
     index = faiss.IndexIVFScalarQuantizer(quantizer, dim, cell_count, _CODECS[codec], faiss.METRIC_INNER_PRODUCT)
     # FAISS's own train() and add() would assign items by inner product: with cells of unequal length, to the longest.
     # The 8-bit range of a column is that of its training rows: from the extremes of all, no item is clipped.
     low, high = np.full(dim, np.inf, np.float32), np.full(dim, -np.inf, np.float32)
     for rows in _chunks(len(vectors)):
-        residuals = vectors[rows] - cells.centroids[cells.cell_of_row[rows]]
+        residuals = vectors[rows] - centroids[cell_of_row[rows]]
         np.minimum(low, residuals.min(axis=0), out=low)
         np.maximum(high, residuals.max(axis=0), out=high)
     extremes, unused = np.stack([low, high]), np.zeros(2, np.int64)
@@ -243,9 +246,27 @@ def _encode(vectors: Float32Array, cells: _Cells, codec: str, report: Progress) 
     for rows in _chunks(len(vectors), f"index, {codec} codes", report):
         chunk = np.ascontiguousarray(vectors[rows])
         ids = np.arange(rows.start, rows.start + len(chunk))
-        assigned = np.ascontiguousarray(cells.cell_of_row[rows])
+        assigned = np.ascontiguousarray(cell_of_row[rows])
         index.add_core(len(chunk), faiss.swig_ptr(chunk), faiss.swig_ptr(ids), faiss.swig_ptr(assigned))
     return index
+
+
+def recode(index: Any, vectors: Float32Array, codec: Codec) -> Any:
+    """The same cells with other codes, the parameters of searches being as good as before.
+
+    Args:
+        index: an IVF index that build_index made of `vectors`, float32 (n, dim).
+
+    Cost: a pass over the vectors.
+    """
+    centroids = index.quantizer.reconstruct_n(0, index.nlist)
+    cell_of_row = np.empty(index.ntotal, np.int64)
+    lists = index.invlists
+    for cell in range(index.nlist):
+        size = lists.list_size(cell)
+        if size:
+            cell_of_row[faiss.rev_swig_ptr(lists.get_ids(cell), size)] = cell
+    return _encode(vectors, centroids, cell_of_row, codec, lambda *_: None)
 
 
 def _calibrate(

@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.adapters.cuda_device import TURNS, require_memory
 from engine.adapters.cuda_scan import CudaScanSearcher
+from engine.adapters.faiss_build import recode
 from engine.adapters.faiss_index import IndexParameters, read_index
 from engine.adapters.faiss_probes import Probes
 from engine.catalog.overfetch import Found, OverFetchingIndex, Searcher
@@ -154,7 +155,7 @@ def open_searcher(vectors: Float32Array, config: DeviceConfig) -> Searcher:
 
 def _searcher(path: Path, parameters: IndexParameters, vectors: Float32Array, config: DeviceConfig) -> Searcher:
     if config.index == "ivf":
-        return _cells(path, parameters, _resources(config), config)
+        return _cells(path, parameters, vectors, _resources(config), config)
     return open_searcher(vectors, config)
 
 
@@ -181,10 +182,16 @@ def _exact(vectors: Float32Array, resources: Any, config: DeviceConfig) -> Searc
     return parts[0] if len(parts) == 1 else ShardedSearcher(parts)
 
 
-def _cells(path: Path, parameters: IndexParameters, resources: Any, config: DeviceConfig) -> GpuSearcher:
+def _cells(
+    path: Path, parameters: IndexParameters, vectors: Float32Array, resources: Any, config: DeviceConfig
+) -> GpuSearcher:
     stored = read_index(path, parameters.dim, parameters.item_count)
     if not hasattr(stored, "nlist"):
         raise BundleError(f'{path}: device.index = "ivf" needs an index of cells, and this is {parameters.factory}')
+    # With codes of 8 bits a search for more than 512 asks for more shared memory than FAISS 1.15 gives its kernel, and
+    # ends the process.
+    if stored.sq.qtype != faiss.ScalarQuantizer.QT_fp16:
+        stored = recode(stored, vectors, "SQfp16")
     options = faiss.GpuClonerOptions()
     options.useFloat16CoarseQuantizer = True
     options.use_cuvs = False  # cells of scalar codes are FAISS's own

@@ -4,7 +4,7 @@ import faiss
 import numpy as np
 import pytest
 
-from engine.adapters.faiss_build import IndexParameters, build_index
+from engine.adapters.faiss_build import IndexParameters, build_index, recode
 from engine.adapters.faiss_index import FaissIndex, read_index
 from engine.errors import DataError
 from tests.contracts.clustered import clustered
@@ -61,6 +61,23 @@ def test_float16_codes_where_eight_bits_fall_short(tmp_path: Path) -> None:
     parameters = build_index(vectors, tmp_path / "index.faiss", queries=queries, k=50, exact_below=0)
     assert parameters.factory.endswith("SQfp16")
     assert parameters.recall_at_k >= 0.97
+
+
+def test_other_codes_leave_the_cells_as_they_were(tmp_path: Path) -> None:
+    vectors, queries = clustered(20_000, 16, query_count=20, seed=9)
+    built = build_index(vectors, tmp_path / "index.faiss", queries=queries, target_recall=0.9, k=100, exact_below=0)
+    stored = read_index(tmp_path / "index.faiss", built.dim, built.item_count)
+    assert stored.sq.qtype == faiss.ScalarQuantizer.QT_8bit
+    halves = recode(stored, vectors, "SQfp16")
+    assert halves.sq.qtype == faiss.ScalarQuantizer.QT_fp16
+    stored.nprobe = halves.nprobe = stored.nlist
+    scores, rows = halves.search(queries, 100)
+    np.testing.assert_allclose(scores, np.take_along_axis(queries @ vectors.T, rows, 1), atol=2e-3)
+    halves.nprobe = stored.nprobe = 1
+    for cell in (0, stored.nlist - 1):
+        assert halves.invlists.list_size(cell) == stored.invlists.list_size(cell)
+    found, before = halves.search(queries, 10)[1], stored.search(queries, 10)[1]
+    assert np.mean([len(np.intersect1d(*pair)) / 10 for pair in zip(found, before, strict=True)]) > 0.8
 
 
 @pytest.mark.parametrize("log_norm_deviation", [0.3, 1.0])
