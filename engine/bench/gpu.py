@@ -19,6 +19,7 @@ from engine.data.dataset import Dataset
 from engine.errors import ConfigError
 
 Progress = Callable[[int, int, str], None]
+Save = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +49,12 @@ def require_gpu(settings: GpuSettings) -> str:
     return device_name(settings.cuda_device)
 
 
-def measure_gpu(settings: GpuSettings, cache: Path, progress: Progress) -> dict[str, Any]:
+def measure_gpu(settings: GpuSettings, cache: Path, progress: Progress, save: Save) -> dict[str, Any]:
     """Check and measure; see docs/performance.md.
 
     Args:
         cache: holds the synthetic bundle; see make_world.
+        save: is given all that was measured so far, after each part: a run can take half an hour.
 
     Returns:
         `floors`, `retrieval` (a list), `ranking`, `requests`, `targets`, `settings`, `device` and the machine.
@@ -61,50 +63,58 @@ def measure_gpu(settings: GpuSettings, cache: Path, progress: Progress) -> dict[
         ConfigError: no bundle and nothing to make one with. EngineError: an answer is wrong; nothing is measured that
         is.
     """
-    config = _device(settings)
     searches = _searches(settings)
     dataset, vectors, bundle = make_world(settings.request_items, cache, progress)
     steps = len(settings.items) * len(settings.dims) * len(searches) + 3
+    retrieval: list[dict[str, Any]] = []
+    result: dict[str, Any] = {
+        "settings": asdict(settings),
+        "device": device_name(settings.cuda_device) if settings.device == "cuda" else "cpu",
+        "rehearsal": settings.device == "cpu",
+        "machine": describe_machine(),
+        "retrieval": retrieval,
+        "ranking": None,
+        "requests": None,
+    }
+
+    def done(step: int, following: str) -> None:
+        result["targets"] = gpu_targets(retrieval, result["ranking"], result["requests"])
+        save(result)
+        progress(step, steps, following)
+
     progress(0, steps, "floors")
     floors = measure_floors(settings.device, settings.cuda_device)
-    progress(1, steps, "ranking")
-    ranking = measure_ranking(bundle, settings.device, settings.cuda_device, settings.batches, settings.seconds)
-    progress(2, steps, "requests")
-    work = cache.resolve() / "gpu-work"
-    shutil.rmtree(work, ignore_errors=True)
-    try:
-        section = config.model_dump(mode="json", include={"retrieval", "ranking", "cuda_device"})
-        requests = measure_requests(
-            bundle,
-            dataset,
-            vectors,
-            _bundles(cache, settings.request_items),
-            work,
-            section,
-            [count for count in settings.batches if count > 1],
-            settings.seconds,
-        )
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    retrieval: list[dict[str, Any]] = []
+    result["floors"] = asdict(floors)
+    done(1, "ranking")
+    result["ranking"] = measure_ranking(
+        bundle, settings.device, settings.cuda_device, settings.batches, settings.seconds
+    )
+    done(2, "requests")
+    result["requests"] = _requests(settings, dataset, vectors, bundle, cache)
+    done(3, "retrieval")
     for item_count in settings.items:
         for dim in settings.dims:
             items, queries = make_vectors(item_count, dim, settings.seed)
             for kind in searches:
                 progress(3 + len(retrieval), steps, f"{kind.name}, {item_count:,} x {dim}")
                 retrieval.append(measure_retrieval(kind, items, queries, settings.batches, settings.seconds, floors))
+                done(3 + len(retrieval), "retrieval")
     progress(steps, steps, "done")
-    return {
-        "settings": asdict(settings),
-        "device": device_name(settings.cuda_device) if settings.device == "cuda" else "cpu",
-        "rehearsal": settings.device == "cpu",
-        "floors": asdict(floors),
-        "retrieval": retrieval,
-        "ranking": ranking,
-        "requests": requests,
-        "machine": describe_machine(),
-        "targets": gpu_targets(retrieval, ranking, requests),
-    }
+    return result
+
+
+def _requests(
+    settings: GpuSettings, dataset: Dataset, vectors: WorldVectors, bundle: Bundle, cache: Path
+) -> dict[str, Any]:
+    work = cache.resolve() / "gpu-work"
+    shutil.rmtree(work, ignore_errors=True)
+    section = _device(settings).model_dump(mode="json", include={"retrieval", "ranking", "cuda_device"})
+    callers = [count for count in settings.batches if count > 1]
+    directory = _bundles(cache, settings.request_items)
+    try:
+        return measure_requests(bundle, dataset, vectors, directory, work, section, callers, settings.seconds)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _searches(settings: GpuSettings) -> list[Kind]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -232,7 +233,7 @@ def gpu(
             print(name)
             return
     with progress_bar() as progress:
-        result = measure_gpu(settings, cache, progress)
+        result = measure_gpu(settings, cache, progress, partial(_save, json_file=json_file))
     _report(result, json_file)
 
 
@@ -254,7 +255,10 @@ def startup(
 
 
 def _report(result: dict[str, Any], json_file: Path | None) -> None:
-    text = json.dumps(result, indent=1)
-    print(text)
+    print(json.dumps(result, indent=1))
+    _save(result, json_file)
+
+
+def _save(result: dict[str, Any], json_file: Path | None) -> None:
     if json_file is not None:
-        json_file.write_text(text)
+        json_file.write_text(json.dumps(result, indent=1))
