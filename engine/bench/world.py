@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 USERS, EVENTS_PER_USER, SEED = 2_000, 100, 0
 _RECENT = 10
-_CONFIG = TrainingConfig(seed=SEED, threads=1, embeddings="als", ranker=RankerConfig(max_examples=200, epochs=1))
+_CONFIG = TrainingConfig(seed=SEED, threads=0, embeddings="als", ranker=RankerConfig(max_examples=200, epochs=1))
 
 
 @dataclass(frozen=True)
