@@ -31,7 +31,8 @@ RUN /opt/tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /tmp/whe
 # Compiled kernels are for the processor that they were compiled on; on another one the first start compiles them anew.
 ENV NUMBA_CACHE_DIR=/var/cache/engine
 WORKDIR /
-RUN /opt/engine/bin/python -c "from kernels.warmup import warm_up; warm_up()"
+# Importing compiles; what serving calls is called once, too. The two at the front are the stream processor's.
+RUN /opt/engine/bin/python -c "import kernels.event_scan, kernels.live_state; from kernels.warmup import warm_up; warm_up()"
 
 FROM ${PYTHON_IMAGE}
 ARG EXTRAS=cpu

@@ -1,0 +1,221 @@
+"""Folding events into many users' packed live states at once."""
+
+from typing import Final, NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from kernels.signatures import BYTES, EXACT, ROWS, read_only
+
+Int64Array = npt.NDArray[np.int64]
+UInt8Array = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
+
+STATE_VERSION: Final = 1
+# The layout of engine.stream.state: where a header's numbers stand, and the bytes of the entries behind it.
+_INTERACTIONS, _PURCHASES, _EVENT_COUNT, _ID_COUNT, _LOG, _OFFSET, _HEADER = 1, 5, 9, 11, 13, 21, 29
+_EVENT, _TIME, _TYPE, _KEY = 17, 8, 16, 8
+_MAX_COUNT: Final = 2**32 - 1
+
+
+class Events(NamedTuple):
+    """Events as columns, all (n,) and int64.
+
+    logs, offsets: place in the log. digests: 8 bytes that stand for an event id, as stored. item_keys.
+    types: codes below 256. times_ms: Unix milliseconds.
+    """
+
+    logs: Int64Array
+    offsets: Int64Array
+    digests: Int64Array
+    item_keys: Int64Array
+    types: Int64Array
+    times_ms: Int64Array
+
+
+class Folded(NamedTuple):
+    """What a fold leaves.
+
+    states: uint8, the new states one behind the other. ends: int64 (users,), where each ends; one that has not changed
+        is empty. unreadable: bool (users,), what was stored is no state, and a new one was begun.
+    taken: bool (n,), the events that have made a difference.
+    """
+
+    states: UInt8Array
+    ends: Int64Array
+    unreadable: BoolArray
+    taken: BoolArray
+
+
+def fold_states(
+    states: UInt8Array,
+    ends: Int64Array,
+    users: Int64Array,
+    events: Events,
+    positive: BoolArray,
+    purchase: int,
+    session_limit: int,
+    seen_limit: int,
+) -> Folded:
+    """Fold events into users' states, each user's in their order; engine.stream.state.fold says by which rules.
+
+    Args:
+        states: uint8, packed states one behind the other. ends: int64 (users,), where each of them ends, ascending; an
+            empty one is that of somebody new.
+        users: int64 (n,), the position in `ends` of each event's user.
+        positive: bool (256,), by type: whether it counts as an interaction and its item as seen.
+        purchase: the type that counts as a purchase, too.
+        session_limit, seen_limit: events, and as many ids of events, and items that a state holds at most.
+
+    Raises:
+        ValueError: columns of different lengths, a type or user out of range, limits that are not positive.
+
+    Cost: O(bytes of the states) + for each positive event a search through its user's seen items.
+    """
+    if any(len(column) != len(users) for column in events):
+        raise ValueError("columns of different lengths")
+    if len(ends) and (ends[-1] > len(states) or np.any(np.diff(ends, prepend=0) < 0)):
+        raise ValueError(f"states end outside of {len(states)} bytes, or before they start")
+    if len(users) and not (users.min() >= 0 and users.max() < len(ends)):
+        raise ValueError(f"an event of none of {len(ends)} users")
+    if len(positive) != 256 or (len(users) and not (events.types.min() >= 0 and events.types.max() < 256)):
+        raise ValueError("types are bytes")
+    if not (0 < session_limit < 2**16 and seen_limit > 0):
+        raise ValueError(f"limits of {session_limit} events and {seen_limit} items")
+    counts = np.bincount(users, minlength=len(ends))
+    order = np.argsort(users, kind="stable")
+    return Folded(*_fold_states(states, ends, counts, order, *events, positive, purchase, session_limit, seen_limit))
+
+
+@numba.njit(types.int64(BYTES, types.int64, types.int64), **EXACT)
+def _load(buffer, at, size):  # type: ignore[no-untyped-def]
+    """A little-endian number; of 8 bytes a signed one, else unsigned."""
+    value = np.uint64(0)
+    for byte in range(size):
+        value |= np.uint64(buffer[at + byte]) << np.uint64(8 * byte)
+    return np.int64(value)
+
+
+@numba.njit(types.void(types.uint8[::1], types.int64, types.int64, types.int64), **EXACT)
+def _store(buffer, at, size, value):  # type: ignore[no-untyped-def]
+    bits = np.uint64(value)
+    for byte in range(size):
+        buffer[at + byte] = np.uint8((bits >> np.uint64(8 * byte)) & np.uint64(0xFF))
+
+
+@numba.njit(types.int64(BYTES, types.int64, types.int64, types.int64), **EXACT)
+def _find(region, start, end, entry):  # type: ignore[no-untyped-def]
+    """Where an 8-byte entry stands in region[start:end], the last one first; -1 where it does not."""
+    at = end - _KEY
+    while at >= start:
+        if _load(region, at, _KEY) == entry:
+            return at
+        at -= _KEY
+    return -1
+
+
+@numba.njit(types.void(types.uint8[::1], types.int64, BYTES, types.int64, types.int64), **EXACT)
+def _copy(target, at, source, start, end):  # type: ignore[no-untyped-def]
+    for place in range(end - start):
+        target[at + place] = source[start + place]
+
+
+@numba.njit(types.boolean(BYTES, types.int64, types.int64), **EXACT)
+def _is_state(states, start, end):  # type: ignore[no-untyped-def]
+    if end - start < _HEADER or states[start] != STATE_VERSION:
+        return False
+    regions = _EVENT * _load(states, start + _EVENT_COUNT, 2) + _KEY * _load(states, start + _ID_COUNT, 2)
+    return end - start - _HEADER >= regions and (end - start - _HEADER - regions) % _KEY == 0
+
+
+@numba.njit(
+    types.Tuple((types.uint8[::1], types.int64[::1], types.boolean[::1], types.boolean[::1]))(
+        BYTES, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS,
+        read_only(types.boolean), types.int64, types.int64, types.int64,
+    ),
+    **EXACT,
+)  # fmt: skip
+def _fold_states(  # type: ignore[no-untyped-def]
+    states, ends, counts, order, logs, offsets, digests, item_keys, kinds, times_ms,
+    positive, purchase, session_limit, seen_limit,
+):  # fmt: skip
+    folded = np.empty(len(states) + len(ends) * _HEADER + len(order) * (_EVENT + 2 * _KEY), np.uint8)
+    folded_ends = np.empty(len(ends), np.int64)
+    unreadable, taken = np.zeros(len(ends), np.bool_), np.zeros(len(order), np.bool_)
+    # Room for the longest region there is, and behind it for all that one user's events can put there.
+    room, start = 0, 0
+    for user in range(len(ends)):
+        room = max(room, ends[user] - start + _EVENT * counts[user])
+        start = ends[user]
+    session, ids, seen = np.empty(room, np.uint8), np.empty(room, np.uint8), np.empty(room, np.uint8)
+    written, start, first = 0, 0, 0
+    for user in range(len(ends)):
+        end = ends[user]
+        interactions, purchases, log, offset = 0, 0, 0, -1
+        # Each region is what lies between two places of its buffer: it grows at the end, and is cut at the front.
+        session_from, session_to, ids_from, ids_to, seen_from, seen_to = 0, 0, 0, 0, 0, 0
+        if _is_state(states, start, end):
+            interactions, purchases = _load(states, start + _INTERACTIONS, 4), _load(states, start + _PURCHASES, 4)
+            log, offset = _load(states, start + _LOG, 8), _load(states, start + _OFFSET, 8)
+            session_to = _EVENT * _load(states, start + _EVENT_COUNT, 2)
+            ids_to = _KEY * _load(states, start + _ID_COUNT, 2)
+            seen_to = end - start - _HEADER - session_to - ids_to
+            body = start + _HEADER
+            _copy(session, 0, states, body, body + session_to)
+            _copy(ids, 0, states, body + session_to, body + session_to + ids_to)
+            _copy(seen, 0, states, body + session_to + ids_to, end)
+        else:
+            unreadable[user] = end > start
+        changed = False
+        for event in order[first : first + counts[user]]:
+            if log == logs[event] and offsets[event] <= offset:
+                continue
+            log, offset, changed = logs[event], offsets[event], True
+            if _find(ids, ids_from, ids_to, digests[event]) >= 0:
+                continue
+            taken[event] = True
+            _store(ids, ids_to, _KEY, digests[event])
+            ids_to += _KEY
+            ids_from = max(ids_from, ids_to - _KEY * session_limit)
+            # Behind all that are not later. Events come almost in order, so that the search starts at the end.
+            at = session_to
+            while at > session_from and _load(session, at - _EVENT + _TIME, 8) > times_ms[event]:
+                _copy(session, at, session, at - _EVENT, at)
+                at -= _EVENT
+            _store(session, at, 8, item_keys[event])
+            _store(session, at + _TIME, 8, times_ms[event])
+            session[at + _TYPE] = kinds[event]
+            session_to += _EVENT
+            session_from = max(session_from, session_to - _EVENT * session_limit)
+            if positive[kinds[event]]:
+                interactions += 1
+                if kinds[event] == purchase:
+                    purchases += 1
+                at = _find(seen, seen_from, seen_to, item_keys[event])
+                if at >= 0:
+                    _copy(seen, at, seen, at + _KEY, seen_to)
+                    seen_to -= _KEY
+                _store(seen, seen_to, _KEY, item_keys[event])
+                seen_to += _KEY
+                seen_from = max(seen_from, seen_to - _KEY * seen_limit)
+        if changed:
+            folded[written] = STATE_VERSION
+            _store(folded, written + _INTERACTIONS, 4, min(interactions, _MAX_COUNT))
+            _store(folded, written + _PURCHASES, 4, min(purchases, _MAX_COUNT))
+            _store(folded, written + _EVENT_COUNT, 2, (session_to - session_from) // _EVENT)
+            _store(folded, written + _ID_COUNT, 2, (ids_to - ids_from) // _KEY)
+            _store(folded, written + _LOG, 8, log)
+            _store(folded, written + _OFFSET, 8, offset)
+            written += _HEADER
+            _copy(folded, written, session, session_from, session_to)
+            written += session_to - session_from
+            _copy(folded, written, ids, ids_from, ids_to)
+            written += ids_to - ids_from
+            _copy(folded, written, seen, seen_from, seen_to)
+            written += seen_to - seen_from
+        folded_ends[user] = written
+        start = end
+        first += counts[user]
+    return folded[:written], folded_ends, unreadable, taken
