@@ -21,13 +21,14 @@ from engine.bundle.store import BundleStore
 from engine.config import EngineConfig
 from engine.errors import BundleError
 from engine.stream.archive import EVENTS_LAYOUT, EXPOSURES_DIRECTORY, ArchiveSink
-from engine.stream.codec import Logged
+from engine.stream.codec import Logged, decode
+from engine.stream.events import read_events
 from engine.stream.exposures import EXPOSURES_LAYOUT, decode_exposure
 from engine.stream.fresh import Refresher, UserModel
 from engine.stream.lanes import Lanes
 from engine.stream.live import LiveSink
 from engine.stream.metrics import ProcessorMetrics
-from engine.stream.processor import DeadLetters, Processor
+from engine.stream.processor import DeadLetters, LogRecord, Processor, reading
 from engine.stream.state import Limits
 from engine.stream.topics import EVENTS, EXPOSURES, Topic
 from engine.v1 import exposure_pb2
@@ -70,6 +71,7 @@ def process(config: EngineConfig, stop: threading.Event) -> None:
         processors: list[Processor[Any]] = [
             Processor(
                 KafkaSource(brokers, config.kafka, settings.group, settings.batch_events, settings.fetch_mb),
+                read_events,
                 lanes,
                 ProcessorMetrics("live"),
                 stop,
@@ -94,21 +96,22 @@ def process(config: EngineConfig, stop: threading.Event) -> None:
 
 def events_archive(
     config: EngineConfig, brokers: str, log_name: str, directory: Path, stop: threading.Event
-) -> Processor[Logged]:
+) -> Processor[Sequence[LogRecord[Logged]]]:
     """What keeps the archive of events; poison is the live processor's to report."""
     sink = ArchiveSink(directory, _archive_name(EVENTS, log_name), EVENTS_LAYOUT, *_archive_limits(config))
     source = _archive_source(config, brokers, f"{config.processor.group}-archive", EVENTS)
-    return Processor(source, sink, ProcessorMetrics("archive"), stop, retry_max_s=config.processor.retry_max_s)
+    metrics, retry_max_s = ProcessorMetrics("archive"), config.processor.retry_max_s
+    return Processor(source, reading(decode), sink, metrics, stop, retry_max_s=retry_max_s)
 
 
 def exposures_archive(
     config: EngineConfig, brokers: str, log_name: str, directory: Path, poison: DeadLetters, stop: threading.Event
-) -> Processor[exposure_pb2.LoggedExposure]:
+) -> Processor[Sequence[LogRecord[exposure_pb2.LoggedExposure]]]:
     """What keeps the archive of exposures."""
     sink = ArchiveSink(directory, _archive_name(EXPOSURES, log_name), EXPOSURES_LAYOUT, *_archive_limits(config))
     source = _archive_source(config, brokers, f"{config.processor.group}-exposures", EXPOSURES)
     metrics, retry_max_s = ProcessorMetrics("exposures"), config.processor.retry_max_s
-    return Processor(source, sink, metrics, stop, poison, retry_max_s, decode_exposure)
+    return Processor(source, reading(decode_exposure), sink, metrics, stop, poison, retry_max_s)
 
 
 def _archive_source(config: EngineConfig, brokers: str, group: str, topic: Topic) -> KafkaSource:

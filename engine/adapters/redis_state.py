@@ -22,7 +22,7 @@ from engine.features.record import RecordError, demographics_of, pack_record, un
 from engine.stream.fresh import Touched
 from engine.stream.live import Changes, Snapshot
 from engine.stream.popularity import Scope
-from engine.stream.state import LiveState, pack_state, unpack_state
+from engine.stream.state import unpack_state
 from engine.types import Demographics, UserRecord
 
 log = logging.getLogger(__name__)
@@ -65,12 +65,9 @@ class RedisLiveStore:
             raise _unavailable(error) from error
         return {partition: _offset(value) for partition, value in zip(partitions, values, strict=True)}
 
-    def read(self, partitions: Iterable[int], user_ids: Iterable[str]) -> Snapshot:
-        """One MGET; the positions are watched until the next `write`. Raises DependencyUnavailable.
-
-        A user's state that cannot be read is logged and counts as empty: it must not stop everyone else's.
-        """
-        partitions, user_ids = list(partitions), list(user_ids)
+    def read(self, partitions: Iterable[int], user_ids: Collection[str]) -> Snapshot:
+        """One MGET; the positions are watched until the next `write`. Raises DependencyUnavailable."""
+        partitions = list(partitions)
         generation = self._generation()
         positions = [applied_key(self._log, partition) for partition in partitions]
         keys = positions + [live_key(user_id) for user_id in user_ids]
@@ -86,7 +83,7 @@ class RedisLiveStore:
         records = blobs[len(partitions) + len(user_ids) :]
         return Snapshot(
             applied={partition: _offset(value) for partition, value in zip(partitions, blobs, strict=False)},
-            states={user_id: _state(user_id, blob) for user_id, blob in zip(user_ids, states, strict=True)},
+            states=states,
             demographics={
                 user_id: _demographics(user_id, blob)
                 for user_id, blob in zip(user_ids, records, strict=False)
@@ -109,7 +106,7 @@ class RedisLiveStore:
         _put(
             pipeline,
             [live_key(user_id) for user_id in states],
-            [pack_state(state) for state in states.values()],
+            states.values(),
             self._state_ttl_s,
         )
         for (partition, scope), popularity in changes.popularity.items():
@@ -223,14 +220,6 @@ def _read_scopes(client: redis.Redis, log_name: str, scopes: Sequence[tuple[int,
 
 def _offset(value: object) -> int | None:
     return int(value) if isinstance(value, bytes) else None
-
-
-def _state(user_id: str, blob: bytes | None) -> LiveState:
-    try:
-        return unpack_state(blob)
-    except RecordError as error:
-        log.error("the live state of user %r is started anew: %s", user_id, error)
-        return LiveState.empty()
 
 
 def _demographics(user_id: str, blob: bytes) -> Demographics:

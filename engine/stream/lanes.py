@@ -2,21 +2,19 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Generic, TypeVar
 
-from engine.stream.processor import LogRecord, Sink
-
-T = TypeVar("T")
+from engine.stream.events import EventBatch
+from engine.stream.processor import Sink
 
 
-class Lanes(Generic[T]):
+class Lanes:
     """Partition p belongs to sink p mod n. Implements engine.stream.processor.Sink; close it at the end.
 
     What belongs together must lie in one partition, as all of a user's events do: every sink stores its share in a
     step of its own. Where one of them fails, what the others have stored stays, and `positions` says so.
     """
 
-    def __init__(self, sinks: Sequence[Sink[T]]) -> None:
+    def __init__(self, sinks: Sequence[Sink[EventBatch]]) -> None:
         """Args: sinks: at least one; no two of them may share a connection, since they write at once."""
         self._sinks = tuple(sinks)
         self._threads = ThreadPoolExecutor(len(self._sinks), "engine-lane")
@@ -30,19 +28,17 @@ class Lanes(Generic[T]):
             found |= sink.positions(share)
         return found
 
-    def write(self, records: Sequence[LogRecord[T]]) -> dict[int, int]:
-        """Every sink its share at the same time; without records, all of them look after what they hold.
+    def write(self, batch: EventBatch) -> dict[int, int]:
+        """Every sink its share at the same time; without messages, all of them look after what they hold.
 
         Raises what the first of them has raised, once none is writing any more.
         """
-        shares: list[list[LogRecord[T]]] = [[] for _ in self._sinks]
-        for record in records:
-            shares[record.partition % len(shares)].append(record)
+        shares = [batch.share(number, len(self._sinks)) for number in range(len(self._sinks))]
         return self._together(
             [
                 lambda sink=sink, share=share: sink.write(share)  # type: ignore[misc]
                 for sink, share in zip(self._sinks, shares, strict=True)
-                if share or not records
+                if share.ends or not batch.ends
             ]
         )
 

@@ -2,38 +2,33 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Protocol
 
-from engine.stream.codec import Logged
+import numpy as np
+
+from engine.features.record import RecordError
+from engine.stream.events import EventBatch
+from engine.stream.fold import IS_POSITIVE, fold
 from engine.stream.popularity import Scope, scopes_of
-from engine.stream.processor import LogRecord, PositionLost
-from engine.stream.state import (
-    Limits,
-    LiveState,
-    StreamEvent,
-    apply,
-    clamped_ms,
-    event_id_digest,
-    is_positive,
-    log_partition,
-)
-from engine.types import Demographics, item_key
-from engine.v1 import event_pb2 as pb
+from engine.stream.processor import PositionLost
+from engine.stream.state import Limits, unpack_state
+from engine.types import Demographics, Int64Array
 
 log = logging.getLogger(__name__)
 
-_OFFSET = attrgetter("offset")
+_UNKNOWN = Demographics()
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the store holds: positions by partition (None: nothing of it), users' states, known demographics."""
+    """What the store holds: positions by partition (None: nothing of it), known demographics, and users' packed states
+    in the order in which they were asked for (None: nothing of them).
+    """
 
     applied: dict[int, int | None]
-    states: dict[str, LiveState]
+    states: Sequence[bytes | None]
     demographics: dict[str, Demographics]
 
 
@@ -41,11 +36,12 @@ class Snapshot:
 class Changes:
     """What one batch changes; stored as a whole or not at all.
 
-    popularity: by (partition, scope). applied: the last offset of each partition that is included.
+    states: packed, by user. popularity: by (partition, scope). applied: the last offset of each partition that is
+    included.
     """
 
-    applied: dict[int, int]
-    states: dict[str, LiveState] = field(default_factory=dict)
+    applied: Mapping[int, int]
+    states: dict[str, bytes] = field(default_factory=dict)
     popularity: dict[tuple[int, str], Scope] = field(default_factory=dict)
 
 
@@ -56,7 +52,7 @@ class LiveStore(Protocol):
         """The last offset of each partition that is in the store."""
         ...
 
-    def read(self, partitions: Iterable[int], user_ids: Iterable[str]) -> Snapshot:
+    def read(self, partitions: Iterable[int], user_ids: Collection[str]) -> Snapshot:
         """Positions, states and demographics as of one moment, which the next `write` relies on."""
         ...
 
@@ -101,93 +97,69 @@ class LiveSink:
         self._applied = {}
         self._scopes = {}
 
-    def write(self, records: Sequence[LogRecord[Logged]]) -> dict[int, int]:
-        """Apply records in log order; returns where each partition goes on, now that this is stored.
+    def write(self, batch: EventBatch) -> dict[int, int]:
+        """Apply events in log order; returns where each partition goes on, now that this is stored.
 
-        Without records it looks whether the store still holds what was written: one that has lost it, while nobody
+        Without messages it looks whether the store still holds what was written: one that has lost it, while nobody
         does anything, must not stay behind until somebody does.
 
         Raises:
             PositionLost: the store is not where this sink left it; nothing is written.
         """
-        if not records:
+        if not batch.ends:
             if self._store.applied(self._applied) != self._applied:
                 raise PositionLost("the store has lost what was written, or another processor has written there")
             return {}
-        ends = {record.partition: record.offset for record in records}
-        events = [
-            to_stream_event(record.partition, record.offset, record.event)
-            for record in records
-            if record.event is not None and record.event.fields.type != pb.EVENT_TYPE_IMPRESSION
-        ]
-        snapshot = self._store.read(ends, {event.user_id for event in events})
-        for partition in ends:
+        # Each user's position, in order of appearance.
+        positions: dict[str, int] = {}
+        users = np.array([positions.setdefault(user_id, len(positions)) for user_id in batch.user_ids], np.int64)
+        user_ids = list(positions)
+        snapshot = self._store.read(batch.ends, user_ids)
+        for partition in batch.ends:
             if snapshot.applied[partition] != self._applied.get(partition):
                 raise PositionLost(f"partition {partition} is stored up to {snapshot.applied[partition]}")
-        states, taken = self._fold(events, snapshot)
-        touched = self._count(taken, snapshot.demographics)
-        changes = Changes(ends, states, touched)
-        if not self._store.write(changes):
+        folded = fold(snapshot.states, users, self._log, batch, self._limits)
+        for user in folded.unreadable:
+            _log_unreadable(user_ids[user], snapshot.states[user])
+        positive = np.flatnonzero(folded.taken & IS_POSITIVE[batch.event_types])
+        counted = self._count(batch, positive, snapshot.demographics)
+        states = {user_ids[user]: blob for user, blob in folded.states.items()}
+        if not self._store.write(Changes(batch.ends, states, counted)):
             raise PositionLost("another processor writes the same partitions")
-        for scope in touched.values():
+        for scope in counted.values():
             scope.stored()
-        self._applied.update(ends)
-        self._touched({event.user_id for event in taken if is_positive(event.event_type)})
-        return {partition: last + 1 for partition, last in ends.items()}
+        self._applied.update(batch.ends)
+        self._touched(user_ids[user] for user in np.unique(users[positive]).tolist())
+        return {partition: last + 1 for partition, last in batch.ends.items()}
 
     def flush(self) -> dict[int, int]:
         """Nothing waits: what was taken is stored."""
         return {}
 
-    def _fold(
-        self, events: Sequence[StreamEvent], snapshot: Snapshot
-    ) -> tuple[dict[str, LiveState], list[StreamEvent]]:
-        """The states that change, and the events that were taken, in log order within each partition."""
-        by_user: dict[tuple[str, int], list[StreamEvent]] = {}
-        for event in events:
-            by_user.setdefault((event.user_id, event.partition), []).append(event)
-        changed: dict[str, LiveState] = {}
-        taken: list[StreamEvent] = []
-        logs = {partition: log_partition(self._log, partition) for partition in snapshot.applied}
-        for (user_id, partition), own in by_user.items():
-            before = changed.get(user_id) or snapshot.states[user_id]
-            after, new = apply(before, logs[partition], own, self._limits)
-            if after is not before:
-                changed[user_id] = after
-            taken += new
-        taken.sort(key=_OFFSET)
-        return changed, taken
-
     def _count(
-        self, taken: Sequence[StreamEvent], demographics: Mapping[str, Demographics]
+        self, batch: EventBatch, rows: Int64Array, demographics: Mapping[str, Demographics]
     ) -> dict[tuple[int, str], Scope]:
-        """Count positive events in every list that they belong to; returns the lists that changed."""
-        unknown = Demographics()
-        # Item keys and times of each list, in log order.
-        placed: dict[tuple[int, str], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-        for event in taken:
-            if is_positive(event.event_type):
-                for scope in scopes_of(event.surface, demographics.get(event.user_id, unknown)):
-                    item_keys, times_ms = placed[event.partition, scope]
-                    item_keys.append(event.item_key)
-                    times_ms.append(event.time_ms)
+        """Count these events in every list that they belong to; returns the lists that changed."""
+        # Most events have the same few lists in common: told apart by what decides on those.
+        alike: dict[tuple[int, str, Demographics | None], list[int]] = defaultdict(list)
+        for row, partition in zip(rows.tolist(), batch.partitions[rows].tolist(), strict=True):
+            alike[partition, batch.surfaces[row], demographics.get(batch.user_ids[row])].append(row)
+        placed: dict[tuple[int, str], list[int]] = defaultdict(list)
+        for (partition, surface, people), chosen in alike.items():
+            for scope in scopes_of(surface, people or _UNKNOWN):
+                placed[partition, scope] += chosen
         missing = sorted(placed.keys() - self._scopes.keys())
         self._scopes |= zip(missing, self._store.read_scopes(missing), strict=True)
-        for name, (item_keys, times_ms) in placed.items():
-            self._scopes[name].count(item_keys, times_ms, self._popular_items)
+        for name, chosen in placed.items():
+            chosen.sort()  # in log order
+            self._scopes[name].count(
+                batch.item_keys[chosen].tolist(), batch.times_ms[chosen].tolist(), self._popular_items
+            )
         return {name: self._scopes[name] for name in placed}
 
 
-def to_stream_event(partition: int, offset: int, logged: Logged) -> StreamEvent:
-    """A logged event as the fold wants it."""
-    event_id, user_id, kind, item_id, time_ms, surface = logged.fields
-    return StreamEvent(
-        partition,
-        offset,
-        user_id,
-        event_id_digest(event_id),
-        item_key(item_id),
-        kind - 1,  # the API's codes leave 0 to "unspecified"
-        clamped_ms(time_ms, logged.received_ms),
-        surface,
-    )
+def _log_unreadable(user_id: str, blob: bytes | None) -> None:
+    try:
+        unpack_state(blob)
+    except RecordError as error:
+        log.error("the live state of user %r is started anew: %s", user_id, error)

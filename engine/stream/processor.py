@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from engine.errors import DependencyUnavailable, PoisonMessage
-from engine.stream.codec import decode
 from engine.stream.metrics import ProcessorMetrics
 
 log = logging.getLogger(__name__)
@@ -22,7 +21,9 @@ log = logging.getLogger(__name__)
 # What one message of the log says, once decoded.
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-T_contra = TypeVar("T_contra", contravariant=True)
+# What a sink is given of many messages: a sequence of LogRecord, or columns.
+B = TypeVar("B")
+B_contra = TypeVar("B_contra", contravariant=True)
 
 _POLL_S = 0.2
 # While a batch is being written: long enough to be no busy loop, short enough for its commit not to wait.
@@ -85,7 +86,7 @@ class Source(Protocol):
         ...
 
 
-class Sink(Protocol[T_contra]):
+class Sink(Protocol[B_contra]):
     """What is kept true to the log; it knows itself how far it got. Raises DependencyUnavailable.
 
     Called from two threads, and never by both at once.
@@ -95,8 +96,8 @@ class Sink(Protocol[T_contra]):
         """Drop what is not durable, and say where each partition goes on; None: from the beginning."""
         ...
 
-    def write(self, records: Sequence[LogRecord[T_contra]]) -> dict[int, int]:
-        """Take records (none: just an occasion); returns where partitions go on of which everything is durable."""
+    def write(self, batch: B_contra) -> dict[int, int]:
+        """Take a batch (an empty one: just an occasion); returns where partitions go on whose all is durable."""
         ...
 
     def flush(self) -> dict[int, int]:
@@ -116,28 +117,32 @@ class DeadLetters(Protocol):
         ...
 
 
-class Processor(Generic[T]):
+# The batch of some messages, and those of them that are poison with the reasons.
+Read = Callable[[Sequence[Message]], tuple[B, list[tuple[Message, str]]]]
+
+
+class Processor(Generic[B]):
     """Runs one source into one sink until `stop` is set. `run` belongs to one thread, and is called once.
 
     The sink writes in a thread of its own, one batch at most. Whatever else touches the sink, or depends on how far it
     got, waits for that batch first: so batches stay in order, and the sink is one thread's at any moment.
 
     Args:
-        decode: what a payload says; raises PoisonMessage.
+        read: makes a batch of messages.
     """
 
     def __init__(
         self,
         source: Source,
-        sink: Sink[T],
+        read: Read[B],
+        sink: Sink[B],
         metrics: ProcessorMetrics,
         stop: threading.Event,
         dead_letters: DeadLetters | None = None,
         retry_max_s: float = 5.0,
-        decode: Callable[[bytes], T] = decode,  # type: ignore[assignment]  # events, unless said otherwise
     ) -> None:
         self._source = source
-        self._decode = decode
+        self._read = read
         self._sink = sink
         self._metrics = metrics
         self._stop = stop
@@ -177,22 +182,22 @@ class Processor(Generic[T]):
         if self._placed != self._source.assigned:
             return  # the group has changed meanwhile; whatever came is read again by whom it belongs to
         started = time.perf_counter()
-        records, poison = decode_all(messages, self._decode)
-        # If that write has failed, these records are dropped with it, and read again.
+        batch, poison = self._read(messages)
+        # If that write has failed, this batch is dropped with it, and read again.
         self._settle()
         if messages or not writing:
             if poison and self._dead_letters is not None:
                 self._dead_letters.send(poison)
-            self._in_flight = self._writer.submit(self._write, records, len(poison), started)
+            self._in_flight = self._writer.submit(self._write, batch, len(messages), len(poison), started)
         if time.monotonic() - self._lag_at > _LAG_EVERY_S:
             self._lag_at = time.monotonic()
             self._metrics.lag.set(self._source.lag())
 
-    def _write(self, records: Sequence[LogRecord[T]], poison: int, started: float) -> dict[int, int]:
+    def _write(self, batch: B, messages: int, poison: int, started: float) -> dict[int, int]:
         """One batch, in the sink's thread."""
-        done = self._sink.write(records)
-        if records:
-            self._metrics.applied(len(records), poison, time.perf_counter() - started)
+        done = self._sink.write(batch)
+        if messages:
+            self._metrics.applied(messages, poison, time.perf_counter() - started)
         return done
 
     def _settle(self) -> None:
@@ -254,16 +259,19 @@ class Processor(Generic[T]):
         self._placed = None
 
 
-def decode_all(
-    messages: Sequence[Message], decode: Callable[[bytes], T]
-) -> tuple[list[LogRecord[T]], list[tuple[Message, str]]]:
-    """Every message as a record, and the poison ones with their reasons."""
-    records, poison = [], []
-    for message in messages:
-        try:
-            event: T | None = decode(message.payload)
-        except PoisonMessage as error:
-            event = None
-            poison.append((message, str(error)))
-        records.append(LogRecord(message.partition, message.offset, event))
-    return records, poison
+def reading(decode: Callable[[bytes], T]) -> Read[Sequence[LogRecord[T]]]:
+    """Makes a record of every message. decode: what a payload says; raises PoisonMessage."""
+
+    def read(messages: Sequence[Message]) -> tuple[Sequence[LogRecord[T]], list[tuple[Message, str]]]:
+        records: list[LogRecord[T]] = []
+        poison = []
+        for message in messages:
+            try:
+                event: T | None = decode(message.payload)
+            except PoisonMessage as error:
+                event = None
+                poison.append((message, str(error)))
+            records.append(LogRecord(message.partition, message.offset, event))
+        return records, poison
+
+    return read

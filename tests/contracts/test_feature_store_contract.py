@@ -14,9 +14,10 @@ from engine.adapters.redis_store import RedisFeatureStore, RedisPublisher
 from engine.config import RedisConfig
 from engine.errors import DependencyUnavailable
 from engine.features.record import pack_session
-from engine.stream.state import Limits, LiveState, StreamEvent, apply, event_id_digest, log_partition, pack_state
-from engine.types import EventType, Session
+from engine.stream.state import LiveState, pack_state
+from engine.types import Session
 from tests.engine.features.test_record import make_record
+from tests.engine.stream.folding import StreamEvent, packed_after
 
 SEEN = np.array([5, -7, 2**62], np.int64)
 
@@ -88,9 +89,8 @@ async def test_live_seen_items_and_counts_join_the_published_ones(
     store: RedisFeatureStore, publisher: RedisPublisher, redis_server: EmbeddedRedis
 ) -> None:
     record = replace(make_record(), interaction_count=1)
-    clicks = [StreamEvent(0, at, "u1", event_id_digest(str(at)), 70 + at, EventType.CLICK, at, "") for at in range(3)]
-    live, _ = apply(LiveState.empty(), log_partition("", 0), clicks, Limits())
-    redis.Redis.from_url(redis_server.url).set(live_key("u1"), pack_state(live))
+    live = packed_after([StreamEvent(at, 70 + at, time_ms=at) for at in range(3)])
+    redis.Redis.from_url(redis_server.url).set(live_key("u1"), live)
     publisher.publish([("u1", record, SEEN)])
     state = await store.fetch("u1", record.generation)
     assert state.seen_keys.tolist() == [*SEEN, 70, 71, 72]

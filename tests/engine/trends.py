@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from engine.adapters.redis_state import RedisLiveStore
 from engine.config import ProcessorConfig, RedisConfig
-from engine.stream.codec import decode, encode
+from engine.stream.codec import encode
+from engine.stream.events import read_events
 from engine.stream.live import LiveSink
-from engine.stream.processor import LogRecord
+from engine.stream.processor import Message
 from engine.stream.state import Limits
 from engine.stream.topics import EVENTS
 from tests.engine.stream.conftest import NOW_MS, make_event
@@ -21,11 +22,11 @@ def write_events(url: str, log: str, picks: Sequence[tuple[str, int]], surface: 
     store = RedisLiveStore(url, RedisConfig(), processor, log, lambda: None)
     sink = LiveSink(store, log, Limits(), processor.popular_items)
     following = {partition: start or 0 for partition, start in sink.positions(range(EVENTS.partitions)).items()}
-    records = []
+    messages = []
     for number, (item, time_ms) in enumerate(picks):
         partition = number % EVENTS.partitions
         event = make_event(f"person-{uuid.uuid4().hex}", item, time_ms=time_ms, surface=surface)
-        records.append(LogRecord(partition, following[partition], decode(encode(event, time_ms))))
+        messages.append(Message(partition, following[partition], None, encode(event, time_ms)))
         following[partition] += 1
-    sink.write(records)
+    sink.write(read_events(messages)[0])
     store.close()

@@ -18,9 +18,9 @@ from engine.errors import DependencyUnavailable
 from engine.features.record import unpack_session
 from engine.publish import recent_histories, user_batches
 from engine.stream.fresh import Refresher, Touched, UserModel, fresh_records, joined
-from engine.stream.state import Limits, LiveState, StreamEvent, apply, event_id_digest, log_partition, pack_state
 from engine.types import EventType, Session, UserRecord, item_key
 from tests.conftest import Trained
+from tests.engine.stream.folding import StreamEvent, packed_after
 
 NOW_MS = 1_800_000_000_000
 
@@ -145,10 +145,8 @@ async def test_a_request_reads_the_fresh_record(
     publisher.publish([(user, record, np.empty(0, np.int64))])
     publisher.publish_histories([(user, histories[user])])
     item = trained.dataset.items["item_id"][0]
-    click = StreamEvent(0, 0, user, event_id_digest("x"), item_key(item), EventType.CLICK, NOW_MS, "home")
-    state, _ = apply(LiveState.empty(), log_partition("", 0), [click], Limits())
     client = publisher._client
-    client.set(live_key(user), pack_state(state))
+    client.set(live_key(user), packed_after([StreamEvent(0, item_key(item), time_ms=NOW_MS)]))
     client.set(live_key("broken"), b"\x63")
     assert unpack_session(client.get(history_key(user))).item_keys.tolist() == histories[user].item_keys.tolist()  # type: ignore[arg-type]
 

@@ -1,14 +1,17 @@
 """Sinks side by side: each its own partitions, and whatever one of them does is nobody else's trouble."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pytest
 
 from engine.errors import DependencyUnavailable
+from engine.stream.codec import encode
+from engine.stream.events import EventBatch, read_events
 from engine.stream.lanes import Lanes
-from engine.stream.processor import LogRecord
+from engine.stream.processor import Message
+from tests.engine.stream.conftest import NOW_MS, make_event
 
 
 @dataclass
@@ -17,21 +20,20 @@ class Kept:
 
     together: threading.Barrier
     stored: dict[int, int] = field(default_factory=dict)
-    writes: list[list[LogRecord[str]]] = field(default_factory=list)
+    writes: list[list[tuple[int, int]]] = field(default_factory=list)
     fails: bool = False
     forgotten: int = 0
 
     def positions(self, partitions: Iterable[int]) -> dict[int, int | None]:
         return {part: self.stored[part] + 1 if part in self.stored else None for part in partitions}
 
-    def write(self, records: Sequence[LogRecord[str]]) -> dict[int, int]:
+    def write(self, batch: EventBatch) -> dict[int, int]:
         self.together.wait(10)
         if self.fails:
             raise DependencyUnavailable("away")
-        self.writes.append(list(records))
-        ends = {record.partition: record.offset for record in records}
-        self.stored |= ends
-        return {partition: offset + 1 for partition, offset in ends.items()}
+        self.writes.append(list(zip(batch.partitions.tolist(), batch.offsets.tolist(), strict=True)))
+        self.stored |= batch.ends
+        return {partition: offset + 1 for partition, offset in batch.ends.items()}
 
     def flush(self) -> dict[int, int]:
         return {}
@@ -40,8 +42,9 @@ class Kept:
         self.forgotten += 1
 
 
-def records(*places: tuple[int, int]) -> list[LogRecord[str]]:
-    return [LogRecord(partition, offset, f"{partition}/{offset}") for partition, offset in places]
+def events(*places: tuple[int, int]) -> EventBatch:
+    payload = encode(make_event(), NOW_MS)
+    return read_events([Message(partition, offset, None, payload) for partition, offset in places])[0]
 
 
 @pytest.fixture
@@ -53,21 +56,21 @@ def sinks() -> list[Kept]:
 def test_each_sink_gets_its_partitions_in_order_and_at_the_same_time(sinks: list[Kept]) -> None:
     lanes = Lanes(sinks)
     # The barrier lets nobody through alone.
-    assert lanes.write(records((0, 5), (1, 7), (2, 0), (0, 6), (3, 2), (1, 8))) == {0: 7, 1: 9, 2: 1, 3: 3}
-    assert sinks[0].writes == [records((0, 5), (2, 0), (0, 6))]
-    assert sinks[1].writes == [records((1, 7), (3, 2), (1, 8))]
+    assert lanes.write(events((0, 5), (1, 7), (2, 0), (0, 6), (3, 2), (1, 8))) == {0: 7, 1: 9, 2: 1, 3: 3}
+    assert sinks[0].writes == [[(0, 5), (2, 0), (0, 6)]]
+    assert sinks[1].writes == [[(1, 7), (3, 2), (1, 8)]]
     assert lanes.positions([0, 1, 2, 3, 5]) == {0: 7, 1: 9, 2: 1, 3: 3, 5: None}
-    assert lanes.write([]) == {}
+    assert lanes.write(events()) == {}
     assert [len(sink.writes) for sink in sinks] == [2, 2]
     lanes.forget()
     assert [sink.forgotten for sink in sinks] == [1, 1]
     lanes.close()
 
 
-def test_a_sink_without_records_is_left_alone(sinks: list[Kept]) -> None:
+def test_a_sink_without_messages_is_left_alone(sinks: list[Kept]) -> None:
     sinks[0].together = sinks[1].together = threading.Barrier(1)
     lanes = Lanes(sinks)
-    assert lanes.write(records((1, 0))) == {1: 1}
+    assert lanes.write(events((1, 0))) == {1: 1}
     assert not sinks[0].writes
     lanes.close()
 
@@ -76,8 +79,8 @@ def test_where_one_fails_what_the_other_stored_stays(sinks: list[Kept]) -> None:
     lanes = Lanes(sinks)
     sinks[0].fails = True
     with pytest.raises(DependencyUnavailable):
-        lanes.write(records((0, 5), (1, 7)))
+        lanes.write(events((0, 5), (1, 7)))
     assert lanes.positions([0, 1]) == {0: None, 1: 8}
     sinks[0].fails = False
-    assert lanes.write(records((0, 5), (1, 8))) == {0: 6, 1: 9}
+    assert lanes.write(events((0, 5), (1, 8))) == {0: 6, 1: 9}
     lanes.close()

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from engine.errors import DependencyUnavailable
-from engine.stream.codec import encode
+from engine.stream.codec import decode, encode
 from engine.stream.metrics import ProcessorMetrics
-from engine.stream.processor import LogRecord, Message, PositionLost, Processor
+from engine.stream.processor import LogRecord, Message, PositionLost, Processor, reading
 from tests.engine.stream.conftest import NOW_MS, make_event
 
 PAYLOAD = encode(make_event(name="one"), NOW_MS)
+READ = reading(decode)
 POISON = b"\xff not a message"
 
 
@@ -148,7 +149,7 @@ def run_until(
     """Run a processor until the condition holds, then stop it in order; what it raises is raised."""
     stop, registry = threading.Event(), CollectorRegistry()
     metrics = ProcessorMetrics("live", registry)
-    processor = Processor(log, store, metrics, stop, letters, retry_max_s=0.002)  # type: ignore[arg-type]
+    processor = Processor(log, READ, store, metrics, stop, letters, retry_max_s=0.002)  # type: ignore[arg-type]
     raised: list[BaseException] = []
 
     def body() -> None:
@@ -240,7 +241,7 @@ def test_pauses_grow_until_a_write_succeeds() -> None:
 
     store, stop = Store(before_write), threading.Event()
     metrics = ProcessorMetrics("live", CollectorRegistry())
-    processor = Processor(Log(2, 2), store, metrics, stop, retry_max_s=10.0)
+    processor = Processor(Log(2, 2), READ, store, metrics, stop, retry_max_s=10.0)
     thread = threading.Thread(target=processor.run)
     thread.start()
     while not store.writes and thread.is_alive():
@@ -287,7 +288,7 @@ def test_a_stop_finishes_and_commits_what_is_in_flight() -> None:
             time.sleep(0.05)
 
     store, log = Store(before_write), Log(4, 4)
-    processor = Processor(log, store, ProcessorMetrics("live", CollectorRegistry()), stop)
+    processor = Processor(log, READ, store, ProcessorMetrics("live", CollectorRegistry()), stop)
     thread = threading.Thread(target=processor.run)
     thread.start()
     assert writing.wait(10)

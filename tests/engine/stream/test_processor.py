@@ -18,6 +18,7 @@ from engine.adapters.redis_keys import live_key, seen_key
 from engine.adapters.redis_state import RedisLiveStore
 from engine.config import EngineConfig, ProcessorConfig, RedisConfig
 from engine.stream.codec import encode
+from engine.stream.events import EventBatch, read_events
 from engine.stream.live import LiveSink
 from engine.stream.metrics import ProcessorMetrics
 from engine.stream.popularity import OVERALL
@@ -49,12 +50,12 @@ def make_sink(url: str, log: str) -> LiveSink:
 
 
 def make_processor(
-    bus: Bus, sink: Sink, stop: threading.Event, group: str, batch: int = 50
-) -> tuple[Processor, CollectorRegistry]:
+    bus: Bus, sink: Sink[EventBatch], stop: threading.Event, group: str, batch: int = 50
+) -> tuple[Processor[EventBatch], CollectorRegistry]:
     registry = CollectorRegistry()
     source = KafkaSource(bus.brokers, bus.config.kafka, group, batch, 4)
     dead_letters = KafkaDeadLetters(bus.brokers, bus.config.kafka)
-    return Processor(source, sink, ProcessorMetrics("live", registry), stop, dead_letters, 0.2), registry
+    return Processor(source, read_events, sink, ProcessorMetrics("live", registry), stop, dead_letters, 0.2), registry
 
 
 def stream(count: int, seed: int = 0, users: int = 40) -> list[pb.Event]:

@@ -1,0 +1,178 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.features.record import RecordError, unpack_session
+from engine.stream.fold import IS_POSITIVE, fold
+from engine.stream.state import Limits, log_partition, pack_state, unpack_state, view_state
+from engine.types import EventType
+from tests.engine.stream.folding import StreamEvent, batch_of, digest, fold_user, packed_after, state_after
+
+LIMITS = Limits(session_events=4, seen_items=3)
+
+events = st.lists(
+    st.builds(
+        StreamEvent,
+        st.just(0),
+        st.integers(-2, 5) | st.just(-(2**63)) | st.just(2**63 - 1),
+        st.sampled_from([kind for kind in EventType if kind != EventType.IMPRESSION]),
+        st.integers(0, 20),
+        st.sampled_from(["", "a", "b", "c"]),
+        st.just("u"),
+        st.just(3),
+    ),
+    max_size=30,
+).map(lambda drawn: [event._replace(offset=2 * place) for place, event in enumerate(drawn)])
+
+
+@settings(max_examples=200, deadline=None)
+@given(events, st.lists(st.integers(0, 30)))
+def test_any_batching_gives_the_same_bytes_and_takes_the_same_events(
+    stream: list[StreamEvent], cuts: list[int]
+) -> None:
+    whole = fold_user(None, stream, LIMITS)
+    blob, taken = None, []
+    bounds = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    for start, stop in itertools.pairwise(bounds):
+        part = fold_user(blob, stream[start:stop], LIMITS)
+        blob = part.states.get(0, blob)
+        taken += part.taken.tolist()
+    assert blob == whole.states.get(0)
+    assert taken == whole.taken.tolist()
+
+
+@settings(deadline=None)
+@given(st.lists(events, min_size=1, max_size=4), st.randoms())
+def test_many_users_at_once_are_each_by_themselves(streams: list[list[StreamEvent]], random: object) -> None:
+    # In whatever order the log has them, each user's own events in theirs.
+    turns = [user for user, stream in enumerate(streams) for _ in stream]
+    random.shuffle(turns)  # type: ignore[attr-defined]
+    left = [iter(stream) for stream in streams]
+    mixed = [next(left[user]) for user in turns]
+    before = [packed_after([StreamEvent(0, 9, name="before")], limits=LIMITS) if user % 2 else None
+              for user in range(len(streams))]  # fmt: skip
+    folded = fold(before, np.array(turns, np.int64), "", batch_of(mixed), LIMITS)
+    for user, stream in enumerate(streams):
+        alone = fold_user(before[user], stream, LIMITS)
+        assert folded.states.get(user) == alone.states.get(0)
+        assert folded.taken[np.array(turns, np.int64) == user].tolist() == alone.taken.tolist()
+
+
+@settings(deadline=None)
+@given(events, st.integers(0, 30))
+def test_a_replay_changes_nothing(stream: list[StreamEvent], start: int) -> None:
+    once = packed_after(stream, limits=LIMITS)
+    again = fold_user(once, stream[start:], LIMITS)
+    assert again.states == {}
+    assert not again.taken.any()
+
+
+@settings(max_examples=200, deadline=None)
+@given(events)
+def test_the_fold_agrees_with_plain_lists(stream: list[StreamEvent]) -> None:
+    ids: list[bytes] = []
+    session: list[tuple[int, int, int]] = []
+    seen: list[int] = []
+    interactions = purchases = 0
+    for event in stream:
+        if digest(event) in ids[-4:]:
+            continue
+        ids.append(digest(event))
+        entry = event.item_key, event.time_ms, int(event.event_type)
+        session = sorted([*session, entry], key=lambda entry: entry[1])[-4:]
+        if event.event_type != EventType.DWELL:
+            interactions += 1
+            purchases += event.event_type == EventType.PURCHASE
+            seen = [*(key for key in seen if key != event.item_key), event.item_key][-3:]
+    blob = packed_after(stream, limits=LIMITS)
+    state, view = unpack_state(blob), view_state(blob)
+    found = view.session
+    assert [*zip(found.item_keys, found.timestamps_ms, found.event_types, strict=True)] == session
+    np.testing.assert_array_equal(view.seen_keys, np.array(seen, np.int64))
+    assert (view.interaction_count, view.purchase_count) == (interactions, purchases)
+    assert state.event_ids == b"".join(ids[-4:])
+    if stream:
+        assert (state.log_partition, state.offset) == (log_partition("", 3), stream[-1].offset)
+        # Bit for bit what the other side of the format would have written.
+        assert pack_state(state) == blob
+
+
+def test_out_of_order_events_are_put_in_time_order_with_ties_in_order_of_arrival() -> None:
+    arrived = [StreamEvent(offset, 10 + offset, time_ms=time_ms) for offset, time_ms in enumerate([5, 9, 5, 1])]
+    blob = packed_after(arrived, limits=LIMITS)
+    assert view_state(blob).session.item_keys.tolist() == [13, 10, 12, 11]
+    # Older than all of a full session: counted and seen, but no part of the session.
+    late = state_after([StreamEvent(4, 14, time_ms=0)], blob, LIMITS)
+    assert late.session == unpack_state(blob).session
+    assert late.interaction_count == 5
+
+
+def test_a_state_with_more_than_the_limits_is_cut_at_its_next_event() -> None:
+    blob = packed_after([StreamEvent(offset, offset, time_ms=offset) for offset in range(20)])
+    state = state_after([StreamEvent(20, 20, time_ms=20)], blob, LIMITS)
+    assert unpack_session(state.session).item_keys.tolist() == [17, 18, 19, 20]
+    assert len(state.event_ids) == 4 * 8
+    assert view_state(pack_state(state)).seen_keys.tolist() == [18, 19, 20]
+    # What shows no interest leaves the seen items alone.
+    dwelt = state_after([StreamEvent(20, 20, EventType.DWELL)], blob, LIMITS)
+    assert view_state(pack_state(dwelt)).seen_keys.tolist() == list(range(20))
+
+
+def test_a_recreated_log_starts_again_from_its_first_offset() -> None:
+    blob = packed_after([StreamEvent(7)])
+    moved = fold_user(blob, [StreamEvent(0, 2, name="x")], log="new")
+    assert moved.taken.tolist() == [True]
+    state = unpack_state(moved.states[0])
+    assert (state.log_partition, state.offset, state.interaction_count) == (log_partition("new", 3), 0, 2)
+
+
+def test_keys_whose_bytes_straddle_two_entries_are_told_apart() -> None:
+    # The middle of these two keys' bytes is the third key.
+    first, second = int.from_bytes(bytes(range(8)), "little"), int.from_bytes(bytes(range(8, 16)), "little")
+    middle = int.from_bytes(bytes(range(4, 12)), "little")
+    blob = packed_after([StreamEvent(0, first), StreamEvent(1, second), StreamEvent(2, middle)], limits=LIMITS)
+    assert view_state(blob).seen_keys.tolist() == [first, second, middle]
+    assert view_state(packed_after([StreamEvent(3, first)], blob, LIMITS)).seen_keys.tolist() == [second, middle, first]
+
+
+def test_counts_stay_within_their_bytes() -> None:
+    most = 2**32 - 1
+    full = unpack_state(packed_after([StreamEvent(0)]))._replace(interaction_count=most, purchase_count=most)
+    state = state_after([StreamEvent(1, kind) for kind in range(3)], pack_state(full))
+    state = state_after([StreamEvent(9, 9, EventType.PURCHASE)], pack_state(state))
+    assert (state.interaction_count, state.purchase_count) == (most, most)
+
+
+@settings(deadline=None)
+@given(events, st.data())
+def test_bytes_that_are_no_state_are_told_and_begun_anew(stream: list[StreamEvent], data: st.DataObject) -> None:
+    blob = packed_after(stream, limits=LIMITS)
+    click = StreamEvent(99, 5)
+    for broken in (b"\x09" + blob[1:], blob[: data.draw(st.integers(1, 28))] or b"x", blob + b"x"):
+        with pytest.raises(RecordError):
+            unpack_state(broken)
+        folded = fold_user(broken, [click], LIMITS)
+        assert folded.unreadable == [0]
+        assert folded.states[0] == packed_after([click], limits=LIMITS)
+
+
+@settings(deadline=None)
+@given(st.binary(min_size=1, max_size=120))
+def test_what_is_read_is_what_the_other_side_of_the_format_reads(blob: bytes) -> None:
+    blob = b"\x01" + blob
+    try:
+        unpack_state(blob)
+    except RecordError:
+        readable = False
+    else:
+        readable = True
+    assert (fold_user(blob, [StreamEvent(0)], LIMITS).unreadable == []) == readable
+
+
+def test_which_events_show_interest() -> None:
+    assert [EventType(kind) for kind in np.flatnonzero(IS_POSITIVE)] == [
+        EventType.VIEW, EventType.CLICK, EventType.CART, EventType.PURCHASE,
+    ]  # fmt: skip
