@@ -13,6 +13,7 @@ Int64Array = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 
+# As engine.stream.state writes it, on a little-endian machine.
 STATE_VERSION: Final = 1
 # The layout of engine.stream.state: where a header's numbers stand, and the bytes of the entries behind it.
 _INTERACTIONS, _PURCHASES, _EVENT_COUNT, _ID_COUNT, _LOG, _OFFSET, _HEADER = 1, 5, 9, 11, 13, 21, 29
@@ -105,21 +106,21 @@ def _store(buffer, at, size, value):  # type: ignore[no-untyped-def]
         buffer[at + byte] = np.uint8((bits >> np.uint64(8 * byte)) & np.uint64(0xFF))
 
 
-@numba.njit(types.int64(BYTES, types.int64, types.int64, types.int64), **EXACT)
-def _find(region, start, end, entry):  # type: ignore[no-untyped-def]
-    """Where an 8-byte entry stands in region[start:end], the last one first; -1 where it does not."""
-    at = end - _KEY
-    while at >= start:
-        if _load(region, at, _KEY) == entry:
+@numba.njit(types.int64(types.int64[::1], types.int64, types.int64, types.int64), **EXACT)
+def _find(entries, start, end, entry):  # type: ignore[no-untyped-def]
+    """Where an entry stands in entries[start:end], the last one first; -1 where it does not."""
+    for at in range(end - 1, start - 1, -1):
+        if entries[at] == entry:
             return at
-        at -= _KEY
     return -1
 
 
 @numba.njit(types.void(types.uint8[::1], types.int64, BYTES, types.int64, types.int64), **EXACT)
 def _copy(target, at, source, start, end):  # type: ignore[no-untyped-def]
-    for place in range(end - start):
-        target[at + place] = source[start + place]
+    # Counted from zero in slices: places that might be negative would be copied one by one.
+    into, found = target[at : at + end - start], source[start:end]
+    for place in range(len(found)):
+        into[place] = found[place]
 
 
 @numba.njit(types.boolean(BYTES, types.int64, types.int64), **EXACT)
@@ -144,12 +145,15 @@ def _fold_states(  # type: ignore[no-untyped-def]
     folded = np.empty(len(states) + len(ends) * _HEADER + len(order) * (_EVENT + 2 * _KEY), np.uint8)
     folded_ends = np.empty(len(ends), np.int64)
     unreadable, taken = np.zeros(len(ends), np.bool_), np.zeros(len(order), np.bool_)
-    # Room for the longest region there is, and behind it for all that one user's events can put there.
+    # Room for the longest state there is, and behind it for all that one user's events can put there.
     room, start = 0, 0
     for user in range(len(ends)):
         room = max(room, ends[user] - start + _EVENT * counts[user])
         start = ends[user]
-    session, ids, seen = np.empty(room, np.uint8), np.empty(room, np.uint8), np.empty(room, np.uint8)
+    session = np.empty(room, np.uint8)
+    ids, seen = np.empty(room // _KEY, np.int64), np.empty(room // _KEY, np.int64)
+    # The same memory, for what is copied from and to packed states.
+    id_bytes, seen_bytes = ids.view(np.uint8), seen.view(np.uint8)
     written, start, first = 0, 0, 0
     for user in range(len(ends)):
         end = ends[user]
@@ -160,12 +164,13 @@ def _fold_states(  # type: ignore[no-untyped-def]
             interactions, purchases = _load(states, start + _INTERACTIONS, 4), _load(states, start + _PURCHASES, 4)
             log, offset = _load(states, start + _LOG, 8), _load(states, start + _OFFSET, 8)
             session_to = _EVENT * _load(states, start + _EVENT_COUNT, 2)
-            ids_to = _KEY * _load(states, start + _ID_COUNT, 2)
-            seen_to = end - start - _HEADER - session_to - ids_to
-            body = start + _HEADER
-            _copy(session, 0, states, body, body + session_to)
-            _copy(ids, 0, states, body + session_to, body + session_to + ids_to)
-            _copy(seen, 0, states, body + session_to + ids_to, end)
+            ids_to = _load(states, start + _ID_COUNT, 2)
+            session_end = start + _HEADER + session_to
+            ids_end = session_end + _KEY * ids_to
+            seen_to = (end - ids_end) // _KEY
+            _copy(session, 0, states, start + _HEADER, session_end)
+            _copy(id_bytes, 0, states, session_end, ids_end)
+            _copy(seen_bytes, 0, states, ids_end, end)
         else:
             unreadable[user] = end > start
         changed = False
@@ -176,9 +181,9 @@ def _fold_states(  # type: ignore[no-untyped-def]
             if _find(ids, ids_from, ids_to, digests[event]) >= 0:
                 continue
             taken[event] = True
-            _store(ids, ids_to, _KEY, digests[event])
-            ids_to += _KEY
-            ids_from = max(ids_from, ids_to - _KEY * session_limit)
+            ids[ids_to] = digests[event]
+            ids_to += 1
+            ids_from = max(ids_from, ids_to - session_limit)
             # Behind all that are not later. Events come almost in order, so that the search starts at the end.
             at = session_to
             while at > session_from and _load(session, at - _EVENT + _TIME, 8) > times_ms[event]:
@@ -195,26 +200,27 @@ def _fold_states(  # type: ignore[no-untyped-def]
                     purchases += 1
                 at = _find(seen, seen_from, seen_to, item_keys[event])
                 if at >= 0:
-                    _copy(seen, at, seen, at + _KEY, seen_to)
-                    seen_to -= _KEY
-                _store(seen, seen_to, _KEY, item_keys[event])
-                seen_to += _KEY
-                seen_from = max(seen_from, seen_to - _KEY * seen_limit)
+                    for place in range(at + 1, seen_to):
+                        seen[place - 1] = seen[place]
+                    seen_to -= 1
+                seen[seen_to] = item_keys[event]
+                seen_to += 1
+                seen_from = max(seen_from, seen_to - seen_limit)
         if changed:
             folded[written] = STATE_VERSION
             _store(folded, written + _INTERACTIONS, 4, min(interactions, _MAX_COUNT))
             _store(folded, written + _PURCHASES, 4, min(purchases, _MAX_COUNT))
             _store(folded, written + _EVENT_COUNT, 2, (session_to - session_from) // _EVENT)
-            _store(folded, written + _ID_COUNT, 2, (ids_to - ids_from) // _KEY)
+            _store(folded, written + _ID_COUNT, 2, ids_to - ids_from)
             _store(folded, written + _LOG, 8, log)
             _store(folded, written + _OFFSET, 8, offset)
             written += _HEADER
             _copy(folded, written, session, session_from, session_to)
             written += session_to - session_from
-            _copy(folded, written, ids, ids_from, ids_to)
-            written += ids_to - ids_from
-            _copy(folded, written, seen, seen_from, seen_to)
-            written += seen_to - seen_from
+            _copy(folded, written, id_bytes, _KEY * ids_from, _KEY * ids_to)
+            written += _KEY * (ids_to - ids_from)
+            _copy(folded, written, seen_bytes, _KEY * seen_from, _KEY * seen_to)
+            written += _KEY * (seen_to - seen_from)
         folded_ends[user] = written
         start = end
         first += counts[user]

@@ -70,10 +70,10 @@ def fold(blobs: Sequence[bytes | None], users: Int64Array, log: str, batch: Even
         limits.session_events,
         limits.seen_items,
     )
-    packed, start = folded.states.tobytes(), 0
+    packed, start = folded.states.data, 0
     changed = {}
     for user, end in enumerate(folded.ends.tolist()):
         if end > start:
-            changed[user] = packed[start:end]
+            changed[user] = packed[start:end].tobytes()
             start = end
     return Folded(changed, folded.taken, np.flatnonzero(folded.unreadable).tolist())
