@@ -54,8 +54,6 @@ def scan_events(
     Cost: O(bytes), about 0.2 µs a message.
     Source: protobuf.dev/programming-guides/encoding.
     """
-    if len(ends) and (ends[-1] > len(buffer) or np.any(np.diff(ends, prepend=0) < 0)):
-        raise ValueError(f"messages end outside of {len(buffer)} bytes, or before they start")
     if len(text_limits) != EVENT_FIELDS:
         raise ValueError(f"{len(text_limits)} limits for {EVENT_FIELDS} fields")
     found: Int64Array = _scan_events(buffer, ends, schema_version, text_limits, position_limit, time_end_s)
@@ -220,6 +218,11 @@ def _message(buffer, at, end, schema_version, text_limits, position_limit, time_
 
 @numba.njit(types.int64[:, ::1](BYTES, ROWS, types.int64, ROWS, types.int64, types.int64), **EXACT)
 def _scan_events(buffer, ends, schema_version, text_limits, position_limit, time_end_s):  # type: ignore[no-untyped-def]
+    start = 0
+    for message in range(len(ends)):
+        if ends[message] < start or ends[message] > len(buffer):
+            raise ValueError("messages end outside of the buffer, or before they start")
+        start = ends[message]
     found = np.zeros((len(ends), COLUMNS), np.int64)
     start = 0
     for message in range(len(ends)):

@@ -77,17 +77,11 @@ def fold_states(
     """
     if any(len(column) != len(users) for column in events):
         raise ValueError("columns of different lengths")
-    if len(ends) and (ends[-1] > len(states) or np.any(np.diff(ends, prepend=0) < 0)):
-        raise ValueError(f"states end outside of {len(states)} bytes, or before they start")
-    if len(users) and not (users.min() >= 0 and users.max() < len(ends)):
-        raise ValueError(f"an event of none of {len(ends)} users")
-    if len(positive) != 256 or (len(users) and not (events.types.min() >= 0 and events.types.max() < 256)):
-        raise ValueError("types are bytes")
+    if len(positive) != 256:
+        raise ValueError(f"{len(positive)} types where there are 256")
     if not (0 < session_limit < 2**16 and seen_limit > 0):
         raise ValueError(f"limits of {session_limit} events and {seen_limit} items")
-    counts = np.bincount(users, minlength=len(ends))
-    order = np.argsort(users, kind="stable")
-    return Folded(*_fold_states(states, ends, counts, order, *events, positive, purchase, session_limit, seen_limit))
+    return Folded(*_fold_states(states, ends, users, *events, positive, purchase, session_limit, seen_limit))
 
 
 @numba.njit(types.int64(BYTES, types.int64, types.int64), **EXACT)
@@ -131,25 +125,49 @@ def _is_state(states, start, end):  # type: ignore[no-untyped-def]
     return end - start - _HEADER >= regions and (end - start - _HEADER - regions) % _KEY == 0
 
 
+@numba.njit(types.UniTuple(types.int64[::1], 2)(ROWS, types.int64), **EXACT)
+def _grouped(users, user_count):  # type: ignore[no-untyped-def]
+    """The events by user, each one's in order; and where each user's end."""
+    ends = np.zeros(user_count + 1, np.int64)
+    for user in users:
+        if user < 0 or user >= user_count:
+            raise ValueError("an event of none of these users")
+        ends[user + 1] += 1
+    for user in range(user_count):
+        ends[user + 1] += ends[user]
+    order = np.empty(len(users), np.int64)
+    # What was where a user's events begin moves up, event by event, to where they end.
+    for event in range(len(users)):
+        order[ends[users[event]]] = event
+        ends[users[event]] += 1
+    return order, ends[:user_count]
+
+
 @numba.njit(
     types.Tuple((types.uint8[::1], types.int64[::1], types.boolean[::1], types.boolean[::1]))(
-        BYTES, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS,
+        BYTES, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS,
         read_only(types.boolean), types.int64, types.int64, types.int64,
     ),
     **EXACT,
 )  # fmt: skip
 def _fold_states(  # type: ignore[no-untyped-def]
-    states, ends, counts, order, logs, offsets, digests, item_keys, kinds, times_ms,
+    states, ends, users, logs, offsets, digests, item_keys, kinds, times_ms,
     positive, purchase, session_limit, seen_limit,
 ):  # fmt: skip
+    for kind in kinds:
+        if kind < 0 or kind >= len(positive):
+            raise ValueError("types are bytes")
+    order, last = _grouped(users, len(ends))
     folded = np.empty(len(states) + len(ends) * _HEADER + len(order) * (_EVENT + 2 * _KEY), np.uint8)
     folded_ends = np.empty(len(ends), np.int64)
     unreadable, taken = np.zeros(len(ends), np.bool_), np.zeros(len(order), np.bool_)
     # Room for the longest state there is, and behind it for all that one user's events can put there.
-    room, start = 0, 0
+    room, start, first = 0, 0, 0
     for user in range(len(ends)):
-        room = max(room, ends[user] - start + _EVENT * counts[user])
-        start = ends[user]
+        if ends[user] < start or ends[user] > len(states):
+            raise ValueError("states end outside of the buffer, or before they start")
+        room = max(room, ends[user] - start + _EVENT * (last[user] - first))
+        start, first = ends[user], last[user]
     session = np.empty(room, np.uint8)
     ids, seen = np.empty(room // _KEY, np.int64), np.empty(room // _KEY, np.int64)
     # The same memory, for what is copied from and to packed states.
@@ -174,7 +192,7 @@ def _fold_states(  # type: ignore[no-untyped-def]
         else:
             unreadable[user] = end > start
         changed = False
-        for event in order[first : first + counts[user]]:
+        for event in order[first : last[user]]:
             if log == logs[event] and offsets[event] <= offset:
                 continue
             log, offset, changed = logs[event], offsets[event], True
@@ -222,6 +240,5 @@ def _fold_states(  # type: ignore[no-untyped-def]
             _copy(folded, written, seen_bytes, _KEY * seen_from, _KEY * seen_to)
             written += _KEY * (seen_to - seen_from)
         folded_ends[user] = written
-        start = end
-        first += counts[user]
+        start, first = end, last[user]
     return folded[:written], folded_ends, unreadable, taken
