@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 from confluent_kafka import Producer
 
 from engine.adapters.embedded_kafka import EmbeddedKafka
@@ -45,7 +46,8 @@ def measure_processor(
     Fresh vectors and the archive are off: what is measured is the state that requests read. Events are encoded before
     the clock starts; the feeding shares the machine with what is measured.
 
-    Returns `events_per_s`, the seconds, the machine, and `targets`.
+    Returns `events_per_s`, the seconds, the machine, and `targets`; and what an event takes of a core, which depends
+    less on what else runs on the machine: `processor_cpu_us`, and `redis_cpu_us` where Redis is this bench's own.
     """
     with tempfile.TemporaryDirectory(prefix="engine-processor-") as scratch, ExitStack() as resources:
         work = Path(scratch)
@@ -57,35 +59,43 @@ def measure_processor(
             brokers = resources.enter_context(EmbeddedKafka(config.kafka.directory)).brokers
         else:
             create_topics(brokers, config.kafka)
+        measured: dict[str, psutil.Process] = {}
         if not redis_url:
-            redis_url = resources.enter_context(EmbeddedRedis(config.redis.directory)).url
+            server = resources.enter_context(EmbeddedRedis(config.redis.directory))
+            redis_url = server.url
+            measured["redis"] = psutil.Process(server.pid)
         messages = list(_messages(event_count + _WARM_UP_EVENTS, user_count, progress))
         store = resources.enter_context(
             closing(RedisLiveStore(redis_url, config.redis, config.processor, log_name(config, brokers), lambda: None))
         )
         before = _applied(store)
-        resources.enter_context(engine_process("process", config_file))
+        processor = resources.enter_context(engine_process("process", config_file))
+        measured["processor"] = psutil.Process(processor.pid)
         applied, stop = [0], threading.Event()
         feeder = threading.Thread(target=_feed, args=(brokers, config, messages, applied, stop))
         feeder.start()
         try:
-            started_at, started = 0, 0.0
+            started_at, started, cpu_s = 0, 0.0, dict.fromkeys(measured, 0.0)
             while applied[0] < len(messages):
                 time.sleep(_POLL_S)
                 applied[0] = _applied(store) - before
                 if not started and applied[0] >= _WARM_UP_EVENTS:
                     started_at, started = applied[0], time.perf_counter()
+                    cpu_s = {name: _cpu_s(process) for name, process in measured.items()}
                 progress(applied[0], len(messages), "apply")
             seconds = time.perf_counter() - started
+            cpu_s = {name: _cpu_s(process) - cpu_s[name] for name, process in measured.items()}
         finally:
             stop.set()
             feeder.join()
-    rate = (len(messages) - started_at) / seconds
+    counted = len(messages) - started_at
+    rate = counted / seconds
     return {
-        "events": len(messages) - started_at,
+        "events": counted,
         "users": user_count,
         "seconds": round(seconds, 2),
         "events_per_s": round(rate),
+        **{f"{name}_cpu_us": round(used_s / counted * 1e6, 1) for name, used_s in cpu_s.items()},
         "machine": describe_machine(),
         "targets": [
             {
@@ -138,6 +148,12 @@ def _feed(
         for key, payload in messages[start : start + _CHUNK]:
             producer.produce(EVENTS.name, payload, key)
         producer.flush()
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    """Seconds of a core that a process has had."""
+    used = process.cpu_times()
+    return float(used.user + used.system)
 
 
 def _applied(store: RedisLiveStore) -> int:

@@ -131,4 +131,8 @@ def _processor(report: dict[str, Any]) -> Section | None:
         f"One stream processor applies {amount(per_s)} events a second to a real Redis: {amount(events)} events of "
         f"{amount(users)} people in {amount(seconds)} s, read from a consumer group, the feeding on the same machine."
     )
+    if (processor_us := number(report, "processor_cpu_us")) is not None:
+        text += f" An event takes {processor_us:.1f} \N{MICRO SIGN}s of a core in the processor"
+        redis_us = number(report, "redis_cpu_us")
+        text += "." if redis_us is None else f" and {redis_us:.1f} \N{MICRO SIGN}s in Redis."
     return Section("processor", "Events a second", "processor", [text])
