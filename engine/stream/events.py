@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import AnyStr, Final
 
 import numpy as np
 import xxhash
 
 from engine.errors import PoisonMessage
 from engine.rpc.validate import MAX_ATTRIBUTE_BYTES, MAX_ID_BYTES, MAX_ITEM_COUNT, MAX_SURFACE_BYTES, TIME_END_S
-from engine.rpc.validate_events import MAX_EVENT_ID_BYTES
+from engine.rpc.validate_events import MAX_EVENT_ID_BYTES, EventFields
 from engine.stream.codec import SCHEMA_VERSION, decode
 from engine.stream.processor import Message
+from engine.stream.state import clamped_ms
 from engine.types import Int64Array
 from engine.v1 import event_pb2 as pb
-from kernels.event_scan import EVENT_FIELDS, scan_events
+from kernels.event_scan import EVENT_FIELDS, EVENT_ID, ITEM_ID, SURFACE, TIME_MS, TYPE, USER_ID, scan_events
 
 _UNKNOWN: Final = pb.EVENT_TYPE_UNSPECIFIED
 _IMPRESSION: Final = pb.EVENT_TYPE_IMPRESSION
@@ -83,54 +84,53 @@ def read_events(messages: Sequence[Message]) -> tuple[EventBatch, list[tuple[Mes
 
     Cost: about 2 µs a message, and for one that is out of the ordinary (a text that is not ASCII) 10 µs more.
     """
-    payload = b"".join([message.payload for message in messages])
-    ends = np.cumsum(np.fromiter((len(message.payload) for message in messages), np.int64, len(messages)))
-    buffer = np.frombuffer(payload, np.uint8)
-    scanned = scan_events(buffer, ends, SCHEMA_VERSION, _TEXT_LIMITS, MAX_ITEM_COUNT, TIME_END_S)
-    # As many characters as bytes: a place in one is the same place in the other.
-    text = payload.decode("latin-1")
-    last: dict[int, int] = {}
+    partitions, offsets, _, payloads = zip(*messages, strict=True) if messages else ((), (), (), ())
+    joined = b"".join(payloads)
+    scanned = scan_events(
+        np.frombuffer(joined, np.uint8),
+        np.cumsum(np.fromiter(map(len, payloads), np.int64, len(payloads))),
+        SCHEMA_VERSION,
+        _TEXT_LIMITS,
+        MAX_ITEM_COUNT,
+        TIME_END_S,
+    )
+    kinds, times_ms = scanned[:, TYPE], scanned[:, TIME_MS]
     poison: list[tuple[Message, str]] = []
-    event_ids: list[bytes] = []
-    user_ids: list[str] = []
-    item_ids: list[bytes] = []
-    surfaces: list[str] = []
-    numbers: list[tuple[int, int, int, int]] = []
-    for message, row in zip(messages, scanned.tolist(), strict=True):
-        id_at, id_end, user_at, user_end, item_at, item_end, surface_at, surface_end, kind, time_ms = row
-        partition, offset, _, content = message
-        last[partition] = offset
-        if kind == _IMPRESSION:
-            continue
-        if kind != _UNKNOWN:
-            event_ids.append(payload[id_at:id_end])
-            user_ids.append(text[user_at:user_end])
-            item_ids.append(payload[item_at:item_end])
-            surfaces.append(text[surface_at:surface_end])
-            numbers.append((partition, offset, kind, time_ms))
-            continue
+    apart: dict[int, EventFields] = {}
+    for row in np.flatnonzero(kinds == _UNKNOWN).tolist():
         try:
-            _, fields, received_ms = decode(content)
+            _, fields, received_ms = decode(payloads[row])
         except PoisonMessage as error:
-            poison.append((message, str(error)))
+            poison.append((messages[row], str(error)))
+            kinds[row] = _IMPRESSION  # as little of an event as that
             continue
-        if fields.type != _IMPRESSION:
-            event_ids.append(fields.event_id.encode())
-            user_ids.append(fields.user_id)
-            item_ids.append(fields.item_id.encode())
-            surfaces.append(fields.surface)
-            numbers.append((partition, offset, fields.type, min(fields.time_ms, received_ms)))
-    partitions, offsets, kinds, times_ms = np.ascontiguousarray(np.array(numbers, np.int64).reshape(-1, 4).T)
+        apart[row] = fields
+        kinds[row], times_ms[row] = fields.type, clamped_ms(fields.time_ms, received_ms)
+    rows = np.flatnonzero(kinds != _IMPRESSION)
+    columns = scanned[rows].T.tolist()
+
+    def texts(source: AnyStr, column: int) -> list[AnyStr]:
+        return [source[start:end] for start, end in zip(columns[column], columns[column + 1], strict=True)]
+
+    # As many characters as bytes: a place in one is the same place in the other.
+    characters = joined.decode("latin-1")
+    event_ids, user_ids = texts(joined, EVENT_ID), texts(characters, USER_ID)
+    item_ids, surfaces = texts(joined, ITEM_ID), texts(characters, SURFACE)
+    for place, row in enumerate(rows.tolist() if apart else ()):
+        if row in apart:
+            fields = apart[row]
+            event_ids[place], user_ids[place] = fields.event_id.encode(), fields.user_id
+            item_ids[place], surfaces[place] = fields.item_id.encode(), fields.surface
     batch = EventBatch(
-        last,
-        partitions,
-        offsets,
+        dict(zip(partitions, offsets, strict=True)),
+        np.array(partitions, np.int64)[rows],
+        np.array(offsets, np.int64)[rows],
         user_ids,
         surfaces,
         _hashes(event_ids).byteswap(),  # xxhash writes digests big-endian
         _hashes(item_ids),
-        kinds - 1,  # the API's codes leave 0 to "unspecified"
-        times_ms,
+        kinds[rows] - 1,  # the API's codes leave 0 to "unspecified"
+        times_ms[rows],
     )
     return batch, poison
 

@@ -130,6 +130,8 @@ class Scope:
     def _place(self, item_keys: Sequence[int], start: int, most: int) -> list[int]:
         """Positions of items, new ones behind all others, up to the event with which the list is as long as it gets."""
         index = self.index
+        if len(index) + len(item_keys) - start < most:
+            return [index.setdefault(item, len(index)) for item in islice(item_keys, start, None)]
         positions = []
         for item in islice(item_keys, start, None):
             position = index.get(item)
