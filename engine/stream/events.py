@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import AnyStr, Final
 
 import numpy as np
@@ -88,7 +89,7 @@ def read_events(messages: Sequence[Message]) -> tuple[EventBatch, list[tuple[Mes
     joined = b"".join(payloads)
     scanned = scan_events(
         np.frombuffer(joined, np.uint8),
-        np.cumsum(np.fromiter(map(len, payloads), np.int64, len(payloads))),
+        np.fromiter(accumulate(map(len, payloads)), np.int64, len(payloads)),
         SCHEMA_VERSION,
         _TEXT_LIMITS,
         MAX_ITEM_COUNT,

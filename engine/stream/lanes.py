@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 
 from engine.stream.events import EventBatch
 from engine.stream.processor import Sink
@@ -33,14 +34,12 @@ class Lanes:
 
         Raises what the first of them has raised, once none is writing any more.
         """
-        shares = [batch.share(number, len(self._sinks)) for number in range(len(self._sinks))]
-        return self._together(
-            [
-                lambda sink=sink, share=share: sink.write(share)  # type: ignore[misc]
-                for sink, share in zip(self._sinks, shares, strict=True)
-                if share.ends or not batch.ends
-            ]
-        )
+        count = len(self._sinks)
+        numbers = {partition % count for partition in batch.ends} or range(count)
+        if len(numbers) == 1:
+            # As it is when little happens: neither a part to be made nor a thread to be waited for.
+            return self._sinks[next(iter(numbers))].write(batch)
+        return self._together([partial(self._sinks[number].write, batch.share(number, count)) for number in numbers])
 
     def flush(self) -> dict[int, int]:
         return self._together([sink.flush for sink in self._sinks])

@@ -129,7 +129,7 @@ class LiveSink:
         for scope in counted.values():
             scope.stored()
         self._applied.update(batch.ends)
-        self._touched(user_ids[user] for user in np.unique(users[positive]).tolist())
+        self._touched({user_ids[user] for user in users[positive].tolist()})
         return {partition: last + 1 for partition, last in batch.ends.items()}
 
     def flush(self) -> dict[int, int]:
