@@ -27,7 +27,7 @@ from engine.config import EngineConfig
 from engine.errors import DependencyUnavailable
 from engine.experiments.exposure import LoggedRecommender
 from engine.experiments.named import named_bundles, variant_rules
-from engine.model import ServingModel
+from engine.model import Serving, ServingModel
 from engine.pipeline import Pipeline
 from engine.rpc.experiment_servicer import Reporter
 from engine.rpc.metrics import MeasuredRecommender, ServerMetrics, follow_gauges
@@ -201,18 +201,19 @@ async def open_exposure_log(config: EngineConfig, brokers: str) -> AsyncIterator
 
 
 @asynccontextmanager
-async def living_catalogue(config: EngineConfig, pipeline: Pipeline) -> AsyncIterator[CatalogueFollower]:
+async def living_catalogue(config: EngineConfig, serving: Serving) -> AsyncIterator[CatalogueFollower]:
     """The overlay, shown in full in what serves by the time that this is entered, and followed from then on."""
     with ExitStack() as resources:
         url = resources.enter_context(redis_url(config))
         source = resources.enter_context(closing(RedisCatalogSource(url, config.redis)))
         follower = CatalogueFollower(source)
-        await asyncio.to_thread(follower.load, {pipeline.model.bundle.manifest.generation})
-        await asyncio.to_thread(follower.bring_up, pipeline.model.catalogue)
+        await asyncio.to_thread(follower.load, {model.bundle.manifest.generation for model in serving.models})
+        for model in serving.models:
+            await asyncio.to_thread(follower.bring_up, model.catalogue)
         stop = threading.Event()
         thread = threading.Thread(
             target=follower.run,
-            args=(lambda: [model.catalogue for model in pipeline.models], stop),
+            args=(lambda: [model.catalogue for model in serving.models], stop),
             name="engine-catalogue",
             daemon=True,
         )

@@ -1,10 +1,11 @@
-"""Where search and ranking run, as the settings say: on the processor, or on a CUDA device."""
+"""Where search and ranking run, as the settings say: on the processor, on a CUDA device, or in another process."""
 
 import logging
+import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Final
 
-from engine.adapters.faiss_index import FaissIndex, IndexParameters
 from engine.adapters.onnx_ranker import OnnxRanker
 from engine.batching.index import BatchedIndex
 from engine.batching.micro_batcher import MicroBatcher
@@ -12,13 +13,21 @@ from engine.batching.ranker import BatchedRanker
 from engine.bundle.bundle import INDEX_FILE, RANKER_FILE, RANKER_HALF_FILE, RANKER_INT8_FILE, Bundle
 from engine.catalog.live import LiveCatalogue
 from engine.config import EngineConfig
+from engine.device.client import DeviceClient
+from engine.device.remote import RemoteIndex, RemoteRanker
+from engine.device.slot import SlotShape
 from engine.errors import BundleError
+from engine.features.schema import CODE_FEATURES
 from engine.stages.rank import Ranker
 from engine.stages.retrieve import ItemIndex
 
 log = logging.getLogger(__name__)
 
-# Nothing of the GPU's libraries is imported before the settings ask for it.
+# Nothing of the GPU's libraries is imported before the settings ask for it; nor FAISS where another process searches:
+# its build for GPUs brings all of them along.
+
+# Calls that no request makes: a bundle's dry run.
+_SPARE_SLOTS: Final = 2
 
 
 def open_batcher(config: EngineConfig) -> AbstractContextManager[MicroBatcher | None]:
@@ -26,20 +35,55 @@ def open_batcher(config: EngineConfig) -> AbstractContextManager[MicroBatcher | 
 
     Raises ConfigError where the settings ask for a device that is not there.
     """
+    if config.device.elsewhere is not None:
+        return nullcontext()
     if config.device.uses_cuda:
         from engine.adapters.cuda_device import require_device
 
         require_device(config.device)
         if config.server.workers > 1:
-            log.warning("each of %d workers has a copy of its own on the CUDA device", config.server.workers)
+            log.warning(
+                "each of %d workers has a copy of its own on the CUDA device: device.process = true gives them one",
+                config.server.workers,
+            )
     if not config.micro_batch:
         return nullcontext()
     # A request has one place at most: this queue is never full before admission refuses.
     return MicroBatcher(config.micro_batch, config.server.max_concurrent_requests)
 
 
+def open_stages(
+    bundle: Bundle, catalogue: LiveCatalogue, config: EngineConfig, batcher: MicroBatcher | None
+) -> tuple[ItemIndex, Ranker]:
+    """Index and ranker of a bundle, wherever they run.
+
+    Raises as open_index does, and DependencyUnavailable where they are in another process that is not there.
+    """
+    path = config.device.elsewhere
+    if path is None:
+        return open_index(bundle, config, batcher), open_ranker(bundle, catalogue, config, batcher)
+    slots = config.compute_threads(os.cpu_count() or 1) + _SPARE_SLOTS
+    client = DeviceClient(path, bundle.path, slot_shape(bundle, catalogue), slots)
+    return RemoteIndex(client, bundle.schema.embedding_dim, bundle.item_table), RemoteRanker(client, catalogue)
+
+
+def slot_shape(bundle: Bundle, catalogue: LiveCatalogue) -> SlotShape:
+    """What a request of this bundle needs room for."""
+    schema = bundle.schema
+    return SlotShape(
+        dim=schema.embedding_dim,
+        collaborative_dim=schema.collaborative_dim,
+        dense_dim=schema.dense_dim,
+        code_count=len(CODE_FEATURES),
+        item_count=len(bundle.items),
+        row_count=catalogue.row_count,
+    )
+
+
 def open_index(bundle: Bundle, config: EngineConfig, batcher: MicroBatcher | None) -> ItemIndex:
     """The bundle's items, searchable. Raises BundleError, or ConfigError where they do not fit on the device."""
+    from engine.adapters.faiss_index import FaissIndex, IndexParameters
+
     path = bundle.path / INDEX_FILE
     if config.device.retrieval == "cpu":
         # FAISS takes one filter for all queries of a call, and every request has one of its own: nothing to share.

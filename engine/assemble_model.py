@@ -9,7 +9,7 @@ import polars as pl
 from pydantic import ValidationError
 
 from engine.adapters.onnx_towers import OnnxItemTower, OnnxUserTower
-from engine.assemble_device import open_index, open_ranker
+from engine.assemble_device import open_stages
 from engine.batching.micro_batcher import MicroBatcher
 from engine.bundle.bundle import (
     CONTENT_FILE,
@@ -68,12 +68,13 @@ def load_model(
         rules or Rules.none(surfaces),
         variant_rules,
     )
+    index, ranker = open_stages(bundle, catalogue, config, batcher)
     model = ServingModel(
         bundle=bundle,
         catalogue=catalogue,
         popularity=LivePopularity(bundle, catalogue, config.exploration.max_interactions),
-        index=LiveIndex(open_index(bundle, config, batcher), catalogue),
-        ranker=open_ranker(bundle, catalogue, config, batcher),
+        index=LiveIndex(index, catalogue),
+        ranker=ranker,
         encoder=ContextEncoder(schema),
     )
     _dry_run(model, bundle, config)

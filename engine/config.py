@@ -15,7 +15,7 @@ from engine.errors import ConfigError
 from engine.experiments.check import check_experiments
 from engine.experiments.declaration import ExperimentConfig, HoldoutConfig
 
-_MICRO_BATCH_ON_CUDA = 32
+_SHARED_MICRO_BATCH = 32
 
 
 class _Section(BaseModel):
@@ -32,7 +32,10 @@ class ServerConfig(_Section):
         0, ge=0, le=256, description="threads for native calls of a process; 0: one a core, and a batch"
     )
     micro_batch: int | None = Field(
-        None, ge=0, le=256, description="most requests that one native call serves; none: 32 on CUDA, 0 (off) elsewhere"
+        None,
+        ge=0,
+        le=256,
+        description="most requests that one native call serves; none: 32 on CUDA or in a device process, else 0 (off)",
     )
     drain_s: float = Field(10.0, ge=0, description="how long SIGTERM waits for requests in flight")
     max_connection_age_s: float = Field(
@@ -192,10 +195,21 @@ class DeviceConfig(_Section):
     cpu_precision: Literal["float32", "int8"] = Field("float32", description="of its dense layers on the processor")
     ranking_memory_mb: int = Field(2048, ge=64, le=65_536, description="of CUDA memory for ranking, without the tables")
     tensorrt_cache: Path = Field(Path("var/tensorrt"), description="keeps the engines that TensorRT builds at start-up")
+    process: bool = Field(
+        False, description="search and rank for all workers in one process of its own; for `engine serve`, on Linux"
+    )
+    process_socket: Path | None = Field(
+        None, description="of a device process that somebody else starts; none: `engine serve` starts one"
+    )
 
     @property
     def uses_cuda(self) -> bool:
         return "cuda" in (self.retrieval, self.ranking)
+
+    @property
+    def elsewhere(self) -> Path | None:
+        """The socket of the process that searches and ranks for this one; None where this one does so itself."""
+        return self.process_socket if self.process else None
 
 
 def _default_surfaces() -> dict[str, SurfaceConfig]:
@@ -242,7 +256,7 @@ class EngineConfig(BaseSettings):
         """Most requests of one native call; 0: requests share none."""
         if self.server.micro_batch is not None:
             return self.server.micro_batch
-        return _MICRO_BATCH_ON_CUDA if self.device.uses_cuda else 0
+        return _SHARED_MICRO_BATCH if self.device.uses_cuda or self.device.process else 0
 
     def compute_threads(self, cores: int) -> int:
         """Threads of a process with so many cores; where they wait for shared calls, enough for a whole batch."""

@@ -1,6 +1,7 @@
 """What serves at one moment."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from engine.bundle.bundle import Bundle
 from engine.catalog.live import LiveCatalogue
@@ -24,3 +25,10 @@ class ServingModel:
     index: ItemIndex
     ranker: Ranker
     encoder: ContextEncoder
+
+
+class Serving(Protocol):
+    """Where the models are that serve at this moment, the current one first; for those that keep them up to date."""
+
+    @property
+    def models(self) -> tuple[ServingModel, ...]: ...

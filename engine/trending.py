@@ -9,8 +9,7 @@ from typing import Final, Protocol
 
 from engine.errors import DependencyUnavailable
 from engine.logs import OncePerInterval
-from engine.model import ServingModel
-from engine.pipeline import Pipeline
+from engine.model import Serving, ServingModel
 from engine.stream.trending import ItemCounts
 
 log = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class Trending:
             model.popularity.apply(live, self._prior_events)
 
 
-async def follow_trending(trending: Trending, pipeline: Pipeline, poll_s: float) -> None:
+async def follow_trending(trending: Trending, serving: Serving, poll_s: float) -> None:
     """Refresh what serves every `poll_s` seconds, for ever, in a thread of its own.
 
     Whatever goes wrong, popularity as it was keeps serving, and the next round tries again.
@@ -56,7 +55,7 @@ async def follow_trending(trending: Trending, pipeline: Pipeline, poll_s: float)
     while True:
         started = time.monotonic()
         try:
-            for model in pipeline.models:
+            for model in serving.models:
                 await asyncio.to_thread(trending.refresh, model)
         except Exception:  # nobody waits for this task: it would end without a word
             log.exception("live counts could not be shown")

@@ -1,7 +1,9 @@
 """Several serving processes on one port, and the supervisor that keeps them: starts, replaces, drains.
 
 Each worker is a fresh interpreter (`engine.cli.worker`), not a fork: neither gRPC nor threads survive one. The
-supervisor loads none of what serves, answers no request, and so has little in it that could fail.
+supervisor loads none of what serves, answers no request, and so has little in it that could fail. With
+`device.process` there is one process more, in place 0, which searches and ranks for all workers (`engine.cli.device`):
+it is the first to start and the last to end.
 
 What the two say to each other, through the worker's standard streams:
 
@@ -19,12 +21,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, Protocol
 
 from engine.adapters.embedded_kafka import EmbeddedKafka
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.config import EngineConfig
-from engine.errors import EngineError
+from engine.errors import ConfigError, EngineError
 from engine.rpc.port import ReservedPort, address_of
 
 log = logging.getLogger(__name__)
@@ -32,6 +36,8 @@ log = logging.getLogger(__name__)
 SERVING: Final = "serving"
 FAILED: Final = "failed"
 WORKER_COMMAND: Final = (sys.executable, "-m", "engine.cli.worker")
+DEVICE_COMMAND: Final = (sys.executable, "-m", "engine.cli.device")
+_DEVICE_PLACE: Final = 0
 # Beyond the drain: closing Redis and Kafka, and leaving the interpreter.
 _END_TIMEOUT_S: Final = 15.0
 
@@ -68,6 +74,14 @@ class WorkerMetrics(Protocol):
     def ended(self, process_id: int, *, unexpected: bool) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a process is. settings: one line, which it reads from its standard input. command: its place is added."""
+
+    settings: str
+    command: Sequence[str] = WORKER_COMMAND
+
+
 class Supervisor:
     """Keeps `workers` processes running until told to stop.
 
@@ -78,6 +92,7 @@ class Supervisor:
         metrics: who is told of their ends; none where nobody measures.
         command: what a worker is; its place among the workers, from 1, becomes the last argument.
         patience: see there.
+        device: the process that all of them need, if any.
     """
 
     def __init__(
@@ -88,12 +103,16 @@ class Supervisor:
         metrics: WorkerMetrics | None = None,
         command: Sequence[str] = WORKER_COMMAND,
         patience: Patience | None = None,
+        device: Program | None = None,
     ) -> None:
         self._workers = workers
-        self._settings = settings.encode() + b"\n"
+        self._worker = Program(settings, command)
+        self._device = device
+        self._device_served = asyncio.Event()
+        # All workers have ended.
+        self._drained = asyncio.Event()
         self._drain_s = drain_s
         self._metrics = metrics
-        self._command = tuple(command)
         self._patience = patience or Patience()
         self._stopping = asyncio.Event()
         self._running: dict[int, asyncio.subprocess.Process] = {}
@@ -106,12 +125,23 @@ class Supervisor:
         Raises:
             EngineError: a worker ended too often before it served; the text has its last words.
         """
-        keepers = [asyncio.create_task(self._keep(place)) for place in range(1, self._workers + 1)]
+        device = None if self._device is None else asyncio.create_task(self._keep(_DEVICE_PLACE))
+        keepers: list[asyncio.Task[None]] = []
         try:
-            await asyncio.wait(keepers, return_when=asyncio.FIRST_EXCEPTION)
+            if device is not None:
+                device.add_done_callback(lambda _: self.stop())
+                await _first_of(self._device_served, self._stopping)
+            if not self._stopping.is_set():
+                keepers = [asyncio.create_task(self._keep(place)) for place in range(1, self._workers + 1)]
+                await asyncio.wait(keepers, return_when=asyncio.FIRST_EXCEPTION)
         finally:
             self.stop()
             ends = await asyncio.gather(*keepers, return_exceptions=True)
+            if device is not None:
+                # Only now: what the workers had begun they have finished with it.
+                self._drained.set()
+                self._signal_running([_DEVICE_PLACE])
+                ends += await asyncio.gather(device, return_exceptions=True)
         for end in ends:
             if end is not None:
                 raise end
@@ -119,32 +149,44 @@ class Supervisor:
     def stop(self) -> None:
         """Have every worker drain and end; called again, have them end at once."""
         self._stopping.set()
-        for process in self._running.values():
-            _signal(process, signal.SIGTERM)
+        self._signal_running([place for place in self._running if place != _DEVICE_PLACE])
+
+    def _signal_running(self, places: Sequence[int]) -> None:
+        for place in places:
+            if place in self._running:
+                _signal(self._running[place], signal.SIGTERM)
+
+    def _told_to_end(self, place: int) -> asyncio.Event:
+        return self._drained if place == _DEVICE_PLACE else self._stopping
 
     async def _keep(self, place: int) -> None:
-        """One worker after the other in this place."""
+        """One process after the other in this place."""
         failed_starts = early_ends = 0
-        while not self._stopping.is_set():
+        told_to_end, name = self._told_to_end(place), _name(place)
+        while not told_to_end.is_set():
             started = await self._live(place)
-            if self._stopping.is_set():
+            if told_to_end.is_set():
                 return
             failed_starts = 0 if started.served else failed_starts + 1
             early_ends = 0 if started.served_s >= self._patience.steady_s else early_ends + 1
             if failed_starts == self._patience.failed_starts:
+                kind = name if place == _DEVICE_PLACE else "a worker"
                 raise EngineError(
-                    f"a worker ended {failed_starts} times in a row before it served, lastly {started.last_words}"
+                    f"{kind} ended {failed_starts} times in a row before it served, lastly {started.last_words}"
                 )
             pause_s = self._patience.pause_s(early_ends)
-            log.error("worker %d ended %s; another one in %.1f s", place, started.last_words, pause_s)
+            log.error("%s ended %s; another one in %.1f s", name, started.last_words, pause_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
-                    await self._stopping.wait()
+                    await told_to_end.wait()
 
     async def _live(self, place: int) -> "_Life":
-        """One worker from start to end."""
+        """One process from start to end."""
+        program = self._device if place == _DEVICE_PLACE else self._worker
+        assert program is not None
+        told_to_end = self._told_to_end(place)
         process = await asyncio.create_subprocess_exec(
-            *self._command,
+            *program.command,
             str(place),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -153,16 +195,16 @@ class Supervisor:
             env=os.environ | (self._metrics.environment if self._metrics else {}),
         )
         self._running[place] = process
-        if self._stopping.is_set():
+        if told_to_end.is_set():
             _signal(process, signal.SIGTERM)
         served_since = None
         try:
-            await self._instruct(process)
+            await self._instruct(process, program.settings)
             words = await self._hear(process)
             if words == SERVING:
                 served_since = time.monotonic()
                 self._serves(place, process.pid)
-            code = await self._end(process)
+            code = await self._end(process, told_to_end)
             words = await self._hear(process) or words
         finally:
             if process.returncode is None:
@@ -172,17 +214,18 @@ class Supervisor:
             self._serving.discard(place)
             if self._metrics is not None:
                 self._metrics.serving(len(self._serving))
-                self._metrics.ended(process.pid, unexpected=not self._stopping.is_set())
+                self._metrics.ended(process.pid, unexpected=not told_to_end.is_set())
         said_why = words.startswith(FAILED)
         last_words = f"saying: {words.removeprefix(FAILED).strip()}" if said_why else _describe(code)
         served_s = 0.0 if served_since is None else time.monotonic() - served_since
         return _Life(served_since is not None, served_s, last_words)
 
-    async def _instruct(self, process: asyncio.subprocess.Process) -> None:
+    @staticmethod
+    async def _instruct(process: asyncio.subprocess.Process, settings: str) -> None:
         assert process.stdin is not None
         # It can have ended already; how, its exit status tells.
         with contextlib.suppress(ConnectionError):
-            process.stdin.write(self._settings)
+            process.stdin.write(settings.encode() + b"\n")
             await process.stdin.drain()
 
     @staticmethod
@@ -191,24 +234,27 @@ class Supervisor:
         assert process.stdout is not None
         return (await process.stdout.readline()).decode(errors="replace").strip()
 
-    async def _end(self, process: asyncio.subprocess.Process) -> int:
+    async def _end(self, process: asyncio.subprocess.Process, told_to_end: asyncio.Event) -> int:
         """Wait for its end; once told to stop, for a bounded time."""
         ended = asyncio.ensure_future(process.wait())
-        stopping = asyncio.ensure_future(self._stopping.wait())
+        stopping = asyncio.ensure_future(told_to_end.wait())
         await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         try:
             return await asyncio.wait_for(ended, None if ended.done() else self._drain_s + _END_TIMEOUT_S)
         except TimeoutError:
-            log.error("worker process %d does not end, and is killed", process.pid)
+            log.error("process %d does not end, and is killed", process.pid)
             process.kill()
             return await process.wait()
 
     def _serves(self, place: int, process_id: int) -> None:
+        log.info("%s serves (process %d)", _name(place), process_id)
+        if place == _DEVICE_PLACE:
+            self._device_served.set()
+            return
         self._serving.add(place)
         if self._metrics is not None:
             self._metrics.serving(len(self._serving))
-        log.info("worker %d serves (process %d)", place, process_id)
         if not self._ready and len(self._serving) == self._workers:
             self._ready = True
             log.info("ready: %d workers serve", self._workers)
@@ -247,9 +293,29 @@ async def supervise(config: EngineConfig) -> None:
         if not config.kafka.brokers:
             resources.enter_context(EmbeddedKafka(config.kafka.directory))
         log.info("starting %d workers on %s", server.workers, address_of(server.host, port))
-        supervisor = Supervisor(server.workers, worker_settings(config, port), server.drain_s, metrics)
+        device: Program | None = None
+        if config.device.process and config.device.process_socket is None:
+            directory = Path(resources.enter_context(TemporaryDirectory(prefix="engine-device-")))
+            config, device = with_device_process(config, directory / "socket")
+        settings = worker_settings(config, port)
+        supervisor = Supervisor(server.workers, settings, server.drain_s, metrics, device=device)
         with _signals_to(supervisor):
             await supervisor.run()
+
+
+def with_device_process(config: EngineConfig, socket: Path) -> tuple[EngineConfig, Program]:
+    """The settings of front ends whose device process is at this socket, and that process.
+
+    Raises ConfigError where the system has no memory to share in this way.
+    """
+    if not hasattr(os, "memfd_create"):
+        raise ConfigError("device.process needs Linux")
+    # There, what is shared is decided once: by its settings it would be an ordinary process.
+    own = config.device.model_copy(update={"process": False, "process_socket": None})
+    shared = config.server.model_copy(update={"micro_batch": config.micro_batch})
+    settings = config.model_copy(update={"device": own, "server": shared}).model_dump_json()
+    front = config.device.model_copy(update={"process": True, "process_socket": socket})
+    return config.model_copy(update={"device": front}), Program(settings, (*DEVICE_COMMAND, str(socket)))
 
 
 def worker_settings(config: EngineConfig, port: int) -> str:
@@ -280,6 +346,17 @@ def _signals_to(supervisor: Supervisor) -> Iterator[None]:
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(number)
+
+
+def _name(place: int) -> str:
+    return "the device process" if place == _DEVICE_PLACE else f"worker {place}"
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
 
 
 def _describe(code: int) -> str:

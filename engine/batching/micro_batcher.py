@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from engine.batching.queue import take_batch
 from engine.errors import DeadlineExceeded, EngineError, Overloaded
 
 Q = TypeVar("Q")
@@ -120,21 +121,15 @@ class MicroBatcher:
 
     def _take(self) -> list[_Job]:
         """The next batch, out of the queue. What nobody waits for any more goes with it and is not served."""
-        lane = self._queue[0].lane
-        now = time.monotonic()
-        batch: list[_Job] = []
-        left: deque[_Job] = deque()
-        while self._queue:
-            job = self._queue.popleft()
-            if job.deadline <= now:
-                if job.answer.set_running_or_notify_cancel():
-                    job.answer.set_exception(DeadlineExceeded("the deadline passed in the queue for the device"))
-            elif job.lane is not lane or len(batch) == self.max_batch:
-                left.append(job)
-            elif job.answer.set_running_or_notify_cancel():
-                batch.append(job)
-        self._queue = left
+        batch, late = take_batch(self._queue, self.max_batch, time.monotonic(), _claim)
+        for job in late:
+            job.answer.set_exception(DeadlineExceeded("the deadline passed in the queue for the device"))
         return batch
+
+
+def _claim(job: _Job) -> bool:
+    """False for one that was cancelled; the others cannot be any more."""
+    return job.answer.set_running_or_notify_cancel()
 
 
 def _serve(batch: list[_Job]) -> None:

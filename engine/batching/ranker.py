@@ -1,7 +1,7 @@
 """A ranker whose requests share calls."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from engine.errors import EngineError
 from engine.types import Float32Array, Int64Array, RankingContext
 
 
+@runtime_checkable
 class BatchRanker(Protocol):
     """A ranker for several requests at once."""
 

@@ -11,18 +11,23 @@ from engine.types import Int64Array
 class FreshRows:
     """The fresh items of one moment, replaced as one object.
 
-    count: rows first_row to first_row + count are taken, in the order in which the items came.
+    keys: int64 (count,), the items of the rows from first_row on, in the order in which they came here: another
+        process may have other rows for the same items.
     sorted_keys, sorted_rows: int64 (count,), every fresh item key in ascending order and its row.
     """
 
     first_row: int
-    count: int
+    keys: Int64Array
     sorted_keys: Int64Array
     sorted_rows: Int64Array
 
     @staticmethod
     def none(first_row: int) -> "FreshRows":
-        return FreshRows(first_row, 0, np.empty(0, np.int64), np.empty(0, np.int64))
+        return FreshRows(first_row, *(np.empty(0, np.int64) for _ in range(3)))
+
+    @property
+    def count(self) -> int:
+        return len(self.keys)
 
     def with_keys(self, keys: Int64Array) -> "FreshRows":
         """These and n more items, whose keys (int64 (n,)) are new, in the next rows."""
@@ -31,7 +36,7 @@ class FreshRows:
         order = np.argsort(every_key, kind="stable")
         return FreshRows(
             self.first_row,
-            self.count + len(keys),
+            np.concatenate([self.keys, keys]),
             every_key[order],
             np.concatenate([self.sorted_rows, rows])[order],
         )

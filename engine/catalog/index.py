@@ -10,16 +10,16 @@ from kernels.topk import merge_top
 
 
 class LiveIndex:
-    """An ItemIndex over a bundle's index and the fresh rows of its catalogue, which are scanned exactly."""
+    """An ItemIndex over a bundle's index (`main`) and the fresh rows of its catalogue, which are scanned exactly."""
 
     def __init__(self, main: ItemIndex, catalogue: LiveCatalogue) -> None:
-        self._main = main
+        self.main = main
         self._catalogue = catalogue
         self._main_bytes = (main.item_count + 7) // 8
 
     @property
     def dim(self) -> int:
-        return self._main.dim
+        return self.main.dim
 
     @property
     def item_count(self) -> int:
@@ -33,7 +33,7 @@ class LiveIndex:
         """
         if len(eligible) * 8 != self.item_count:
             raise ValueError(f"the catalogue of {self.item_count} rows takes no bitmap of {len(eligible)} bytes")
-        rows, scores = self._main.search(query, k, eligible[: self._main_bytes])
+        rows, scores = self.main.search(query, k, eligible[: self._main_bytes])
         fresh = self._catalogue.fresh
         if not fresh.count:
             return rows, scores

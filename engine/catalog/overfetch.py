@@ -78,7 +78,39 @@ class SearchRequest:
         return self.wanted == 0 or self.share <= _SCAN_SHARE
 
 
-class OverFetchingIndex:
+class EligibleScan:
+    """What any search over these items can begin and, where nothing else fills its answer, end with."""
+
+    def __init__(self, dim: int, item_vectors: Float32Array) -> None:
+        """item_vectors: float32 (item_count, at least dim), C-contiguous."""
+        self._dim = dim
+        self._item_vectors = item_vectors
+
+    @property
+    def dim(self) -> int:
+        return self._dim
+
+    @property
+    def item_count(self) -> int:
+        return len(self._item_vectors)
+
+    def request(self, query: Float32Array, k: int, eligible: UInt8Array) -> SearchRequest:
+        """Check one search; raises as check_search does. Cost: one count of the bitmap, 10 µs at a million items."""
+        check_search(self.dim, self.item_count, query, k, eligible)
+        eligible_count = count_rows(eligible, self.item_count)
+        share = eligible_count / self.item_count if self.item_count else 0.0
+        return SearchRequest(query, eligible, min(k, eligible_count), share)
+
+    def scan(self, request: SearchRequest) -> Found:
+        """The exact answer on the processor. Cost: kernels.scan, O(eligible items * dim)."""
+        if request.wanted == 0:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        rows, scores = scan_eligible(self._item_vectors, request.query, request.eligible)
+        best = top_k(scores, request.wanted)
+        return rows[best], scores[best]
+
+
+class OverFetchingIndex(EligibleScan):
     """An ItemIndex over a Searcher, for one search or a batch of them. Safe for concurrent searches where that one is.
 
     The answer is the Searcher's own, filtered: where it is exact, so is this.
@@ -88,16 +120,8 @@ class OverFetchingIndex:
         """item_vectors: float32 (item_count, at least dim), C-contiguous: for when few may be shown."""
         if len(item_vectors) != searcher.item_count:
             raise ValueError(f"{len(item_vectors)} item vectors do not go with an index of {searcher.item_count} items")
+        super().__init__(searcher.dim, item_vectors)
         self._searcher = searcher
-        self._item_vectors = item_vectors
-
-    @property
-    def dim(self) -> int:
-        return self._searcher.dim
-
-    @property
-    def item_count(self) -> int:
-        return self._searcher.item_count
 
     def search(self, query: Float32Array, k: int, eligible: UInt8Array) -> Found:
         """See ItemIndex. Never short of min(k, eligible items): what widening cannot reach is scanned.
@@ -107,13 +131,6 @@ class OverFetchingIndex:
         request = self.request(query, k, eligible)
         found = None if request.among_few else self.search_batch([request])[0]
         return self.scan(request) if found is None else found
-
-    def request(self, query: Float32Array, k: int, eligible: UInt8Array) -> SearchRequest:
-        """Check one search; raises as check_search does. Cost: one count of the bitmap, 10 µs at a million items."""
-        check_search(self.dim, self.item_count, query, k, eligible)
-        eligible_count = count_rows(eligible, self.item_count)
-        share = eligible_count / self.item_count if self.item_count else 0.0
-        return SearchRequest(query, eligible, min(k, eligible_count), share)
 
     def search_batch(self, requests: Sequence[SearchRequest]) -> list[Found | None]:
         """What the Searcher finds for each request, in step; None for one that only a scan can answer in full.
@@ -156,14 +173,6 @@ class OverFetchingIndex:
             )
             for line, position in enumerate(group):
                 found[position] = self._kept(requests[position], rows[line], scores[line])
-
-    def scan(self, request: SearchRequest) -> Found:
-        """The exact answer on the processor. Cost: kernels.scan, O(eligible items * dim)."""
-        if request.wanted == 0:
-            return np.empty(0, np.int64), np.empty(0, np.float32)
-        rows, scores = scan_eligible(self._item_vectors, request.query, request.eligible)
-        best = top_k(scores, request.wanted)
-        return rows[best], scores[best]
 
     @staticmethod
     def _first_fetch(request: SearchRequest, limit: int) -> int:

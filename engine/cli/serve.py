@@ -24,10 +24,10 @@ def serve(
     """Serve recommendations over gRPC from the current bundle; a newer bundle is swapped in without a pause."""
     flags = {"host": host, "port": port, "workers": workers, "metrics_port": metrics_port}
     settings = load_config(config, bundles, redis_url, flags)
-    if settings.server.workers > 1 or settings.server.metrics_port is not None:
+    if settings.server.workers > 1 or settings.server.metrics_port is not None or settings.device.process:
         from engine.workers import supervise
 
-        # Metrics are for the supervisor to answer for, also where it has one worker only.
+        # Metrics and the device process are for the supervisor to keep, also where it has one worker only.
         asyncio.run(supervise(settings))
     else:
         import uvloop

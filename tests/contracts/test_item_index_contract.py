@@ -1,7 +1,8 @@
 """What every ItemIndex owes its callers, run on each backend."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,13 @@ from engine.batching.micro_batcher import MicroBatcher
 from engine.catalog.overfetch import OverFetchingIndex
 from engine.catalog.shards import ShardedSearcher
 from engine.config import DeviceConfig
+from engine.device.model import BatchSearch, one_by_one
+from engine.device.remote import RemoteIndex
 from engine.errors import EngineError
 from engine.stages.retrieve import ItemIndex
 from kernels.membership import pack_mask
 from tests.contracts.clustered import clustered
+from tests.engine.device.serving import device_model, served
 from tests.gpu import on_gpu
 
 ITEM_COUNT, DIM = 60_001, 32  # not a multiple of 8, so that the last byte of a bitmap is partly padding
@@ -49,8 +53,8 @@ GPU = {
 SCORE_TOLERANCES = {
     "flat": 1e-5, "ivf-sq8": 2e-2, "ivf-sqfp16": 2e-3, "ivf-sq8-with-vectors": 2e-2, "over-fetch": 1e-5,
     "float16": 2e-3, "float16-unfiltered": 2e-3, "float16-filtering": 2e-3, "float16-shards": 2e-3,
-    "float16-batched": 2e-3, "gpu-exact-fused": 2e-3, "gpu-exact-cuvs": 2e-3, "gpu-exact-classic": 2e-3,
-    "gpu-ivf": 2e-2, "gpu-cagra": 2e-3,
+    "float16-batched": 2e-3, "flat-remote": 1e-5, "float16-remote": 2e-3, "gpu-exact-fused": 2e-3,
+    "gpu-exact-cuvs": 2e-3, "gpu-exact-classic": 2e-3, "gpu-ivf": 2e-2, "gpu-cagra": 2e-3,
 }  # fmt: skip
 BACKENDS = [on_gpu(name) if name in GPU else name for name in SCORE_TOLERANCES]
 
@@ -100,12 +104,20 @@ def batcher() -> Iterator[MicroBatcher]:
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, batcher: MicroBatcher) -> Subject:
+def subject(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    batcher: MicroBatcher,
+    remote_index: Callable[[BatchSearch, np.ndarray], RemoteIndex],
+) -> Subject:
     backend: str = request.param
     index: ItemIndex
     vectors, queries = clustered(ITEM_COUNT, DIM, query_count=80, seed=3)
     if backend == "float16-batched":
         index = BatchedIndex(over_fetching("float16", vectors), batcher)
+        return Subject(index, vectors, queries[40:], SCORE_TOLERANCES[backend])
+    if backend == "float16-remote":
+        index = remote_index(over_fetching("float16", vectors).search_batch, vectors)
         return Subject(index, vectors, queries[40:], SCORE_TOLERANCES[backend])
     if backend == "over-fetch" or backend.startswith("float16"):
         return Subject(over_fetching(backend, vectors), vectors, queries[40:], SCORE_TOLERANCES[backend])
@@ -119,7 +131,7 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             queries=queries[:40],
             target_recall=TARGET,
             k=500,
-            exact_below=ITEM_COUNT + 1 if backend == "flat" else 0,
+            exact_below=ITEM_COUNT + 1 if backend.startswith("flat") else 0,
         )
     if backend in GPU:
         from engine.adapters.faiss_gpu_index import open_gpu_index
@@ -128,7 +140,21 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return Subject(index, vectors, queries[40:], SCORE_TOLERANCES[backend])
     assert parameters.factory.lower().endswith(backend.split("-")[1] if "ivf" in backend else "flat")
     index = FaissIndex.open(path, parameters, vectors if backend.endswith("vectors") else None)
+    if backend == "flat-remote":
+        index = remote_index(one_by_one(index), vectors)
     return Subject(index, vectors, queries[40:], SCORE_TOLERANCES[backend])
+
+
+@pytest.fixture(scope="module")
+def remote_index() -> Iterator[Callable[[BatchSearch, np.ndarray], RemoteIndex]]:
+    """An index behind a device process, whose part a thread of this one plays: through sockets and shared memory."""
+    with ExitStack() as resources:
+
+        def remote(search: BatchSearch, vectors: np.ndarray) -> RemoteIndex:
+            client = resources.enter_context(served(device_model(search_batch=search, dim=DIM, item_count=ITEM_COUNT)))
+            return RemoteIndex(client, DIM, vectors)
+
+        yield remote
 
 
 def everything() -> np.ndarray:

@@ -11,9 +11,11 @@ from engine.adapters.onnx_gpu_ranker import DeviceRanking, OnnxGpuRanker
 from engine.adapters.onnx_ranker import OnnxRanker
 from engine.batching.micro_batcher import MicroBatcher
 from engine.batching.ranker import BatchedRanker
+from engine.device.remote import RemoteRanker
 from engine.stages.rank import Ranker
 from engine.training.ranker.train import export_half_ranker, export_ranker
 from engine.types import RankingContext
+from tests.engine.device.serving import OnlyBundle, device_model, served
 from tests.engine.training.ranker import small
 from tests.gpu import on_gpu
 
@@ -22,7 +24,13 @@ from tests.gpu import on_gpu
 SMALL = DeviceRanking(device="cpu", candidate_count=48, batch_sizes=(1, 4))
 CUDA = DeviceRanking(device="cuda", candidate_count=48, batch_sizes=(1, 4))
 DEVICES = {"device": SMALL, "device-float16": SMALL, "cuda": CUDA, "cuda-float16": CUDA}
-BACKENDS = ["onnx", "batched", *(on_gpu(name) if name.startswith("cuda") else name for name in DEVICES)]
+BACKENDS = [
+    "onnx",
+    "batched",
+    "remote",
+    "remote-device",
+    *(on_gpu(name) if name.startswith("cuda") else name for name in DEVICES),
+]
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -44,6 +52,17 @@ def ranker(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
             # Of one shape, so that a score does not depend on whom it shares a call with.
             settings = replace(SMALL, batch_sizes=(4,))
             yield BatchedRanker(OnnxGpuRanker(path, schema, table, dynamic, settings), batcher)
+        elif backend.startswith("remote"):
+            # Alone in each call, or of one shape, for the same reason.
+            settings = replace(SMALL, batch_sizes=(4,))
+            behind = OnnxRanker(path, schema, table, dynamic)
+            model = device_model(
+                ranker=behind if backend == "remote" else OnnxGpuRanker(path, schema, table, dynamic, settings),
+                schema=schema,
+                row_count=len(table),
+            )
+            with served(model, max_batch=1 if backend == "remote" else 4) as client:
+                yield RemoteRanker(client, OnlyBundle(len(table)))
         else:
             yield OnnxGpuRanker(path, schema, table, dynamic, DEVICES[backend])
 

@@ -1,0 +1,91 @@
+"""From settings to the process that searches and ranks for several front ends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+from engine.assemble import kafka_brokers, live_counts, living_catalogue
+from engine.assemble_device import slot_shape
+from engine.assemble_model import load_model
+from engine.batching.ranker import BatchRanker
+from engine.bundle.store import BundleStore
+from engine.catalog.follow import CatalogueFollower
+from engine.catalog.index import LiveIndex
+from engine.catalog.overfetch import OverFetchingIndex
+from engine.config import EngineConfig
+from engine.device.model import DeviceModel, HeldModels, one_by_one
+from engine.device.server import DeviceServer
+from engine.model import ServingModel
+from engine.trending import Trending, follow_trending
+
+
+@asynccontextmanager
+async def running_device(config: EngineConfig, socket: Path) -> AsyncIterator[DeviceServer]:
+    """A device process's server, with the current bundle loaded; it ends with the context.
+
+    It follows catalogue and live counts for itself, as every process does, and loads what front ends ask for.
+
+    Raises BundleError, ConfigError or DependencyUnavailable where it cannot begin.
+    """
+    if config.device.uses_cuda:
+        from engine.adapters.cuda_device import require_device
+
+        require_device(config.device)
+    catalogue: CatalogueFollower | None = None
+    trending: Trending | None = None
+
+    def load(path: Path) -> DeviceModel[ServingModel]:
+        model = load_model(path, config)
+        if catalogue is not None:
+            catalogue.bring_up(model.catalogue)
+        if trending is not None:
+            trending.refresh(model)
+        return _on_device(model)
+
+    held = HeldModels(load)
+    async with AsyncExitStack() as resources:
+        if config.trending.poll_s:
+            trending = resources.enter_context(live_counts(config, resources.enter_context(kafka_brokers(config))))
+        await asyncio.to_thread(held.prepare, BundleStore(config.bundle.directory).current().resolve())
+        serving = _Serving(held)
+        catalogue = await resources.enter_async_context(living_catalogue(config, serving))
+        with DeviceServer(socket, held, max(config.micro_batch, 1)) as server:
+            following = asyncio.create_task(_follow(trending, serving, config.trending.poll_s))
+            try:
+                yield server
+            finally:
+                following.cancel()
+                with suppress(asyncio.CancelledError):
+                    await following
+
+
+class _Serving:
+    """What the followers write to. Implements engine.model.Serving."""
+
+    def __init__(self, held: HeldModels[ServingModel]) -> None:
+        self._held = held
+
+    @property
+    def models(self) -> tuple[ServingModel, ...]:
+        return tuple(model.serving for model in self._held.models)
+
+
+async def _follow(trending: Trending | None, serving: _Serving, poll_s: float) -> None:
+    if trending is not None:
+        await follow_trending(trending, serving, poll_s)
+
+
+def _on_device(model: ServingModel) -> DeviceModel[ServingModel]:
+    # Without a batcher: requests wait for the server's one thread, and it is the one that makes all calls.
+    assert isinstance(model.index, LiveIndex)
+    index, ranker = model.index.main, model.ranker
+    assert isinstance(ranker, BatchRanker)
+    return DeviceModel(
+        shape=slot_shape(model.bundle, model.catalogue),
+        search_batch=index.search_batch if isinstance(index, OverFetchingIndex) else one_by_one(index),
+        ranker=ranker,
+        items=model.catalogue,
+        first_fresh_row=model.catalogue.fresh.first_row,
+        serving=model,
+    )

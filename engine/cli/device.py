@@ -1,0 +1,29 @@
+"""The process that searches and ranks for all workers of `engine serve`; started by engine.workers.
+
+Its arguments are the path of its socket and, from the supervisor, its place.
+"""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from engine.cli.supervised import Say, end_with_supervisor, run_supervised
+from engine.config import EngineConfig
+from engine.workers import SERVING
+
+
+async def _serve(config: EngineConfig, say: Say) -> None:
+    from engine.assemble_device_process import running_device
+
+    async with running_device(config, Path(sys.argv[1])):
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        end_with_supervisor()
+        say(SERVING)
+        await stop.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(run_supervised("device process", _serve))

@@ -1,0 +1,200 @@
+"""A bundle in the device process: what answers a batch of requests out of their slots; and who needs which bundle."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+
+from engine.batching.ranker import BatchRanker
+from engine.catalog.overfetch import Found, SearchRequest
+from engine.device.slot import RANK, SEARCH, SlotMemory, SlotShape
+from engine.errors import EngineError
+from engine.stages.retrieve import ItemIndex
+from engine.types import Int64Array, RankingContext
+
+# What the followers of catalogue and live counts write to; opaque here.
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request: its slot's memory, and what the message said; see engine.device.slot.REQUEST."""
+
+    memory: SlotMemory
+    count: int
+    fresh: int
+    share: float
+
+
+Answer = int | EngineError | None
+"""How many items lie in the slot; None where only a scan can tell; or why there is none."""
+
+Lane = Callable[[Sequence[Asked]], Sequence[Answer]]
+
+
+class BatchSearch(Protocol):
+    """Several searches in one call; see engine.catalog.overfetch.OverFetchingIndex.search_batch."""
+
+    def __call__(self, requests: Sequence[SearchRequest], /) -> Sequence[Found | EngineError | None]: ...
+
+
+def one_by_one(index: ItemIndex) -> BatchSearch:
+    """The searches of a batch one after the other, for an index that has no call for several; a bad one fails alone."""
+
+    def search(requests: Sequence[SearchRequest]) -> list[Found | EngineError | None]:
+        return [alone(request) for request in requests]
+
+    def alone(request: SearchRequest) -> Found | EngineError:
+        try:
+            return index.search(request.query, request.wanted, request.eligible)
+        except EngineError as error:
+            return error
+
+    return search
+
+
+class ItemRows(Protocol):
+    """The rows of items in this process; implemented by engine.catalog.live.LiveCatalogue."""
+
+    def rows(self, keys: Int64Array) -> Int64Array: ...
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceModel(Generic[S]):
+    """One bundle, to be asked through slots of its shape.
+
+    first_fresh_row: the rows from there on are fresh items', and differ from process to process.
+    serving: what it was made of.
+    lanes: by kind of request.
+    """
+
+    shape: SlotShape
+    search_batch: BatchSearch
+    ranker: BatchRanker
+    items: ItemRows
+    first_fresh_row: int
+    serving: S
+    lanes: Mapping[int, Lane] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lanes", {SEARCH: self._search, RANK: self._rank})
+
+    def _search(self, batch: Sequence[Asked]) -> list[Answer]:
+        requests = [SearchRequest(one.memory.query, one.memory.eligible, one.count, one.share) for one in batch]
+        answers: list[Answer] = []
+        for one, found in zip(batch, self.search_batch(requests), strict=True):
+            if found is None or isinstance(found, EngineError):
+                answers.append(found)
+                continue
+            rows, scores = found
+            one.memory.found[: len(rows)] = rows
+            one.memory.scores[: len(rows)] = scores
+            answers.append(len(rows))
+        return answers
+
+    def _rank(self, batch: Sequence[Asked]) -> list[Answer]:
+        requests, unknown = [], []
+        for one in batch:
+            rows, missing = self._own_rows(one)
+            requests.append((_context(one.memory), rows))
+            unknown.append(missing)
+        answers: list[Answer] = []
+        for one, missing, scores in zip(batch, unknown, self.ranker.score_many(requests), strict=True):
+            if isinstance(scores, EngineError):
+                answers.append(scores)
+                continue
+            one.memory.scores[: one.count] = scores
+            if len(missing):
+                one.memory.scores[missing] = scores.min()
+            answers.append(one.count)
+        return answers
+
+    def _own_rows(self, one: Asked) -> tuple[Int64Array, Int64Array]:
+        """The candidates as this process's rows, and the positions of those that it has not heard of."""
+        rows = one.memory.candidates[: one.count]
+        if not one.fresh:
+            return rows, np.empty(0, np.int64)
+        rows = rows.copy()
+        fresh = np.flatnonzero(rows >= self.first_fresh_row)
+        rows[fresh] = self.items.rows(one.memory.fresh_keys[: one.fresh])
+        missing = fresh[rows[fresh] < 0]
+        rows[missing] = 0
+        return rows, missing
+
+
+def _context(memory: SlotMemory) -> RankingContext:
+    return RankingContext(memory.query, memory.session, memory.collaborative, memory.dense, memory.codes)
+
+
+@dataclass(slots=True)
+class _Held(Generic[S]):
+    model: DeviceModel[S]
+    leases: int
+
+
+class HeldModels(Generic[S]):
+    """The bundles that front ends have leases on. Safe for any number of threads.
+
+    One that nobody has a lease on goes as soon as somebody has one on another: during a swap there are two.
+    """
+
+    def __init__(self, load: Callable[[Path], DeviceModel[S]]) -> None:
+        """load: opens a bundle; may raise whatever it likes."""
+        self._load = load
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()
+        self._held: dict[Path, _Held[S]] = {}
+
+    @property
+    def models(self) -> tuple[DeviceModel[S], ...]:
+        with self._lock:
+            return tuple(held.model for held in self._held.values())
+
+    def get(self, path: Path) -> DeviceModel[S] | None:
+        """The bundle of this directory, where it is loaded."""
+        with self._lock:
+            held = self._held.get(path)
+            return None if held is None else held.model
+
+    def prepare(self, path: Path) -> DeviceModel[S]:
+        """Load a bundle without a lease on it, unless it is there; raises what load does."""
+        with self._loading:
+            return self.get(path) or self._opened(path, leases=0)
+
+    def lease(self, path: Path) -> DeviceModel[S]:
+        """One more lease on a bundle, which is loaded first where it is not there. Blocks; raises what load does."""
+        # Who finds it there does not wait while another one is loaded.
+        model = self._lease_held(path)
+        if model is not None:
+            return model
+        with self._loading:
+            return self._lease_held(path) or self._opened(path, leases=1)
+
+    def give_up(self, path: Path) -> None:
+        """One lease less."""
+        with self._lock:
+            self._held[path].leases -= 1
+            self._drop_unleased()
+
+    def _lease_held(self, path: Path) -> DeviceModel[S] | None:
+        with self._lock:
+            held = self._held.get(path)
+            if held is None:
+                return None
+            held.leases += 1
+            self._drop_unleased()
+            return held.model
+
+    def _opened(self, path: Path, leases: int) -> DeviceModel[S]:
+        model = self._load(path)
+        with self._lock:
+            self._held[path] = _Held(model, leases)
+            self._drop_unleased()
+        return model
+
+    def _drop_unleased(self) -> None:
+        if any(held.leases for held in self._held.values()):
+            self._held = {path: held for path, held in self._held.items() if held.leases}

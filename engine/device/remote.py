@@ -1,0 +1,107 @@
+"""The index and the ranker of a front end, which are in the device process."""
+
+from typing import Final, Protocol
+
+import numpy as np
+
+from engine.catalog.fresh import FreshRows
+from engine.catalog.overfetch import EligibleScan, Found
+from engine.clock import request_deadline
+from engine.device.client import DeviceClient
+from engine.device.slot import RANK, SEARCH
+from engine.errors import EngineError
+from engine.types import Float32Array, Int64Array, RankingContext, UInt8Array
+
+_VECTORS: Final = ("query", "session", "collaborative", "dense", "codes")
+
+
+class RemoteIndex:
+    """An ItemIndex. What needs no device, and what it cannot answer, is scanned in the caller's own thread."""
+
+    def __init__(self, client: DeviceClient, dim: int, item_vectors: Float32Array) -> None:
+        """item_vectors: float32 (item_count, at least dim), C-contiguous, may be memory-mapped."""
+        self._client = client
+        self._items = EligibleScan(dim, item_vectors)
+
+    @property
+    def dim(self) -> int:
+        return self._items.dim
+
+    @property
+    def item_count(self) -> int:
+        return self._items.item_count
+
+    def search(self, query: Float32Array, k: int, eligible: UInt8Array) -> Found:
+        """See ItemIndex. Waits for its turn, at most until the request's deadline.
+
+        Raises:
+            DeadlineExceeded: it passed. DependencyUnavailable: the device process is away.
+
+        Cost: two copies, of the bitmap (125 KB at a million items) and of the answer, and a message each way.
+        """
+        request = self._items.request(query, k, eligible)
+        if request.among_few:
+            return self._items.scan(request)
+        with self._client.take() as slot:
+            memory = slot.memory
+            memory.query[:] = request.query
+            memory.eligible[:] = request.eligible
+            found = slot.ask(SEARCH, request.wanted, 0, request.share, request_deadline.get())
+            if found is not None:
+                return memory.found[:found].copy(), memory.scores[:found].copy()
+        return self._items.scan(request)
+
+
+class Catalogue(Protocol):
+    """Which items came after the bundle, in this process; implemented by engine.catalog.live.LiveCatalogue."""
+
+    @property
+    def fresh(self) -> FreshRows: ...
+
+
+class RemoteRanker:
+    """A Ranker. Fresh candidates go by their keys: each process has rows of its own for them."""
+
+    def __init__(self, client: DeviceClient, catalogue: Catalogue) -> None:
+        self._client = client
+        self._catalogue = catalogue
+
+    def score(self, context: RankingContext, rows: Int64Array) -> Float32Array:
+        """See Ranker. Waits for its turn, at most until the request's deadline.
+
+        A fresh item that the device process has not heard of yet scores as the least of the others.
+
+        Raises:
+            DeadlineExceeded: it passed. DependencyUnavailable: the device process is away.
+            EngineError: an input of another shape than the ranker's, or a row that is no item's.
+        """
+        count = len(rows)
+        if not count:
+            return np.empty(0, np.float32)
+        fresh = self._catalogue.fresh
+        fresh_keys = self._keys(fresh, rows)
+        with self._client.take() as slot:
+            memory = slot.memory
+            if count > len(memory.candidates):
+                raise EngineError(f"ranker: {count} candidates, of {len(memory.candidates)} rows")
+            for name in _VECTORS:
+                room, given = getattr(memory, name), getattr(context, name)
+                if given.shape != room.shape:
+                    raise EngineError(f"ranker: {name} is {given.shape}, the graph takes {room.shape}")
+                room[:] = given
+            memory.candidates[:count] = rows
+            memory.fresh_keys[: len(fresh_keys)] = fresh_keys
+            scored = slot.ask(RANK, count, len(fresh_keys), 1.0, request_deadline.get())
+            if scored != count:
+                raise EngineError(f"ranker: {scored} scores for {count} candidates")
+            return memory.scores[:count].copy()
+
+    @staticmethod
+    def _keys(fresh: FreshRows, rows: Int64Array) -> Int64Array:
+        """The keys of the fresh items among the rows, in their order."""
+        if rows.max() < fresh.first_row:
+            return fresh.keys[:0]
+        places = rows[rows >= fresh.first_row] - fresh.first_row
+        if places.max() >= fresh.count:
+            raise EngineError(f"ranker: row {int(rows.max())} is no item's")
+        return fresh.keys[places]

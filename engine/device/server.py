@@ -1,0 +1,246 @@
+"""The device process's side: one thread that serves all slots, batch by batch, and those that answer the door."""
+
+import json
+import logging
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from engine.batching.queue import take_batch
+from engine.device.model import Answer, Asked, DeviceModel, HeldModels, Lane
+from engine.device.slot import (
+    ANSWER,
+    ANSWERED,
+    FAILED,
+    HELLO_BYTES,
+    LATE,
+    MAX_TEXT,
+    REQUEST,
+    UNFOUND,
+    WELCOME,
+    SlotMemory,
+    SlotShape,
+)
+from engine.errors import BundleError, EngineError
+from engine.logs import OncePerInterval
+
+log = logging.getLogger(__name__)
+log.addFilter(OncePerInterval(interval_s=30.0))
+
+_HELLO_S: Final = 5.0
+_BACKLOG: Final = 1024
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    connection: socket.socket
+    memory: SlotMemory
+    model: DeviceModel[Any]
+    open: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    slot: _Slot
+    lane: Lane
+    deadline: float
+    asked: Asked
+
+
+class DeviceServer:
+    """Serves front ends at a Unix socket. A context manager: front ends are let in while it lasts.
+
+    A batch is the oldest request and those of its kind and bundle that are there, up to a cap; nobody is waited for.
+    Each slot has one request at most in it, so that the queue is as long as there are slots. The end of a connection is
+    the end of its slot or lease, whatever its front end died of.
+    """
+
+    def __init__(self, path: Path, models: HeldModels[Any], max_batch: int) -> None:
+        """path: of the socket, which is replaced where there is one; who may connect is for its directory to say."""
+        self._models = models
+        self._max_batch = max_batch
+        self._slots: dict[int, _Slot] = {}
+        self._leases: set[socket.socket] = set()
+        self._queue: deque[_Job] = deque()
+        self._epoll = select.epoll()
+        self._closing = os.eventfd(0)
+        self._epoll.register(self._closing, select.EPOLLIN)
+        path.unlink(missing_ok=True)
+        self._door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._door.bind(str(path))
+        self._door.listen(_BACKLOG)
+        self._server = threading.Thread(target=self._serve, name="engine-device", daemon=True)
+        self._doorkeeper = threading.Thread(target=self._answer_door, name="engine-device-door", daemon=True)
+
+    def __enter__(self) -> "DeviceServer":
+        self._server.start()
+        self._doorkeeper.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Serve what is queued, then hang up on everybody."""
+        _hang_up(self._door)
+        self._doorkeeper.join()
+        self._door.close()
+        os.eventfd_write(self._closing, 1)
+        self._server.join()
+        os.close(self._closing)
+        for lease in list(self._leases):
+            _hang_up(lease)
+
+    @property
+    def slots(self) -> int:
+        """How many are connected."""
+        return len(self._slots)
+
+    # The door: in threads that wait, so that the one that serves never does.
+
+    def _answer_door(self) -> None:
+        while True:
+            try:
+                connection, _ = self._door.accept()
+            except OSError:  # shut down
+                return
+            try:
+                self._greet(connection)
+            except EngineError as error:
+                _say(connection, str(error).encode()[:HELLO_BYTES])
+                connection.close()
+            except Exception:  # what one says at the door must not close it for the others
+                log.exception("a front end could not be let in")
+                connection.close()
+
+    def _greet(self, connection: socket.socket) -> None:
+        connection.settimeout(_HELLO_S)
+        message, files, _, _ = socket.recv_fds(connection, HELLO_BYTES, 1)
+        try:
+            hello = json.loads(message)
+            path, shape = Path(hello["bundle"]), SlotShape(**hello["shape"])
+            if files:
+                self._open_slot(connection, path, shape, files[0])
+            else:
+                thread = threading.Thread(target=self._lease, args=(connection, path, shape), daemon=True)
+                thread.start()
+        finally:
+            for file in files:
+                os.close(file)
+
+    def _open_slot(self, connection: socket.socket, path: Path, shape: SlotShape, file: int) -> None:
+        model = self._models.get(path)
+        if model is None or model.shape != shape:
+            raise EngineError(f"{path}: there is no lease on this bundle")
+        slot = _Slot(connection, SlotMemory(shape, file), model)
+        connection.setblocking(False)
+        _say(connection, WELCOME)
+        self._slots[connection.fileno()] = slot
+        self._epoll.register(connection, select.EPOLLIN)
+
+    def _lease(self, connection: socket.socket, path: Path, shape: SlotShape) -> None:
+        """One lease, from its beginning to its end."""
+        with connection:
+            try:
+                model = self._models.lease(path)
+            except Exception as error:  # whatever a library or a device may raise: the front end is to know
+                if not isinstance(error, EngineError):
+                    log.exception("bundle %s cannot be loaded", path)
+                _say(connection, f"{error}".encode()[:HELLO_BYTES] or b"the bundle cannot be loaded")
+                return
+            try:
+                if model.shape != shape:
+                    fault = BundleError(f"{path}: the device process has other settings, or another bundle there")
+                    _say(connection, str(fault).encode())
+                    return
+                connection.settimeout(None)
+                self._leases.add(connection)
+                _say(connection, WELCOME)
+                with suppress(OSError):
+                    connection.recv(1)
+            finally:
+                del model  # or this frame would keep it
+                self._leases.discard(connection)
+                self._models.give_up(path)
+
+    # The one thread that serves.
+
+    def _serve(self) -> None:
+        closing = False
+        while self._queue or not closing:
+            for file, _ in self._epoll.poll(0 if self._queue else None):
+                if file == self._closing:
+                    closing = True
+                    self._epoll.unregister(self._closing)
+                else:
+                    self._receive(self._slots[file])
+            if self._queue:
+                self._serve_batch()
+        for slot in list(self._slots.values()):
+            self._close(slot)
+        self._epoll.close()
+
+    def _receive(self, slot: _Slot) -> None:
+        try:
+            message = slot.connection.recv(REQUEST.size)
+            if message:
+                kind, count, fresh, share, deadline = REQUEST.unpack(message)
+                asked = Asked(slot.memory, count, fresh, share)
+                self._queue.append(_Job(slot, slot.model.lanes[kind], deadline, asked))
+                return
+        except BlockingIOError:
+            return
+        except Exception as error:  # of another version, or no front end at all
+            log.warning("a front end is not understood: %r", error)
+        self._close(slot)
+
+    def _close(self, slot: _Slot) -> None:
+        """Its front end is gone; a request of it that is queued is dropped."""
+        slot.open = False
+        del self._slots[slot.connection.fileno()]
+        self._epoll.unregister(slot.connection)
+        slot.connection.close()
+
+    def _serve_batch(self) -> None:
+        batch, late = take_batch(self._queue, self._max_batch, time.monotonic(), lambda job: job.slot.open)
+        for job in late:
+            _say(job.slot.connection, _packed(LATE, 0, "the deadline passed in the queue for the device process"))
+        if not batch:
+            return
+        try:
+            answers = batch[0].lane([job.asked for job in batch])
+        except EngineError as error:
+            answers = [error] * len(batch)
+        except Exception:  # of a library or a bug: it fails its batch, and nobody else
+            log.exception("a batch of %d failed", len(batch))
+            answers = [EngineError("the device process failed; its log says why")] * len(batch)
+        for job, answer in zip(batch, answers, strict=True):
+            _say(job.slot.connection, _message(answer))
+
+
+def _message(answer: Answer) -> bytes:
+    if answer is None:
+        return ANSWER.pack(UNFOUND, 0)
+    if isinstance(answer, EngineError):
+        return _packed(FAILED, 0, str(answer))
+    return ANSWER.pack(ANSWERED, answer)
+
+
+def _packed(status: int, count: int, text: str) -> bytes:
+    return ANSWER.pack(status, count) + text.encode()[:MAX_TEXT]
+
+
+def _say(connection: socket.socket, message: bytes) -> None:
+    """Who does not hear it any more is found out by the end of the connection."""
+    with suppress(OSError):
+        connection.send(message)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Closing it would not wake a thread that waits for it."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,111 @@
+"""A slot: the shared memory of one request at a time, and the words with which both sides hand it over.
+
+A slot belongs to one connection (a Unix socket that keeps message boundaries) between a front end and the device
+process. The arrays lie in memory that both have mapped; a message of some bytes says that they are there, one more that
+the answer is. Between the two the front end does not touch them, so that no state has to be kept in the memory itself.
+"""
+
+import mmap
+import os
+from dataclasses import asdict, dataclass
+from struct import Struct
+from typing import Any, Final
+
+import numpy as np
+
+from engine.types import Float32Array, Int64Array, UInt8Array
+
+SEARCH: Final = 1
+RANK: Final = 2
+
+# kind, items wanted or candidates, how many of them are fresh, share of eligible items, deadline (time.monotonic()).
+REQUEST: Final = Struct("<Bqqdd")
+
+# An answer: how it went, and how many items; a sentence follows where it failed.
+ANSWER: Final = Struct("<Bq")
+ANSWERED, UNFOUND, LATE, FAILED = 0, 1, 2, 3
+MAX_TEXT: Final = 1024
+ANSWER_BYTES: Final = ANSWER.size + MAX_TEXT
+
+# What a connection begins with: JSON of the bundle's path and the slot's shape. The answer is WELCOME, or a sentence.
+HELLO_BYTES: Final = 16_384
+WELCOME: Final = b"welcome"
+
+_ALIGNMENT: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class SlotShape:
+    """What a slot has room for; the same on both sides, or they do not talk.
+
+    dim, collaborative_dim, dense_dim, code_count: of a request's vectors. item_count: items of the index, which
+    bitmaps are about. row_count: rows of the catalogue, and most candidates of a request.
+    """
+
+    dim: int
+    collaborative_dim: int
+    dense_dim: int
+    code_count: int
+    item_count: int
+    row_count: int
+
+    def to_json(self) -> dict[str, int]:
+        return asdict(self)
+
+    def fields(self) -> dict[str, tuple[Any, int]]:
+        """Each array's dtype and length, in the order in which they lie in memory."""
+        return {
+            "query": (np.float32, self.dim),
+            "session": (np.float32, self.dim),
+            "collaborative": (np.float32, self.collaborative_dim),
+            "dense": (np.float32, self.dense_dim),
+            "codes": (np.int64, self.code_count),
+            "eligible": (np.uint8, (self.item_count + 7) // 8),
+            "candidates": (np.int64, self.row_count),
+            "fresh_keys": (np.int64, self.row_count),
+            "found": (np.int64, self.row_count),
+            "scores": (np.float32, self.row_count),
+        }
+
+    @property
+    def size(self) -> int:
+        """Bytes of a slot. Only pages that were written to take memory: the bitmap, and as many rows as are used."""
+        return max(_ALIGNMENT, sum(_aligned(np.dtype(dtype).itemsize * n) for dtype, n in self.fields().values()))
+
+
+class SlotMemory:
+    """The arrays of a slot, as views of its shared memory.
+
+    query, session, collaborative, dense: float32. codes: int64. eligible: uint8, a bitmap.
+    candidates: int64, rows; those of fresh items are the front end's own and mean nothing to another process.
+    fresh_keys: int64, the keys of the fresh candidates, in their order. found: int64, rows. scores: float32.
+    """
+
+    query: Float32Array
+    session: Float32Array
+    collaborative: Float32Array
+    dense: Float32Array
+    codes: Int64Array
+    eligible: UInt8Array
+    candidates: Int64Array
+    fresh_keys: Int64Array
+    found: Int64Array
+    scores: Float32Array
+
+    def __init__(self, shape: SlotShape, file: int) -> None:
+        """Map a file that allocate() made. Raises ValueError or OSError where it is too short."""
+        memory, offset = mmap.mmap(file, shape.size), 0
+        for name, (dtype, length) in shape.fields().items():
+            setattr(self, name, np.ndarray(length, dtype, memory, offset))
+            offset += _aligned(np.dtype(dtype).itemsize * length)
+
+
+def allocate(shape: SlotShape) -> int:
+    """Memory of one slot, as the descriptor of a file without a name; it goes when the last mapping does."""
+    file = os.memfd_create("engine-slot", os.MFD_CLOEXEC)
+    os.ftruncate(file, shape.size)
+    return file
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
