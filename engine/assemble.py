@@ -166,7 +166,9 @@ async def open_pipeline(config: EngineConfig, batcher: MicroBatcher | None = Non
                 ThreadPoolExecutor(config.compute_threads(os.cpu_count() or 1), "engine-compute")
             )
             features = FetchFeatures(store, config.redis.timeout_ms / 1000, config.redis.stale_cache_mb << 20)
-            yield Pipeline(model, features, config, executor)
+            pipeline = Pipeline(model, features, config, executor)
+            del model  # this frame lasts as long as the server, and the first bundle is to go when another one serves
+            yield pipeline
         finally:
             await store.close()
 
@@ -208,8 +210,7 @@ async def living_catalogue(config: EngineConfig, serving: Serving) -> AsyncItera
         source = resources.enter_context(closing(RedisCatalogSource(url, config.redis)))
         follower = CatalogueFollower(source)
         await asyncio.to_thread(follower.load, {model.bundle.manifest.generation for model in serving.models})
-        for model in serving.models:
-            await asyncio.to_thread(follower.bring_up, model.catalogue)
+        await asyncio.to_thread(lambda: [follower.bring_up(model.catalogue) for model in serving.models])
         stop = threading.Event()
         thread = threading.Thread(
             target=follower.run,

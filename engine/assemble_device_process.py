@@ -14,8 +14,9 @@ from engine.catalog.follow import CatalogueFollower
 from engine.catalog.index import LiveIndex
 from engine.catalog.overfetch import OverFetchingIndex
 from engine.config import EngineConfig
-from engine.device.model import DeviceModel, HeldModels, one_by_one
+from engine.device.model import DeviceModel, HeldModels, RankLane, SearchLane, one_by_one
 from engine.device.server import DeviceServer
+from engine.device.slot import RANK, SEARCH
 from engine.model import ServingModel
 from engine.trending import Trending, follow_trending
 
@@ -81,11 +82,12 @@ def _on_device(model: ServingModel) -> DeviceModel[ServingModel]:
     assert isinstance(model.index, LiveIndex)
     index, ranker = model.index.main, model.ranker
     assert isinstance(ranker, BatchRanker)
+    search_batch = index.search_batch if isinstance(index, OverFetchingIndex) else one_by_one(index)
     return DeviceModel(
-        shape=slot_shape(model.bundle, model.catalogue),
-        search_batch=index.search_batch if isinstance(index, OverFetchingIndex) else one_by_one(index),
-        ranker=ranker,
-        items=model.catalogue,
-        first_fresh_row=model.catalogue.fresh.first_row,
-        serving=model,
+        slot_shape(model.bundle, model.catalogue),
+        {
+            SEARCH: SearchLane(search_batch),
+            RANK: RankLane(ranker, model.catalogue, model.catalogue.fresh.first_row),
+        },
+        model,
     )

@@ -1,4 +1,4 @@
-"""The process that searches and ranks for all workers of `engine serve`; started by engine.workers.
+"""The process that searches and ranks for all workers of `engine serve`; started by engine.supervisor.
 
 Its arguments are the path of its socket and, from the supervisor, its place.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.cli.supervised import Say, end_with_supervisor, run_supervised
 from engine.config import EngineConfig
-from engine.workers import SERVING
+from engine.supervisor import SERVING
 
 
 async def _serve(config: EngineConfig, say: Say) -> None:

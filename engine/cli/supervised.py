@@ -1,4 +1,4 @@
-"""What every process under a supervisor does alike; engine.workers says how the two talk."""
+"""What every process under a supervisor does alike; engine.supervisor says how the two talk."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.config import EngineConfig
 from engine.errors import EngineError
-from engine.workers import FAILED
+from engine.supervisor import FAILED
 
 log = logging.getLogger(__name__)
 

@@ -1,10 +1,10 @@
-"""One of the processes of `engine serve --workers N`; started by engine.workers."""
+"""One of the processes of `engine serve --workers N`; started by engine.supervisor."""
 
 import sys
 
 from engine.cli.supervised import Say, end_with_supervisor, run_supervised
 from engine.config import EngineConfig
-from engine.workers import SERVING
+from engine.supervisor import SERVING
 
 
 async def _serve(config: EngineConfig, say: Say) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.batching.ranker import BatchRanker
 from engine.catalog.overfetch import Found, SearchRequest
-from engine.device.slot import RANK, SEARCH, SlotMemory, SlotShape
+from engine.device.slot import SlotMemory, SlotShape
 from engine.errors import EngineError
 from engine.stages.retrieve import ItemIndex
 from engine.types import Int64Array, RankingContext
@@ -62,27 +62,13 @@ class ItemRows(Protocol):
     def rows(self, keys: Int64Array) -> Int64Array: ...
 
 
-@dataclass(frozen=True, eq=False)
-class DeviceModel(Generic[S]):
-    """One bundle, to be asked through slots of its shape.
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchLane:
+    """Answers searches."""
 
-    first_fresh_row: the rows from there on are fresh items', and differ from process to process.
-    serving: what it was made of.
-    lanes: by kind of request.
-    """
-
-    shape: SlotShape
     search_batch: BatchSearch
-    ranker: BatchRanker
-    items: ItemRows
-    first_fresh_row: int
-    serving: S
-    lanes: Mapping[int, Lane] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "lanes", {SEARCH: self._search, RANK: self._rank})
-
-    def _search(self, batch: Sequence[Asked]) -> list[Answer]:
+    def __call__(self, batch: Sequence[Asked]) -> list[Answer]:
         requests = [SearchRequest(one.memory.query, one.memory.eligible, one.count, one.share) for one in batch]
         answers: list[Answer] = []
         for one, found in zip(batch, self.search_batch(requests), strict=True):
@@ -95,7 +81,16 @@ class DeviceModel(Generic[S]):
             answers.append(len(rows))
         return answers
 
-    def _rank(self, batch: Sequence[Asked]) -> list[Answer]:
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RankLane:
+    """Answers rankings. Rows from first_fresh_row on are fresh items', and differ from process to process."""
+
+    ranker: BatchRanker
+    items: ItemRows
+    first_fresh_row: int
+
+    def __call__(self, batch: Sequence[Asked]) -> list[Answer]:
         requests, unknown = [], []
         for one in batch:
             rows, missing = self._own_rows(one)
@@ -123,6 +118,19 @@ class DeviceModel(Generic[S]):
         missing = fresh[rows[fresh] < 0]
         rows[missing] = 0
         return rows, missing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceModel(Generic[S]):
+    """One bundle, to be asked through slots of its shape.
+
+    lanes: by kind of request. serving: what they were made of. Nothing here refers back to it: when a swap lets it go,
+    the device's memory is free at once, not at the next collection of garbage.
+    """
+
+    shape: SlotShape
+    lanes: Mapping[int, Lane]
+    serving: S
 
 
 def _context(memory: SlotMemory) -> RankingContext:

@@ -10,7 +10,7 @@ from typer.main import get_command
 from engine.cli.main import app
 from engine.config import DeviceConfig, EngineConfig
 from engine.rules.load import load_rules
-from engine.workers import _END_TIMEOUT_S
+from engine.supervisor import _DEVICE_END_TIMEOUT_S, _END_TIMEOUT_S
 from tests.deploy.files import (
     DEPLOY,
     KUBERNETES,
@@ -122,7 +122,7 @@ def test_what_the_settings_name_is_mounted_where_they_name_it(config: EngineConf
 
 
 def test_nobody_is_killed_while_draining(config: EngineConfig) -> None:
-    needed = config.server.drain_s + _END_TIMEOUT_S
+    needed = config.server.drain_s + _END_TIMEOUT_S + _DEVICE_END_TIMEOUT_S
     pod = pod_of(serve())
     assert pod is not None
     before = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]

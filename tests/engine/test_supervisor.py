@@ -13,7 +13,8 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.errors import EngineError
-from engine.workers import Patience, Supervisor, worker_settings
+from engine.supervisor import Patience, Supervisor
+from engine.workers import worker_settings
 from tests.engine.rpc.conftest import until
 
 HASTE = Patience(failed_starts=3, first_pause_s=0.01, longest_pause_s=0.05)
@@ -53,7 +54,7 @@ def alive(process_id: int) -> bool:
 
 @pytest.fixture(autouse=True)
 def logged(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "engine.workers")
+    caplog.set_level("INFO", "engine.supervisor")
 
 
 async def test_it_is_ready_once_all_serve_and_stops_them_all(caplog: pytest.LogCaptureFixture) -> None:
@@ -117,7 +118,7 @@ async def test_a_start_that_fails_once_is_forgiven(tmp_path: Path, caplog: pytes
 async def test_a_worker_that_ignores_its_signal_is_killed(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.workers._END_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("engine.supervisor._END_TIMEOUT_S", 0.2)
     supervisor = supervisor_of(STUBBORN, workers=1, drain_s=0.1)
     running = asyncio.create_task(supervisor.run())
     await until(lambda: "ready: " in caplog.text)

@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 
 from engine.catalog.overfetch import Found, SearchRequest
-from engine.device.model import DeviceModel
-from engine.device.slot import SlotShape
+from engine.device.model import DeviceModel, RankLane, SearchLane
+from engine.device.slot import RANK, SEARCH, SlotShape
 from engine.errors import EngineError
 from engine.types import Float32Array, Int64Array, RankingContext, UInt8Array
 
@@ -46,4 +46,4 @@ def search_batch(requests: Sequence[SearchRequest]) -> list[Found | EngineError 
 
 def model() -> DeviceModel[None]:
     shape = SlotShape(*WIDTHS[:1], *WIDTHS[2:], CODES, ITEMS, ITEMS)
-    return DeviceModel(shape, search_batch, Ranker(), Nobody(), ITEMS, None)
+    return DeviceModel(shape, {SEARCH: SearchLane(search_batch), RANK: RankLane(Ranker(), Nobody(), ITEMS)}, None)

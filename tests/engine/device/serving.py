@@ -11,9 +11,9 @@ from engine.batching.ranker import BatchRanker
 from engine.catalog.fresh import FreshRows
 from engine.catalog.overfetch import Found, SearchRequest
 from engine.device.client import DeviceClient
-from engine.device.model import BatchSearch, DeviceModel, HeldModels, ItemRows
+from engine.device.model import BatchSearch, DeviceModel, HeldModels, ItemRows, Lane, RankLane, SearchLane
 from engine.device.server import DeviceServer
-from engine.device.slot import SlotShape
+from engine.device.slot import RANK, SEARCH, SlotShape
 from engine.features.schema import CODE_FEATURES, FeatureSchema
 from engine.types import Float32Array, Int64Array, RankingContext
 
@@ -61,10 +61,12 @@ def device_model(
         row_count=rows,
     )
     nothing = Nothing()
-    return DeviceModel(
-        shape, search_batch or nothing.search, ranker or nothing, items or nothing,
-        rows if first_fresh_row is None else first_fresh_row, None,
-    )  # fmt: skip
+    first_row = rows if first_fresh_row is None else first_fresh_row
+    lanes: dict[int, Lane] = {
+        SEARCH: SearchLane(search_batch or nothing.search),
+        RANK: RankLane(ranker or nothing, items or nothing, first_row),
+    }
+    return DeviceModel(shape, lanes, None)
 
 
 @contextmanager
