@@ -23,6 +23,7 @@ from engine.assemble_model import load_model
 from engine.batching.micro_batcher import MicroBatcher
 from engine.bundle.store import BundleStore
 from engine.catalog.follow import CatalogueFollower, follow_rules
+from engine.catalog.live import LiveCatalogue
 from engine.config import EngineConfig
 from engine.errors import DependencyUnavailable
 from engine.experiments.exposure import LoggedRecommender
@@ -205,16 +206,24 @@ async def open_exposure_log(config: EngineConfig, brokers: str) -> AsyncIterator
 @asynccontextmanager
 async def living_catalogue(config: EngineConfig, serving: Serving) -> AsyncIterator[CatalogueFollower]:
     """The overlay, shown in full in what serves by the time that this is entered, and followed from then on."""
+
+    def catalogues() -> list[LiveCatalogue]:
+        return [model.catalogue for model in serving.models]
+
+    def bring_up() -> None:
+        for catalogue in catalogues():
+            follower.bring_up(catalogue)
+
     with ExitStack() as resources:
         url = resources.enter_context(redis_url(config))
         source = resources.enter_context(closing(RedisCatalogSource(url, config.redis)))
         follower = CatalogueFollower(source)
         await asyncio.to_thread(follower.load, {model.bundle.manifest.generation for model in serving.models})
-        await asyncio.to_thread(lambda: [follower.bring_up(model.catalogue) for model in serving.models])
+        await asyncio.to_thread(bring_up)
         stop = threading.Event()
         thread = threading.Thread(
             target=follower.run,
-            args=(lambda: [model.catalogue for model in serving.models], stop),
+            args=(catalogues, stop),
             name="engine-catalogue",
             daemon=True,
         )

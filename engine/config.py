@@ -199,8 +199,14 @@ class DeviceConfig(_Section):
         False, description="search and rank for all workers in one process of its own; for `engine serve`, on Linux"
     )
     process_socket: Path | None = Field(
-        None, description="of a device process that somebody else starts; none: `engine serve` starts one"
+        None, description="where that process is, if it is there already; none: `engine serve` starts it"
     )
+
+    @model_validator(mode="after")
+    def _socket_has_a_process(self) -> Self:
+        if self.process_socket is not None and not self.process:
+            raise ValueError("process_socket is of a device process: it needs process = true")
+        return self
 
     @property
     def uses_cuda(self) -> bool:

@@ -63,7 +63,7 @@ class DeviceServer:
     """
 
     def __init__(self, path: Path, models: HeldModels[Any], max_batch: int) -> None:
-        """path: of the socket, which is replaced where there is one; who may connect is for its directory to say."""
+        """path: of the socket, in the place of one that is left over; who may connect is for its directory to say."""
         self._models = models
         self._max_batch = max_batch
         self._slots: dict[int, _Slot] = {}
@@ -72,7 +72,8 @@ class DeviceServer:
         self._epoll = select.epoll()
         self._closing = os.eventfd(0)
         self._epoll.register(self._closing, select.EPOLLIN)
-        path.unlink(missing_ok=True)
+        if path.is_socket():  # of one that was killed
+            path.unlink()
         self._door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._door.bind(str(path))
         self._door.listen(_BACKLOG)

@@ -40,6 +40,7 @@ def test_surfaces_of_the_file_replace_the_usual_ones(tmp_path: Path) -> None:
         ('[redis]\ntimeout_ms = "soon"', r"redis\.timeout_ms"),
         ("[blend.event_weights]\nwink = 1", r"blend\.event_weights"),
         ('[device]\nretrieval = "tpu"', r"device\.retrieval"),
+        ('[device]\nprocess_socket = "/tmp/socket"', r"device: process_socket .* needs process = true"),
         ("[server", "engine.toml"),
     ],
 )

@@ -13,8 +13,8 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.errors import EngineError
-from engine.supervisor import Patience, Supervisor
-from engine.workers import worker_settings
+from engine.supervisor import Patience, Program, Supervisor
+from engine.workers import with_device_process, worker_settings
 from tests.engine.rpc.conftest import until
 
 HASTE = Patience(failed_starts=3, first_pause_s=0.01, longest_pause_s=0.05)
@@ -26,6 +26,13 @@ LAME_START = (
     "if not os.path.exists(mine): open(mine, 'w').close(); sys.exit(7)\n"
     "print('serving', flush=True); sys.stdin.read()"
 )
+# Tells a file (the settings) when it begins and when it is told to end.
+TELLING = (
+    "import sys, time; told = open(sys.stdin.readline().strip(), 'a', buffering=1)\n"
+    "def tell(what): told.write(f'{what} {sys.argv[-1]}\\n')\n"
+    "import signal; signal.signal(signal.SIGTERM, lambda *_: (tell('ends'), sys.exit(0)))\n"
+    "tell('begins'); time.sleep(0.1); tell('serves'); print('serving', flush=True); time.sleep(60)"
+)
 STUBBORN = (
     "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); sys.stdin.readline()\n"
     "print('serving', flush=True); time.sleep(60)"
@@ -36,6 +43,12 @@ def supervisor_of(
     script: str, workers: int = 2, settings: str = "{}", drain_s: float = 5, patience: Patience = HASTE
 ) -> Supervisor:
     return Supervisor(workers, settings, drain_s, command=(sys.executable, "-c", script), patience=patience)
+
+
+def with_device(script: str, settings: str = "{}", device_script: str | None = None) -> Supervisor:
+    device = Program(settings, (sys.executable, "-c", device_script or script))
+    command = (sys.executable, "-c", script)
+    return Supervisor(2, settings, 5, command=command, patience=HASTE, device=device)
 
 
 def served(caplog: pytest.LogCaptureFixture) -> list[tuple[int, int]]:
@@ -136,6 +149,63 @@ async def test_stopping_does_not_wait_for_a_pause(caplog: pytest.LogCaptureFixtu
     supervisor.stop()
     await asyncio.wait_for(running, 10)
     assert time.monotonic() - started < 5
+
+
+async def test_the_device_process_is_the_first_to_serve_and_the_last_to_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    supervisor = with_device(TELLING, str(tmp_path / "told"))
+    running = asyncio.create_task(supervisor.run())
+    await until(lambda: "ready: 2 workers serve" in caplog.text)
+    supervisor.stop()
+    await asyncio.wait_for(running, 20)
+    told = (tmp_path / "told").read_text().splitlines()
+    assert told[:2] == ["begins 0", "serves 0"]
+    assert sorted(told[2:-1]) == ["begins 1", "begins 2", "ends 1", "ends 2", "serves 1", "serves 2"]
+    assert told[-1] == "ends 0"
+
+
+async def test_a_device_process_that_is_killed_is_replaced_and_no_worker_with_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    supervisor = with_device(STEADY)
+    running = asyncio.create_task(supervisor.run())
+    await until(lambda: "ready: 2 workers serve" in caplog.text)
+    (device,) = re.findall(r"the device process serves \(process (\d+)\)", caplog.text)
+    os.kill(int(device), signal.SIGKILL)
+    await until(lambda: caplog.text.count("the device process serves") == 2)
+    assert "the device process ended by SIGKILL" in caplog.text
+    assert len(served(caplog)) == 2
+    supervisor.stop()
+    await asyncio.wait_for(running, 10)
+
+
+async def test_without_a_device_process_no_worker_is_started(caplog: pytest.LogCaptureFixture) -> None:
+    script = "import sys; sys.stdin.readline(); print('failed no such device', flush=True); sys.exit(2)"
+    with pytest.raises(EngineError, match=r"the device process ended 3 times in a row .* no such device$"):
+        await asyncio.wait_for(with_device(STEADY, device_script=script).run(), 20)
+    assert not served(caplog)
+
+
+async def test_stopping_while_the_device_process_starts_ends_it(caplog: pytest.LogCaptureFixture) -> None:
+    supervisor = with_device("import time; time.sleep(60)")
+    running = asyncio.create_task(supervisor.run())
+    await until(lambda: bool(supervisor._running))
+    supervisor.stop()
+    await asyncio.wait_for(running, 10)
+    assert not served(caplog)
+
+
+def test_front_ends_are_told_of_the_socket_and_the_device_process_of_the_batch(tmp_path: Path) -> None:
+    config = EngineConfig.load(device={"process": True}, server={"workers": 2})
+    front, device = with_device_process(config, tmp_path / "socket")
+    assert front.device.elsewhere == tmp_path / "socket"
+    # Threads of a front end wait, so that there are as many as a batch holds.
+    assert EngineConfig(**json.loads(worker_settings(front, 1))).server.compute_threads >= 32
+    told = EngineConfig(**json.loads(device.settings))
+    assert (told.device.elsewhere, told.micro_batch) == (None, 32)
+    assert device.command[-1] == str(tmp_path / "socket")
+    assert EngineConfig.load(device={"process": True}).device.elsewhere is None
 
 
 def test_pauses_double_up_to_a_limit() -> None:
