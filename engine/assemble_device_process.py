@@ -1,6 +1,7 @@
 """From settings to the process that searches and ranks for several front ends."""
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -33,6 +34,7 @@ async def running_device(config: EngineConfig, socket: Path) -> AsyncIterator[De
         from engine.adapters.cuda_device import require_device
 
         require_device(config.device)
+    _allow_many_files()
     catalogue: CatalogueFollower | None = None
     trending: Trending | None = None
 
@@ -59,6 +61,12 @@ async def running_device(config: EngineConfig, socket: Path) -> AsyncIterator[De
                 following.cancel()
                 with suppress(asyncio.CancelledError):
                     await following
+
+
+def _allow_many_files() -> None:
+    """Two for each slot, and twice that during a swap: more than the 1,024 that are usual."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class _Serving:

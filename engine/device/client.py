@@ -7,7 +7,9 @@ asked meanwhile fails at once, which the stages have fallbacks for.
 
 import json
 import logging
+import math
 import os
+import select
 import socket
 import threading
 import time
@@ -39,8 +41,10 @@ log.addFilter(OncePerInterval(interval_s=30.0))
 _AWAY: Final = "the device process is away"
 # While it is away; a start takes seconds.
 _RETRY_S: Final = 0.2
-# A slot's handshake waits for nothing: the bundle is there.
-_HELLO_S: Final = 1.0
+# While it says that it cannot load the bundle, which may take it seconds each time.
+_REFUSED_RETRY_S: Final = 5.0
+# A slot waits for nothing but its turn: the bundle is there.
+_HELLO_S: Final = 10.0
 
 
 class DeviceClient:
@@ -74,11 +78,13 @@ class DeviceClient:
 class Slot:
     """The front end's end of a slot: fill `memory`, ask, read `memory`."""
 
-    __slots__ = ("_link", "_socket", "broken", "epoch", "memory", "waiting")
+    __slots__ = ("_link", "_readable", "_socket", "broken", "epoch", "memory", "waiting")
 
     def __init__(self, link: "_Link", connection: socket.socket, memory: SlotMemory, epoch: int) -> None:
         self._link = link
         self._socket = connection
+        self._readable = select.poll()
+        self._readable.register(connection, select.POLLIN)
         self.memory = memory
         self.epoch = epoch
         self.waiting = self.broken = False
@@ -101,16 +107,14 @@ class Slot:
         Raises:
             DeadlineExceeded: it passed. DependencyUnavailable: the device process has ended. EngineError: what it said.
         """
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
+        if deadline <= time.monotonic():
             raise DeadlineExceeded("the deadline passed before the device process was asked")
+        self.waiting = True
         try:
-            self._socket.settimeout(None if deadline == float("inf") else left_s)
-            self.waiting = True
             self._socket.send(REQUEST.pack(kind, count, fresh, share, deadline))
+            if not self._readable.poll(_left_ms(deadline)):
+                raise DeadlineExceeded("the deadline passed before the device process had an answer")
             answer = self._socket.recv(ANSWER_BYTES)
-        except TimeoutError:
-            raise DeadlineExceeded("the deadline passed before the device process had an answer") from None
         except OSError:
             answer = b""
         if not answer:
@@ -127,14 +131,13 @@ class Slot:
 
     def answered_late(self) -> bool:
         """Whether the answer that nobody waited for is there by now, or never will be."""
-        self._socket.setblocking(False)
+        if not self._readable.poll(0):
+            return False
+        self.waiting = False
         try:
             self.broken = not self._socket.recv(ANSWER_BYTES)
-        except BlockingIOError:
-            return False
         except OSError:
             self.broken = True
-        self.waiting = False
         return True
 
     def close(self) -> None:
@@ -150,12 +153,12 @@ class _Link:
         self._hello = json.dumps({"bundle": str(bundle), "shape": shape.to_json()}).encode()
         self._name = bundle.name
         self._limit = limit
-        self._lock = threading.Lock()
+        # Reentrant: close() may be called while garbage is collected, wherever that happens.
+        self._lock = threading.RLock()
         self._stop = threading.Event()
         self._lease: socket.socket | None = None
         # Slots that are of another epoch than this belong to a device process that has ended.
         self._epoch = 0
-        self._opened = 0
         self._free: deque[Slot] = deque()
         self._late: list[Slot] = []
 
@@ -163,13 +166,12 @@ class _Link:
         give_up = time.monotonic() + patience_s
         while True:
             try:
-                lease = self._ask_for_lease()
+                lease = self._begin()
                 break
             except DependencyUnavailable:
                 if time.monotonic() > give_up:
                     raise
                 time.sleep(_RETRY_S)
-        self._use(lease)
         threading.Thread(target=self._keep, args=(lease,), name="engine-device-lease", daemon=True).start()
 
     def close(self) -> None:
@@ -186,27 +188,15 @@ class _Link:
                 raise DependencyUnavailable(_AWAY)
             if self._late:
                 self._take_back()
-            if self._free:
-                return self._free.pop()
-            if self._opened >= self._limit:
-                raise Overloaded(f"{self._opened} requests wait for the device process")
-            self._opened += 1
-            epoch = self._epoch
-        try:
-            return self._open_slot(epoch)
-        except BaseException:
-            with self._lock:
-                if self._epoch == epoch:
-                    self._opened -= 1
-            raise
+            if not self._free:
+                raise Overloaded(f"{self._limit} requests wait for the device process")
+            # The one that was used last: its memory is in the processor's caches, and what is never used takes none.
+            return self._free.pop()
 
     def give_back(self, slot: Slot) -> None:
         with self._lock:
-            if slot.epoch != self._epoch:
+            if slot.epoch != self._epoch or slot.broken:
                 slot.close()
-            elif slot.broken:
-                slot.close()
-                self._opened -= 1
             elif slot.waiting:
                 # Its memory is not the front end's to write to until the answer is there.
                 self._late.append(slot)
@@ -214,14 +204,16 @@ class _Link:
                 self._free.append(slot)
 
     def _take_back(self) -> None:
-        answered = [slot for slot in self._late if slot.answered_late()]
-        self._late = [slot for slot in self._late if slot.waiting]
-        for slot in answered:
-            if slot.broken:
+        """The slots whose answers nobody has waited for, as far as they are there by now."""
+        still_late = []
+        for slot in self._late:
+            if not slot.answered_late():
+                still_late.append(slot)
+            elif slot.broken:
                 slot.close()
-                self._opened -= 1
             else:
                 self._free.append(slot)
+        self._late = still_late
 
     def _drop_slots(self) -> None:
         """Those that are in use are closed when they are given back: their epoch is over."""
@@ -231,20 +223,31 @@ class _Link:
             slot.close()
         self._free.clear()
         self._late.clear()
-        self._opened = 0
 
-    def _use(self, lease: socket.socket) -> None:
+    def _begin(self) -> socket.socket:
+        """A lease, waiting for as long as loading takes, and the slots with it. Raises as DeviceClient does."""
+        lease = self._greet([], None)
+        slots: list[Slot] = []
+        try:
+            # Now, and not when they are needed: no request is to wait for that.
+            slots.extend(self._open_slot(self._epoch + 1) for _ in range(self._limit))
+        except BaseException:
+            for slot in slots:
+                slot.close()
+            lease.close()
+            raise
         with self._lock:
             self._epoch += 1
             self._lease = lease
+            self._free.extend(slots)
         if self._stop.is_set():  # who closes may have looked for a lease before this one was there
             _hang_up(lease)
+        return lease
 
     def _keep(self, lease: socket.socket) -> None:
         """The lease's thread: for as long as the bundle is in use here."""
         current: socket.socket | None = lease
         while current is not None:
-            current.settimeout(None)
             with suppress(OSError):
                 current.recv(1)
             with self._lock:
@@ -255,22 +258,19 @@ class _Link:
             log.warning("%s; bundle %s waits for it", _AWAY, self._name)
             current = self._wait_for_lease()
             if current is not None:
-                self._use(current)
                 log.info("the device process is back, bundle %s is there", self._name)
 
     def _wait_for_lease(self) -> socket.socket | None:
-        while not self._stop.wait(_RETRY_S):
+        pause_s = _RETRY_S
+        while not self._stop.wait(pause_s):
             try:
-                return self._ask_for_lease()
+                return self._begin()
             except DependencyUnavailable:
-                continue
+                pause_s = _RETRY_S
             except EngineError as error:
-                log.error("the device process: %s", error)
+                log.error("the device process refuses bundle %s, which is in use here: %s", self._name, error)
+                pause_s = _REFUSED_RETRY_S
         return None
-
-    def _ask_for_lease(self) -> socket.socket:
-        """Waits for as long as loading takes. Raises as DeviceClient does, without its patience."""
-        return self._greet([], None)
 
     def _open_slot(self, epoch: int) -> Slot:
         file = allocate(self._shape)
@@ -293,11 +293,16 @@ class _Link:
                 raise DependencyUnavailable(_AWAY) from None
             raise
         if reply == WELCOME:
+            connection.settimeout(None)
             return connection
         connection.close()
         if not reply:
             raise DependencyUnavailable(_AWAY)
         raise BundleError(reply.decode(errors="replace"))
+
+
+def _left_ms(deadline: float) -> int | None:
+    return None if deadline == float("inf") else max(0, math.ceil((deadline - time.monotonic()) * 1000))
 
 
 def _hang_up(connection: socket.socket) -> None:

@@ -11,6 +11,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from struct import error as StructError
 from typing import Any, Final
 
 from engine.batching.queue import take_batch
@@ -195,8 +196,10 @@ class DeviceServer:
                 return
         except BlockingIOError:
             return
-        except Exception as error:  # of another version, or no front end at all
-            log.warning("a front end is not understood: %r", error)
+        except OSError:  # it was killed
+            pass
+        except (StructError, KeyError):
+            log.warning("a front end of another version, or no front end at all, is hung up on")
         self._close(slot)
 
     def _close(self, slot: _Slot) -> None:

@@ -263,7 +263,7 @@ def test_while_it_is_away_all_fails_at_once_and_when_it_is_back_all_is_well(tmp_
         client = DeviceClient(path, BUNDLE, models.prepare(BUNDLE).shape, 4)
         index = RemoteIndex(client, 4, VECTORS)
         assert asked_at(index, 1) == [1]
-        assert server.slots == 1
+        assert server.slots == 4
     for _ in range(20):
         with pytest.raises(DependencyUnavailable):
             asked_at(index, 2)

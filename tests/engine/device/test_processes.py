@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import numpy as np
 from engine.device.model import HeldModels
 from engine.device.server import DeviceServer
 from tests.engine.device import mirror
+from tests.engine.device.serving import BUNDLE
 
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
 
 
 def asker(path: Path, seed: int, threads: int, requests: int) -> subprocess.Popen[str]:
@@ -37,17 +39,21 @@ def test_of_a_killed_front_end_nothing_is_left_and_others_do_not_notice(tmp_path
     models = HeldModels(lambda _: mirror.model())
     with DeviceServer(tmp_path / "socket", models, max_batch=5) as server:
         victim, other = (asker(tmp_path / "socket", seed, 4, count) for seed, count in ((1, 10**9), (2, 300)))
-        give_up = time.monotonic() + PATIENCE_S
-        while server.slots < 8:
-            assert time.monotonic() < give_up
-            time.sleep(0.01)
+        until(lambda: server.slots >= 8)
         victim.send_signal(signal.SIGKILL)
         victim.communicate()
         other.communicate(timeout=PATIENCE_S)
         assert other.returncode == 0
-        while server.slots or models._held[Path("/a/bundle")].leases or _mapped_slots():
-            assert time.monotonic() < give_up
-            time.sleep(0.01)
+        until(lambda: server.slots == 0)
+        until(lambda: models._held[BUNDLE].leases == 0)
+        until(lambda: _mapped_slots() == 0)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
 
 
 def _mapped_slots() -> int:
