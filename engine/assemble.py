@@ -52,7 +52,7 @@ async def running_server(
     """A warm, SERVING server that follows new bundles and live counts; drained and released at the end.
 
     Args:
-        shares_port: it is one of several processes on the port; see engine.workers.
+        shares_port: it is one of several processes on the port; see engine.supervisor.
         metrics: what counts its calls and answers; without, nothing does.
 
     It starts without Kafka, too: recommendations need none, and recording events says UNAVAILABLE until there is one.

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import select
+import signal
 import socket
 import threading
 import time
@@ -78,7 +79,7 @@ class DeviceServer:
         self._door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._door.bind(str(path))
         self._door.listen(_BACKLOG)
-        self._server = threading.Thread(target=self._serve, name="engine-device", daemon=True)
+        self._server = threading.Thread(target=self._serve_or_end, name="engine-device", daemon=True)
         self._doorkeeper = threading.Thread(target=self._answer_door, name="engine-device-door", daemon=True)
 
     def __enter__(self) -> "DeviceServer":
@@ -171,6 +172,13 @@ class DeviceServer:
 
     # The one thread that serves.
 
+    def _serve_or_end(self) -> None:
+        try:
+            self._serve()
+        except Exception:  # nobody waits for this thread: front ends would wait for answers that never come
+            log.exception("the device process ends")
+            os.kill(os.getpid(), signal.SIGTERM)
+
     def _serve(self) -> None:
         closing = False
         while self._queue or not closing:
@@ -235,7 +243,7 @@ def _message(answer: Answer) -> bytes:
 
 
 def _packed(status: int, count: int, text: str) -> bytes:
-    return ANSWER.pack(status, count) + text.encode()[:MAX_TEXT]
+    return ANSWER.pack(status, count) + text.encode(errors="replace")[:MAX_TEXT]
 
 
 def _say(connection: socket.socket, message: bytes) -> None:
