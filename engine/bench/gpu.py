@@ -1,13 +1,15 @@
 """The GPU path: the same answers as on the processor, then what each stage and a whole request cost."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from engine.adapters.cuda_device import require_device
 from engine.bench.gpu_floors import device_name, measure_floors
+from engine.bench.gpu_frontends import measure_frontends
 from engine.bench.gpu_request import measure_ranking, measure_requests
 from engine.bench.gpu_retrieval import Kind, kinds, make_vectors, measure_retrieval
 from engine.bench.gpu_targets import gpu_targets
@@ -29,7 +31,7 @@ class GpuSettings:
     device: "cuda", or "cpu", which rehearses everything on the processor. kinds: of search,
     by name; none is all. items, dims: of retrieval, each with each.
     batches: requests of one call, and, above 1, callers at once. request_items: of the bundle that ranking and whole
-    requests run over. seconds: of one figure.
+    requests run over. front_ends: processes before one device process; none leaves that out. seconds: of one figure.
     """
 
     device: Literal["cuda", "cpu"] = "cuda"
@@ -39,6 +41,7 @@ class GpuSettings:
     dims: tuple[int, ...] = (64, 128)
     batches: tuple[int, ...] = (1, 4, 16, 32, 64)
     request_items: int = 1_000_000
+    front_ends: tuple[int, ...] = ()
     seconds: float = 3.0
     seed: int = 0
 
@@ -57,15 +60,17 @@ def measure_gpu(settings: GpuSettings, cache: Path, progress: Progress, save: Sa
         save: is given all that was measured so far, after each part: a run can take half an hour.
 
     Returns:
-        `floors`, `retrieval` (a list), `ranking`, `requests`, `targets`, `settings`, `device` and the machine.
+        `floors`, `ranking`, `requests`, `retrieval` (a list), `front_ends`, `targets`, `settings`, `device` and the
+        machine.
 
     Raises:
         ConfigError: no bundle and nothing to make one with. EngineError: an answer is wrong; nothing is measured that
         is.
     """
+    config, directory = _device(settings), _bundles(cache, settings.request_items)
     searches = _searches(settings)
     dataset, vectors, bundle = make_world(settings.request_items, cache, progress)
-    steps = len(settings.items) * len(settings.dims) * len(searches) + 3
+    steps = len(settings.items) * len(settings.dims) * len(searches) + 4
     retrieval: list[dict[str, Any]] = []
     result: dict[str, Any] = {
         "settings": asdict(settings),
@@ -75,10 +80,11 @@ def measure_gpu(settings: GpuSettings, cache: Path, progress: Progress, save: Sa
         "retrieval": retrieval,
         "ranking": None,
         "requests": None,
+        "front_ends": None,
     }
 
     def done(step: int, following: str) -> None:
-        result["targets"] = gpu_targets(retrieval, result["ranking"], result["requests"])
+        result["targets"] = gpu_targets(retrieval, result["ranking"], result["requests"], result["front_ends"])
         save(result)
         progress(step, steps, following)
 
@@ -90,29 +96,37 @@ def measure_gpu(settings: GpuSettings, cache: Path, progress: Progress, save: Sa
         bundle, settings.device, settings.cuda_device, settings.batches, settings.seconds
     )
     done(2, "requests")
-    result["requests"] = _requests(settings, dataset, vectors, bundle, cache)
-    done(3, "retrieval")
+    callers = [count for count in settings.batches if count > 1]
+    section = config.model_dump(mode="json", include={"retrieval", "ranking", "cuda_device"})
+    with _work(cache) as work:
+        result["requests"] = measure_requests(
+            bundle, dataset, vectors, directory, work, section, callers, settings.seconds
+        )
+    done(3, "front ends")
+    if settings.front_ends:
+        with _work(cache) as work:
+            result["front_ends"] = measure_frontends(
+                bundle, dataset, vectors, directory, work, section, settings.front_ends, callers[-2:], settings.seconds
+            )
+    done(4, "retrieval")
     for item_count in settings.items:
         for dim in settings.dims:
             items, queries = make_vectors(item_count, dim, settings.seed)
             for kind in searches:
-                progress(3 + len(retrieval), steps, f"{kind.name}, {item_count:,} x {dim}")
+                progress(4 + len(retrieval), steps, f"{kind.name}, {item_count:,} x {dim}")
                 retrieval.append(measure_retrieval(kind, items, queries, settings.batches, settings.seconds, floors))
-                done(3 + len(retrieval), "retrieval")
-    progress(steps, steps, "done")
+                done(4 + len(retrieval), "retrieval")
+    done(steps, "done")
     return result
 
 
-def _requests(
-    settings: GpuSettings, dataset: Dataset, vectors: WorldVectors, bundle: Bundle, cache: Path
-) -> dict[str, Any]:
+@contextmanager
+def _work(cache: Path) -> Iterator[Path]:
+    """An empty directory for what a part of the run starts, gone with it."""
     work = cache.resolve() / "gpu-work"
     shutil.rmtree(work, ignore_errors=True)
-    section = _device(settings).model_dump(mode="json", include={"retrieval", "ranking", "cuda_device"})
-    callers = [count for count in settings.batches if count > 1]
-    directory = _bundles(cache, settings.request_items)
     try:
-        return measure_requests(bundle, dataset, vectors, directory, work, section, callers, settings.seconds)
+        yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -6,7 +6,10 @@ _TARGET_ITEMS, _TARGET_DIM = 10_000_000, 64
 
 
 def gpu_targets(
-    retrieval: list[dict[str, Any]], ranking: dict[str, Any] | None, requests: dict[str, Any] | None
+    retrieval: list[dict[str, Any]],
+    ranking: dict[str, Any] | None,
+    requests: dict[str, Any] | None,
+    front_ends: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Each target with the figure and whether it is met; None where the run did not measure it.
 
@@ -23,7 +26,9 @@ def gpu_targets(
     over_floor = min((line["p50_ms"] / line["floor_ms"] for line in exact if line["batch"] == 32), default=None)
     rank = next((line["p50_ms"] for line in ranking["by_batch"] if line["batch"] == 1), None) if ranking else None
     alone = requests["alone"] if requests else {"p50_ms": None, "p99_ms": None}
-    most = max((line["requests_per_s"] for line in requests["loaded"]), default=None) if requests else None
+    # In one process without gRPC, or from many processes with it: the latter is what an operator gets.
+    loaded = front_ends["runs"] if front_ends else requests["loaded"] if requests else []
+    most = max((line["requests_per_s"] for line in loaded), default=None)
     return {
         "retrieve_1000_of_10m_x_64_batch_1_p50_ms": _at_most(first, 2.0),
         "retrieve_1000_of_10m_x_64_batch_32_p50_over_floor": _at_most(over_floor, 2.0),

@@ -201,6 +201,10 @@ def gpu(
     request_items: Annotated[
         int | None, typer.Option(min=1000, help="Items of the bundle for whole requests; by default the least above.")
     ] = None,
+    front_ends: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="Processes before one device process; 0 leaves them out. May repeat."),
+    ] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="Of one figure.")] = 3.0,
     cache: Annotated[Path, typer.Option(help="Holds the synthetic bundle.")] = Path(".benchmarks"),
     check: Annotated[
@@ -225,6 +229,7 @@ def gpu(
         dims=tuple(dims or (64, 128)),
         batches=sizes,
         request_items=request_items or min(counts),
+        front_ends=tuple(count for count in front_ends or _front_ends() if count),
         seconds=seconds,
     )
     if settings.device == "cuda":
@@ -235,6 +240,12 @@ def gpu(
     with progress_bar() as progress:
         result = measure_gpu(settings, cache, progress, partial(_save, json_file=json_file))
     _report(result, json_file)
+
+
+def _front_ends() -> list[int]:
+    """From one to three quarters of the cores: those who ask need the rest."""
+    cores = os.cpu_count() or 1
+    return sorted({max(1, cores * quarters // 8) for quarters in (1, 2, 4, 6)} | {1})
 
 
 @app.command()

@@ -32,7 +32,7 @@ ITEMS = 1_000
 @pytest.mark.timeout(240)
 def test_a_rehearsal_on_the_processor_from_end_to_end(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    small = ["--items", str(ITEMS), "--dims", "16", "--batches", "4", "--seconds", "0.01"]
+    small = ["--items", str(ITEMS), "--dims", "16", "--batches", "4", "--seconds", "0.01", "--front-ends", "0"]
     result = CliRunner().invoke(app, ["gpu", "--device", "cpu", "--json", str(out), "--cache", str(tmp_path), *small])
     assert result.exit_code == 0, result.output
     report = json.loads(out.read_text())
@@ -142,7 +142,7 @@ def test_targets_are_judged_by_what_was_measured() -> None:
     ranking = {"by_batch": [{"batch": 1, "p50_ms": 0.4}]}
     requests = {"alone": {"p50_ms": 2.0, "p99_ms": 11.0}, "loaded": [{"requests_per_s": 400.0}]}
     runs = [run_of("slow", 5.0, 9.0, 1.0), run_of("quick", 1.5, 1.9, 1.0), run_of("graph", 0.1, 0.1, None)]
-    targets = gpu_targets(runs, ranking, requests)
+    targets = gpu_targets(runs, ranking, requests, None)
     assert {name: target["met"] for name, target in targets.items()} == {
         "retrieve_1000_of_10m_x_64_batch_1_p50_ms": True,
         "retrieve_1000_of_10m_x_64_batch_32_p50_over_floor": True,
@@ -152,6 +152,12 @@ def test_targets_are_judged_by_what_was_measured() -> None:
         "requests_per_s": False,
     }
     assert targets["retrieve_1000_of_10m_x_64_batch_1_p50_ms"]["measured"] == 1.5
+    assert targets["requests_per_s"]["measured"] == 400.0
+    front_ends = {"runs": [{"requests_per_s": 3000.0}, {"requests_per_s": 5001.0}]}
+    assert gpu_targets(runs, ranking, requests, front_ends)["requests_per_s"] == {
+        "target": 5000.0, "measured": 5001.0, "met": True,
+    }  # fmt: skip
+    assert {target["met"] for target in gpu_targets([], None, None, None).values()} == {None}
 
 
 def test_a_measurement_checks_before_it_times() -> None:
