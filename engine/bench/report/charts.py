@@ -33,17 +33,22 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Points in order of x. texts: one a point, written beside it. hollow: points that do not count."""
+    """Points in order of x. texts: one a point, written beside it. hollow: points that do not count.
+
+    pale: it is there to be compared with, and has no points of its own.
+    """
 
     label: str
     xs: Sequence[float]
     ys: Sequence[float]
     texts: Sequence[str] = ()
     hollow: Sequence[bool] = ()
-    dashed: bool = False
+    pale: bool = False
 
 
 _ROW_IN: Final = 0.42
+# Of a legend: what fits into a line, and what a line's sample and the space around it take.
+_WIDE_LETTERS, _NARROW_LETTERS, _HANDLE_LETTERS = 112, 52, 6
 
 
 def rows_height(count: int, legend: bool = True) -> float:
@@ -160,16 +165,22 @@ def lines(
     bounds: Sequence[tuple[float, str]] = (),
     marks: Sequence[tuple[float, str]] = (),
 ) -> None:
-    """Lines over an axis that is logarithmic in x, in panels beside each other, or below each other on a phone."""
-    shape = (len(panels), 1) if narrow else (1, len(panels))
-    grid = figure.subplots(*shape, sharey=True, sharex=True, squeeze=False).ravel()
+    """Lines over an axis that is logarithmic in x, in panels beside each other, or below each other on a phone.
+
+    Lines of the same label look the same in all panels. Of more than three panels two are in a row.
+    """
+    columns = 1 if narrow else len(panels) if len(panels) <= 3 else 2
+    grid = figure.subplots(-(-len(panels) // columns), columns, sharey=True, sharex=True, squeeze=False).ravel()
+    for unused in grid[len(panels) :]:
+        unused.set_visible(False)
+    counted = list(dict.fromkeys(line.label for _, drawn in panels for line in drawn if not line.pale))
     seen: dict[str, Any] = {}
-    for axes, (title, drawn) in zip(grid, panels, strict=True):
-        for number, line in enumerate(drawn):
+    for axes, (title, drawn) in zip(grid, panels, strict=False):
+        for line in drawn:
+            number = 0 if line.pale else counted.index(line.label)
             color, marker = SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)]
-            (handle,) = axes.plot(
-                line.xs, line.ys, color=color, marker=marker, linestyle="--" if line.dashed else "-", linewidth=1.8
-            )
+            style = {"color": MUTED, "linestyle": "--"} if line.pale else {"color": color, "marker": marker}
+            (handle,) = axes.plot(line.xs, line.ys, linewidth=1.8, **style)
             seen.setdefault(line.label, handle)
             for x, y, hollow in zip(line.xs, line.ys, line.hollow, strict=bool(line.hollow)):
                 if hollow:
@@ -221,12 +232,15 @@ def lines(
         grid[0].set_ylim(-0.08 * top, 1.15 * top)
     if narrow:
         grid[-1].set_xlabel(x_label)
+    else:
+        figure.supxlabel(x_label, fontsize=10)
+    if len(grid) > columns or narrow:
         figure.supylabel(y_label, fontsize=10)
     else:
         grid[0].set_ylabel(y_label)
-        figure.supxlabel(x_label, fontsize=10)
-    columns = 2 if narrow else 4
-    figure.legend(seen.values(), seen.keys(), loc="outside upper left", ncols=columns, handletextpad=0.5)
+    fit = (_NARROW_LETTERS if narrow else _WIDE_LETTERS) // max(len(label) + _HANDLE_LETTERS for label in seen)
+    beside = max(1, min(fit, 2 if narrow else 4))
+    figure.legend(seen.values(), seen.keys(), loc="outside upper left", ncols=beside, handletextpad=0.5)
 
 
 def _beside(x: float, y: float, drawn: Sequence[Line]) -> tuple[int, int]:

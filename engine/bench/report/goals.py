@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from engine.bench.report.read import SOURCES, Reports, number, objects
+from engine.bench.report.read import SOURCES, Reports, dig, number, objects
 from engine.bench.targets import short
 
 # Names that say enough inside their own file, and too little beside those of others.
@@ -17,25 +17,66 @@ _TITLES: Final = {
 }
 
 
+_GPU_TITLES: Final = {
+    "retrieve_1000_of_10m_x_64_batch_1_p50_ms": "the exact best 1,000 of 10M × 64, one request, p50 ms",
+    "retrieve_1000_of_10m_x_64_batch_32_p50_over_floor": "the same for 32 requests in one call, p50 as times the floor",
+    "rank_1000_p50_ms": "rank 1,000 candidates of one request, p50 ms",
+    "request_p50_ms": "whole request alone, p50 ms",
+    "request_p99_ms": "whole request alone, p99 ms",
+    "requests_per_s": "requests a second of one GPU",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One target: where it was measured, what was, and whether the value is on the right side of the bound."""
+    """One target: where it was measured, what was, and whether the value is on the right side of the bound.
+
+    met: None where the run did not measure it, or not on what the target is for.
+    """
 
     source: str
     title: str
     value: float | None
     bound: float
     at_least: bool
-    met: bool
+    met: bool | None
 
     @property
     def relation(self) -> str:
         return "≥" if self.at_least else "≤"
 
+    @property
+    def outcome(self) -> str:
+        """In words."""
+        if self.met is None:
+            return "not measured" if self.value is None else "not judged"
+        return "met" if self.met else "missed"
+
 
 def goals(reports: Reports) -> list[Goal]:
-    """In the order of SOURCES, and within a file in its own."""
-    return [goal for source in SOURCES for goal in _of(source.name, reports.of(source.name))]
+    """In the order of SOURCES, and within a file in its own. A rehearsal of the GPU's bench has none."""
+    found = [goal for source in SOURCES for goal in _of(source.name, reports.of(source.name))]
+    gpu = reports.of("gpu")
+    return found if gpu.get("rehearsal") else found + gpu_goals(gpu)
+
+
+def gpu_goals(report: dict[str, Any]) -> list[Goal]:
+    """Those of `engine bench gpu`; of a rehearsal with its figures, and without a judgement."""
+    targets, items = dig(report, "targets"), number(report, "settings", "request_items")
+    over = f", {short(int(items))} items" if items else ""
+    return [
+        Goal(
+            "gpu",
+            _GPU_TITLES.get(name, name.replace("_", " ")) + ("" if name.startswith("retrieve") else over),
+            number(each, "measured"),
+            bound,
+            # The file does not say which side is the good one; of a rate it is above.
+            name.endswith("per_s"),
+            None if report.get("rehearsal") or not isinstance(dig(each, "met"), bool) else dig(each, "met"),
+        )
+        for name, each in (targets.items() if isinstance(targets, dict) else ())
+        if (bound := number(each, "target")) is not None
+    ]
 
 
 def _of(source: str, report: dict[str, Any]) -> Iterator[Goal]:

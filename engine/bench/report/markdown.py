@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from engine.bench.report.goals import goals
+from engine.bench.report.gpu import read_gpu
+from engine.bench.report.gpu_tables import gpu_tables
 from engine.bench.report.numbers import amount, milliseconds, recall
 from engine.bench.report.read import Reports, number, objects, provenance
 from engine.bench.report.suite import PARTS, read_suite
@@ -17,8 +19,8 @@ _PARTS = {
 
 
 def markdown(reports: Reports) -> str:
-    """Tables of parts by catalogue size, of rates, and of targets, with what they were measured on."""
-    blocks = [*_request(reports), *_rates(reports), *_targets(reports), *_origins(reports)]
+    """Tables of parts by catalogue size, of rates, of a GPU, and of targets, with what they were measured on."""
+    blocks = [*_request(reports), *_rates(reports), *_gpu(reports), *_targets(reports), *_origins(reports)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -57,9 +59,17 @@ def _rates(reports: Reports) -> Iterator[str]:
         yield _table(["p99 within ms", "requests/s", "p50 ms", "p99 ms", "limit of the"], rows)
 
 
+def _gpu(reports: Reports) -> Iterator[str]:
+    run = read_gpu(reports.of("gpu"))
+    where = "rehearsed on the processor, not on a GPU" if run.rehearsal else f"on {run.device}"
+    for table in gpu_tables(run):
+        yield f"{table.title}, {where} (`make bench-gpu`):"
+        yield _table(table.columns, table.rows)
+
+
 def _targets(reports: Reports) -> Iterator[str]:
     rows = [
-        [goal.title, f"{goal.relation} {amount(goal.bound)}", amount(goal.value), "met" if goal.met else "missed"]
+        [goal.title, f"{goal.relation} {amount(goal.bound)}", amount(goal.value), goal.outcome]
         for goal in goals(reports)
     ]
     if rows:

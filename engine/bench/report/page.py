@@ -10,6 +10,7 @@ from engine.bench.report.goals import goals
 from engine.bench.report.numbers import amount
 from engine.bench.report.read import SOURCES, Provenance, Reports, Source, provenance
 from engine.bench.report.section import Section
+from engine.bench.report.sections_gpu import gpu_sections
 from engine.bench.report.sections_load import load_sections
 from engine.bench.report.sections_other import other_sections
 from engine.bench.report.sections_peers import peer_sections
@@ -55,6 +56,7 @@ def all_sections(reports: Reports) -> list[Section]:
         *load_sections(reports.of("load")),
         *peer_sections(reports.of("peers")),
         *other_sections(reports),
+        *gpu_sections(reports.of("gpu")),
     ]
 
 
@@ -76,7 +78,8 @@ def render(reports: Reports, sections: list[Section]) -> str:
     page: str = environment.from_string(TEMPLATE.read_text()).render(
         goals=found,
         missing=reports.missing,
-        met=sum(goal.met for goal in found),
+        met=sum(goal.met is True for goal in found),
+        judged=sum(goal.met is not None for goal in found),
         sections=sections,
         origins=origins,
         titles={source.name: source.title for source in SOURCES},

@@ -30,6 +30,7 @@ SOURCES: Final = (
     Source("freshness", "engine bench freshness --json .benchmarks/freshness.json", "from a click to the next answer"),
     Source("inventory", "engine bench inventory --json .benchmarks/inventory.json", "from a stock-out to every answer"),
     Source("processor", "engine bench processor --json .benchmarks/processor.json", "events a second"),
+    Source("gpu", "make bench-gpu", "search, ranking and requests on a GPU"),
 )
 
 
@@ -95,6 +96,7 @@ def provenance(report: dict[str, Any]) -> Provenance:
         str(machine.get("processor", "unknown processor")),
         f"{machine['cores']} cores" if machine.get("cores") else "",
         f"{machine['memory_gib']} GiB of memory" if machine.get("memory_gib") else "",
+        device if isinstance(device := dig(report, "device"), str) and device != "cpu" else "",
     ]
     commit = str(machine.get("commit") or dig(report, "commit_info", "id") or "unknown")
     versions = {"Python": machine.get("python")} | (machine.get("libraries") or {})

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from engine.bench.report.drawing import Picture
+from engine.bench.report.goals import Goal
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One subject. source: the name of the file that it is from."""
+    """One subject. source: the name of the file that it is from. goals: those to be shown with it."""
 
     name: str
     title: str
@@ -35,3 +36,4 @@ class Section:
     paragraphs: Sequence[str]
     figures: Sequence[Figure] = field(default_factory=tuple)
     tables: Sequence[Table] = field(default_factory=tuple)
+    goals: Sequence[Goal] = field(default_factory=tuple)

@@ -4,15 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-MACHINE = {
-    "processor": "Some Processor",
-    "cores": 2,
-    "memory_gib": 8.0,
-    "python": "3.11.7",
-    "libraries": {"numpy": "2.0"},
-    "commit": "0123456789abcdef",
-    "date": "2026-01-02T03:04:05+00:00",
-}
+from tests.engine.bench.report.gpu_file import gpu
+from tests.engine.bench.report.machine import MACHINE
 
 
 def target(name: str, value: float | None, bound: float, met: bool) -> dict[str, Any]:
@@ -205,6 +198,7 @@ def all_files() -> dict[str, dict[str, Any]]:
             "machine": MACHINE,
             "targets": [target("events_per_s", 22_075, 20_000.0, True)],
         },
+        "gpu": gpu(),
     }
 
 
