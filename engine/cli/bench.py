@@ -145,6 +145,29 @@ def experiments(
 
 
 @app.command()
+def coverage(
+    json_file: _JsonOption = None,
+    repetitions: Annotated[int, typer.Option(min=1, help="Experiments, with the same people dealt anew.")] = 200,
+    users: Annotated[int, typer.Option(min=10, help="People of each.")] = 2_000,
+    items: Annotated[int, typer.Option(min=100, help="Size of the synthetic catalogue.")] = 2_000,
+    days: Annotated[int, typer.Option(min=1, help="Length of each, and of the time before that is known.")] = 14,
+    share: Annotated[float, typer.Option(min=0.01, max=0.99, help="Of the people who get the engine.")] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same figures.")] = 1,
+) -> None:
+    """How often a report's 95% intervals hold the true lift, in simulated experiments of which it is known."""
+    from engine.bench.coverage import measure_coverage
+    from engine.cli.progress import progress_bar
+    from engine.simulation.coverage import CoverageSettings
+
+    settings = CoverageSettings(
+        repetitions=repetitions, users=users, items=items, days=days, before_days=days, share=share, seed=seed
+    )
+    with progress_bar() as progress:
+        result = measure_coverage(settings, progress)
+    _report(result, json_file)
+
+
+@app.command()
 def exposures(
     json_file: _JsonOption = None,
     items: Annotated[int, typer.Option(min=1000, help="Size of the synthetic catalogue.")] = 100_000,

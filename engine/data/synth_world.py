@@ -130,13 +130,21 @@ class World:
 
         One interest is drawn by its weight and the hour of day, and mixed with the long-term taste.
         """
+        chosen = draw_columns(self.interest_weights(users, times_ms), rng)
+        return self.intents_of(users, chosen), self.users.interest_subs[users, chosen].astype(np.int64)
+
+    def interest_weights(self, users: Int64Array, times_ms: Int64Array) -> Float32Array:
+        """float32 (n, INTERESTS_PER_USER), not normalised: how likely each interest of n people is at these times."""
         truth = self.users
         bands = (times_ms // 3_600_000 % 24) // (24 // HOUR_BANDS)
         categories = truth.interest_subs[users] // _SUBS_PER_CATEGORY
-        weights = truth.interest_weights[users] * np.exp(self.hour_affinity[bands[:, None], categories])
-        chosen = draw_columns(weights, rng)
-        mixed = 0.35 * truth.tastes[users] + 0.75 * truth.interests[users, chosen]
-        return normalise(mixed), truth.interest_subs[users, chosen].astype(np.int64)
+        weights: Float32Array = truth.interest_weights[users] * np.exp(self.hour_affinity[bands[:, None], categories])
+        return weights
+
+    def intents_of(self, users: Int64Array, interests: Int64Array) -> Float32Array:
+        """Unit float32 (n, dim): what n people set out for who follow these of their interests (n,)."""
+        truth = self.users
+        return normalise(0.35 * truth.tastes[users] + 0.75 * truth.interests[users, interests])
 
     def drift(self, intents: Float32Array, items: Int64Array, rng: np.random.Generator) -> Float32Array:
         """The intents (n, dim) after each session looked at one item (n,): pulled towards it, with some noise."""
@@ -172,9 +180,18 @@ class World:
 
         An examination model: seen with 1 / (1 + position / 4), clicked when seen with a logistic of the utility.
         """
-        attraction = 1.0 / (1.0 + np.exp(_CLICK_THRESHOLD - self.utility(users, items, intents, times_ms)))
+        attraction = self.attraction(users, items, intents, times_ms)
         clicks: Float32Array = (attraction / (1.0 + positions / 4.0)).astype(np.float32)
         return clicks
+
+    def attraction(
+        self, users: Int64Array, items: Int64Array, intents: Float32Array, times_ms: Int64Array
+    ) -> Float32Array:
+        """float32 (n, k): chance that each item is clicked once it is seen, whatever its position."""
+        attraction: Float32Array = 1.0 / (
+            1.0 + np.exp(_CLICK_THRESHOLD - self.utility(users, items, intents, times_ms))
+        )
+        return attraction
 
 
 def normalise(vectors: npt.NDArray[np.floating]) -> Float32Array:
