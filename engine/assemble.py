@@ -101,7 +101,9 @@ async def running_server(
         exposures = await resources.enter_async_context(open_exposure_log(config, brokers))
         recommender: Recommender = pipeline
         if exposures is not None:
-            recommender = LoggedRecommender(recommender, exposures)
+            recommender = LoggedRecommender(
+                recommender, exposures, lambda query: pipeline.experiments.assign(query).experiments
+            )
         if metrics is not None:
             recommender = MeasuredRecommender(recommender, metrics)
         server = create_server(

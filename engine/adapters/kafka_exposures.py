@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from engine.adapters.kafka_bus import open_client, producer_settings
 from engine.config import ExposuresConfig, KafkaConfig
-from engine.experiments.exposure import Exposure, ExposureCounts, encode_exposure
+from engine.experiments.exposure import Exposure, ExposureCounts, Failure, encode_exposure
 from engine.logs import OncePerInterval
 from engine.stream.topics import EXPOSURES
 
@@ -47,7 +47,7 @@ class KafkaExposureLog:
         }
         self._limit = config.max_queued
         self._producer = open_client(Producer, self._settings)
-        self._waiting: deque[Exposure] = deque()
+        self._waiting: deque[Exposure | Failure] = deque()
         # Each is written by one thread alone: offers by the caller, what became of them by the sender.
         self._offered = self._refused = 0
         self._logged = self._failed = 0
@@ -55,8 +55,8 @@ class KafkaExposureLog:
         self._sender = threading.Thread(target=self._send, name="engine-exposures", daemon=True)
         self._sender.start()
 
-    def offer(self, exposure: Exposure) -> None:
-        """Take an exposure, or drop and count it."""
+    def offer(self, exposure: Exposure | Failure) -> None:
+        """Take an exposure or a failure, or drop and count it."""
         if self._offered - self._logged - self._failed >= self._limit:
             self._refused += 1
             return

@@ -52,6 +52,9 @@ def report(
     window_hours: Annotated[float, typer.Option(help="A click or purchase counts for an exposure so long.")] = 24.0,
     before_days: Annotated[int, typer.Option(help="Adjust by what people did in these days before (CUPED).")] = 14,
     bot_hourly_requests: Annotated[int, typer.Option(help="Who asks more often in an hour is a bot.")] = 300,
+    clock: Annotated[
+        str, typer.Option(help="Count exposures by the time of the server, or of the request (simulated traffic).")
+    ] = "server",
     correction: Annotated[str, typer.Option(help="For many comparisons: holm, bh or none.")] = "holm",
     alpha: Annotated[float, typer.Option(help="0.05 for intervals of 95%.")] = 0.05,
 ) -> None:
@@ -68,6 +71,7 @@ def report(
         bot_hourly_requests=bot_hourly_requests,
         correction=_correction(correction),
         alpha=alpha,
+        clock=_clock(clock),
     )
     asked = Question(name, surface, *_period(from_day, to_day), control, _shares(shares), rules)
     question = as_declared(asked, load_config(config))
@@ -205,6 +209,14 @@ def _correction(written: str) -> Any:
     if written not in list(Correction):
         raise typer.BadParameter(f"must be one of {', '.join(Correction)}, not {written}", param_hint="--correction")
     return Correction(written)
+
+
+def _clock(written: str) -> Any:
+    from engine.experiments.analysis.question import Clock
+
+    if written not in list(Clock):
+        raise typer.BadParameter(f"must be one of {', '.join(Clock)}, not {written}", param_hint="--clock")
+    return Clock(written)
 
 
 def _categories(bundle: Path | None) -> dict[str, str]:

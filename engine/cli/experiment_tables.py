@@ -56,7 +56,7 @@ def _show_trust(console: Console, report: "Report") -> None:
     table = Table(title="guardrails")
     for heading in ("surface", "variant"):
         table.add_column(heading)
-    for heading in ("requests", "p50 ms", "p99 ms", "degraded", "empty", "coverage", "categories in 10"):
+    for heading in ("requests", "p50 ms", "p99 ms", "errors", "degraded", "empty", "coverage", "categories in 10"):
         table.add_column(heading, justify="right")
     for line in report.guardrails:
         table.add_row(
@@ -64,6 +64,7 @@ def _show_trust(console: Console, report: "Report") -> None:
             line["variant"],
             f"{line['requests']:,}",
             *("–" if line[name] is None else f"{line[name]:.1f}" for name in ("latency_p50_ms", "latency_p99_ms")),
+            f"{line['error_share']:.2%}",
             f"{line['degraded_share']:.2%}",
             f"{line['empty_share']:.2%}",
             "–" if line["coverage"] is None else f"{line['coverage']:.1%}",

@@ -1,10 +1,13 @@
 """What was served, logged beside the answers: a request hands over what it has, and everything else happens later."""
 
+import asyncio
 import time
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple, Protocol
 
+from engine.errors import DeadlineExceeded, DependencyUnavailable, InvalidRequest, Overloaded
 from engine.stream.exposures import SCHEMA_VERSION
-from engine.types import Recommendation, RecommendQuery
+from engine.types import ExperimentAssignment, Recommendation, RecommendQuery
 from engine.v1 import exposure_pb2 as pb
 
 
@@ -14,6 +17,23 @@ class Exposure(NamedTuple):
     query: RecommendQuery
     recommendation: Recommendation
     served_ms: int
+
+
+class Failure(NamedTuple):
+    """One request that failed, not by the caller's fault. error: one of those that exposure.proto names."""
+
+    query: RecommendQuery
+    experiments: tuple[ExperimentAssignment, ...]
+    failed_ms: int
+    error: str
+
+
+_ERRORS: Final[Mapping[type[BaseException], str]] = {
+    DeadlineExceeded: "deadline_exceeded",
+    Overloaded: "overloaded",
+    DependencyUnavailable: "dependency_unavailable",
+}
+_INTERNAL: Final = "internal"
 
 
 class ExposureCounts(NamedTuple):
@@ -30,8 +50,8 @@ class ExposureCounts(NamedTuple):
 class ExposureLog(Protocol):
     """Where exposures go."""
 
-    def offer(self, exposure: Exposure) -> None:
-        """Take an exposure, or drop and count it. Never waits and never raises. Cost: a microsecond."""
+    def offer(self, exposure: Exposure | Failure) -> None:
+        """Take an exposure or a failure, or drop and count it. Never waits and never raises. Cost: a microsecond."""
         ...
 
 
@@ -42,44 +62,82 @@ class Recommender(Protocol):
 
 
 class LoggedRecommender:
-    """A recommender whose answers are logged as they are served. Implements engine.rpc.servicer.Recommender."""
+    """A recommender whose answers are logged as they are served. Implements engine.rpc.servicer.Recommender.
 
-    def __init__(self, recommender: Recommender, exposures: ExposureLog) -> None:
+    Requests that fail are logged, too, with the variants that they were assigned: a variant that fails for some people
+    would otherwise only miss them. What the caller did wrong, or no longer waits for, is no failure.
+
+    Args:
+        assign: the variants of a request.
+    """
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        exposures: ExposureLog,
+        assign: Callable[[RecommendQuery], tuple[ExperimentAssignment, ...]],
+    ) -> None:
         self._recommender = recommender
         self._exposures = exposures
+        self._assign = assign
 
     async def recommend(self, query: RecommendQuery, deadline: float) -> Recommendation:
-        recommendation = await self._recommender.recommend(query, deadline)
+        try:
+            recommendation = await self._recommender.recommend(query, deadline)
+        except InvalidRequest:
+            raise
+        except asyncio.CancelledError:
+            # The servicer cuts off at the deadline; before it, the caller has left.
+            if time.monotonic() >= deadline:
+                self._fail(query, _ERRORS[DeadlineExceeded])
+            raise
+        except Exception as error:
+            self._fail(query, _ERRORS.get(type(error), _INTERNAL))
+            raise
         self._exposures.offer(Exposure(query, recommendation, time.time_ns() // 1_000_000))
         return recommendation
 
+    def _fail(self, query: RecommendQuery, error: str) -> None:
+        self._exposures.offer(Failure(query, self._assign(query), time.time_ns() // 1_000_000, error))
 
-def encode_exposure(exposure: Exposure) -> bytes:
+
+def encode_exposure(exposure: Exposure | Failure) -> bytes:
     """The payload of one message. Cost: about 20 µs for 50 items."""
-    query, answer, served_ms = exposure
-    slate = answer.slate
+    query = exposure.query
     logged = pb.LoggedExposure(
         schema_version=SCHEMA_VERSION,
         request_id=query.request_id,
         user_id=query.user_id,
         unit_id=query.unit_id,
         surface=query.surface,
-        strategy=answer.strategy.value,  # type: ignore[arg-type]  # enums are ints at run time
-        bundle_version=answer.bundle_version,
-        degraded_reasons=[reason.value for reason in answer.degraded_reasons],  # type: ignore[misc]
-        item_ids=answer.item_ids,
-        scores=slate.scores.tolist(),
-        propensities=answer.propensities.tolist(),
-        sources=slate.sources.tolist(),
-        stages=[timing.stage for timing in answer.timings],
-        stage_ms=[timing.duration_ms for timing in answer.timings],
         device=query.device,
         country=query.country,
-        interaction_count=answer.interaction_count,
     )
-    logged.served.FromMilliseconds(served_ms)
-    for assignment in answer.experiments:
+    logged.time.FromMilliseconds(query.time_ms)
+    if isinstance(exposure, Failure):
+        logged.error = exposure.error
+        logged.served.FromMilliseconds(exposure.failed_ms)
+        assigned = exposure.experiments
+    else:
+        _add_answer(logged, exposure.recommendation)
+        logged.served.FromMilliseconds(exposure.served_ms)
+        assigned = exposure.recommendation.experiments
+    for assignment in assigned:
         logged.experiments.add(
             experiment=assignment.experiment, variant=assignment.variant, overridden=assignment.overridden
         )
     return logged.SerializeToString()
+
+
+def _add_answer(logged: pb.LoggedExposure, answer: Recommendation) -> None:
+    slate = answer.slate
+    logged.strategy = answer.strategy.value  # type: ignore[assignment]  # enums are ints at run time
+    logged.bundle_version = answer.bundle_version
+    logged.degraded_reasons.extend(reason.value for reason in answer.degraded_reasons)  # type: ignore[misc]
+    logged.item_ids.extend(answer.item_ids)
+    logged.scores.extend(slate.scores.tolist())
+    logged.propensities.extend(answer.propensities.tolist())
+    logged.sources.extend(slate.sources.tolist())
+    logged.stages.extend(timing.stage for timing in answer.timings)
+    logged.stage_ms.extend(timing.duration_ms for timing in answer.timings)
+    logged.interaction_count = answer.interaction_count

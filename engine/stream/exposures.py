@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import polars as pl
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from engine.errors import InvalidRequest, PoisonMessage
 from engine.rpc.validate import timestamp_ms
@@ -22,6 +23,8 @@ EXPOSURES_SCHEMA: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "stages": pl.List(pl.Struct({"stage": pl.String, "duration_ms": pl.Float64})), "total_ms": pl.Float64,
     "device": pl.String, "country": pl.String, "interaction_count": pl.Int64,
     "partition": pl.Int32, "offset": pl.Int64,
+    # Behind the place in the log, since archives from before have no such columns.
+    "time_ms": pl.Int64, "error": pl.String,
 }  # fmt: skip
 _STRATEGIES: Final = {strategy.value: strategy.name.lower() for strategy in Strategy}
 _SOURCES: Final = {source.value: source.name.lower() for source in ItemSource}
@@ -57,7 +60,8 @@ def decode_exposure(payload: bytes) -> pb.LoggedExposure:
             raise PoisonMessage(f"{name}: {len(getattr(exposure, name))} for {count} items")
     if len(exposure.stages) != len(exposure.stage_ms):
         raise PoisonMessage(f"stage_ms: {len(exposure.stage_ms)} for {len(exposure.stages)} stages")
-    if exposure.strategy not in _STRATEGIES or not _REASONS.keys() >= set(exposure.degraded_reasons):
+    unknown = not exposure.error and exposure.strategy not in _STRATEGIES
+    if unknown or not _REASONS.keys() >= set(exposure.degraded_reasons):
         raise PoisonMessage("a strategy or degraded reason that this engine does not know")
     if not _SOURCES.keys() >= set(exposure.sources):
         raise PoisonMessage("sources: one that this engine does not know")
@@ -80,8 +84,8 @@ def to_row(partition: int, offset: int, exposure: pb.LoggedExposure) -> tuple[An
             {"experiment": one.experiment, "variant": one.variant, "overridden": one.overridden}
             for one in exposure.experiments
         ],
-        _STRATEGIES[exposure.strategy],
-        exposure.bundle_version,
+        _STRATEGIES.get(exposure.strategy),
+        exposure.bundle_version or None,
         [_REASONS[reason] for reason in exposure.degraded_reasons],
         list(exposure.item_ids),
         list(exposure.scores),
@@ -94,12 +98,18 @@ def to_row(partition: int, offset: int, exposure: pb.LoggedExposure) -> tuple[An
         exposure.interaction_count,
         partition,
         offset,
+        _ms(exposure.time) if exposure.HasField("time") else None,
+        exposure.error or None,
     )
 
 
 def served_ms(exposure: pb.LoggedExposure) -> int:
     """Milliseconds since 1970 at which the answer was ready."""
-    return exposure.served.seconds * 1000 + exposure.served.nanos // 1_000_000
+    return _ms(exposure.served)
+
+
+def _ms(moment: Timestamp) -> int:
+    return moment.seconds * 1000 + moment.nanos // 1_000_000
 
 
 EXPOSURES_LAYOUT: Final[ArchiveLayout[pb.LoggedExposure]] = ArchiveLayout(EXPOSURES_SCHEMA, to_row, served_ms)

@@ -94,7 +94,7 @@ class ExperimentReport(_message.Message):
     def __init__(self, experiment: _Optional[str] = ..., control: _Optional[str] = ..., variants: _Optional[_Iterable[str]] = ..., surfaces: _Optional[_Iterable[str]] = ..., first_ms: _Optional[int] = ..., last_ms: _Optional[int] = ..., rules: _Optional[_Union[ReportRules, _Mapping]] = ..., shares: _Optional[_Mapping[str, float]] = ..., excluded: _Optional[_Union[ExcludedUnits, _Mapping]] = ..., verdict: _Optional[_Union[ReportVerdict, _Mapping]] = ..., splits: _Optional[_Iterable[_Union[VariantSplit, _Mapping]]] = ..., comparisons: _Optional[_Iterable[_Union[MetricComparison, _Mapping]]] = ..., cut_surface: _Optional[str] = ..., cuts: _Optional[_Iterable[_Union[MetricCut, _Mapping]]] = ..., days: _Optional[_Iterable[_Union[LiftByDay, _Mapping]]] = ..., guardrails: _Optional[_Iterable[_Union[VariantGuardrails, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReportRules(_message.Message):
-    __slots__ = ("window_ms", "session_gap_ms", "before_days", "bot_hourly_requests", "new_below", "alpha", "correction", "lift_scale")
+    __slots__ = ("window_ms", "session_gap_ms", "before_days", "bot_hourly_requests", "new_below", "alpha", "correction", "lift_scale", "clock")
     WINDOW_MS_FIELD_NUMBER: _ClassVar[int]
     SESSION_GAP_MS_FIELD_NUMBER: _ClassVar[int]
     BEFORE_DAYS_FIELD_NUMBER: _ClassVar[int]
@@ -103,6 +103,7 @@ class ReportRules(_message.Message):
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     CORRECTION_FIELD_NUMBER: _ClassVar[int]
     LIFT_SCALE_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_FIELD_NUMBER: _ClassVar[int]
     window_ms: int
     session_gap_ms: int
     before_days: int
@@ -111,7 +112,8 @@ class ReportRules(_message.Message):
     alpha: float
     correction: str
     lift_scale: float
-    def __init__(self, window_ms: _Optional[int] = ..., session_gap_ms: _Optional[int] = ..., before_days: _Optional[int] = ..., bot_hourly_requests: _Optional[int] = ..., new_below: _Optional[int] = ..., alpha: _Optional[float] = ..., correction: _Optional[str] = ..., lift_scale: _Optional[float] = ...) -> None: ...
+    clock: str
+    def __init__(self, window_ms: _Optional[int] = ..., session_gap_ms: _Optional[int] = ..., before_days: _Optional[int] = ..., bot_hourly_requests: _Optional[int] = ..., new_below: _Optional[int] = ..., alpha: _Optional[float] = ..., correction: _Optional[str] = ..., lift_scale: _Optional[float] = ..., clock: _Optional[str] = ...) -> None: ...
 
 class ExcludedUnits(_message.Message):
     __slots__ = ("testers", "crossovers", "bots", "repeats")
@@ -264,7 +266,7 @@ class LiftByDay(_message.Message):
     def __init__(self, surface: _Optional[str] = ..., metric: _Optional[str] = ..., variant: _Optional[str] = ..., day: _Optional[int] = ..., lift: _Optional[_Union[Bounds, _Mapping]] = ..., anytime: _Optional[_Union[Bounds, _Mapping]] = ...) -> None: ...
 
 class VariantGuardrails(_message.Message):
-    __slots__ = ("surface", "variant", "requests", "latency_p50_ms", "latency_p99_ms", "degraded_share", "empty_share", "coverage", "categories_in_ten")
+    __slots__ = ("surface", "variant", "requests", "latency_p50_ms", "latency_p99_ms", "degraded_share", "empty_share", "coverage", "categories_in_ten", "error_share")
     SURFACE_FIELD_NUMBER: _ClassVar[int]
     VARIANT_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
@@ -274,6 +276,7 @@ class VariantGuardrails(_message.Message):
     EMPTY_SHARE_FIELD_NUMBER: _ClassVar[int]
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
     CATEGORIES_IN_TEN_FIELD_NUMBER: _ClassVar[int]
+    ERROR_SHARE_FIELD_NUMBER: _ClassVar[int]
     surface: str
     variant: str
     requests: int
@@ -283,4 +286,5 @@ class VariantGuardrails(_message.Message):
     empty_share: float
     coverage: float
     categories_in_ten: float
-    def __init__(self, surface: _Optional[str] = ..., variant: _Optional[str] = ..., requests: _Optional[int] = ..., latency_p50_ms: _Optional[float] = ..., latency_p99_ms: _Optional[float] = ..., degraded_share: _Optional[float] = ..., empty_share: _Optional[float] = ..., coverage: _Optional[float] = ..., categories_in_ten: _Optional[float] = ...) -> None: ...
+    error_share: float
+    def __init__(self, surface: _Optional[str] = ..., variant: _Optional[str] = ..., requests: _Optional[int] = ..., latency_p50_ms: _Optional[float] = ..., latency_p99_ms: _Optional[float] = ..., degraded_share: _Optional[float] = ..., empty_share: _Optional[float] = ..., coverage: _Optional[float] = ..., categories_in_ten: _Optional[float] = ..., error_share: _Optional[float] = ...) -> None: ...

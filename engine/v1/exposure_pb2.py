@@ -26,7 +26,7 @@ from engine.v1 import recommendation_pb2 as engine_dot_v1_dot_recommendation__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65ngine/v1/exposure.proto\x12\tengine.v1\x1a\x1e\x65ngine/v1/recommendation.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x04\n\x0eLoggedExposure\x12\x16\n\x0eschema_version\x18\x01 \x01(\x05\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x0f\n\x07unit_id\x18\x04 \x01(\t\x12\x0f\n\x07surface\x18\x05 \x01(\t\x12*\n\x06served\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x0b\x65xperiments\x18\x07 \x03(\x0b\x32\x1f.engine.v1.ExperimentAssignment\x12%\n\x08strategy\x18\x08 \x01(\x0e\x32\x13.engine.v1.Strategy\x12\x16\n\x0e\x62undle_version\x18\t \x01(\t\x12\x33\n\x10\x64\x65graded_reasons\x18\n \x03(\x0e\x32\x19.engine.v1.DegradedReason\x12\x10\n\x08item_ids\x18\x0b \x03(\t\x12\x0e\n\x06scores\x18\x0c \x03(\x02\x12\x14\n\x0cpropensities\x18\r \x03(\x02\x12&\n\x07sources\x18\x0e \x03(\x0e\x32\x15.engine.v1.ItemSource\x12\x0e\n\x06stages\x18\x0f \x03(\t\x12\x10\n\x08stage_ms\x18\x10 \x03(\x01\x12\x0e\n\x06\x64\x65vice\x18\x11 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x12 \x01(\t\x12\x19\n\x11interaction_count\x18\x13 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65ngine/v1/exposure.proto\x12\tengine.v1\x1a\x1e\x65ngine/v1/recommendation.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x04\n\x0eLoggedExposure\x12\x16\n\x0eschema_version\x18\x01 \x01(\x05\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x0f\n\x07unit_id\x18\x04 \x01(\t\x12\x0f\n\x07surface\x18\x05 \x01(\t\x12*\n\x06served\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x0b\x65xperiments\x18\x07 \x03(\x0b\x32\x1f.engine.v1.ExperimentAssignment\x12%\n\x08strategy\x18\x08 \x01(\x0e\x32\x13.engine.v1.Strategy\x12\x16\n\x0e\x62undle_version\x18\t \x01(\t\x12\x33\n\x10\x64\x65graded_reasons\x18\n \x03(\x0e\x32\x19.engine.v1.DegradedReason\x12\x10\n\x08item_ids\x18\x0b \x03(\t\x12\x0e\n\x06scores\x18\x0c \x03(\x02\x12\x14\n\x0cpropensities\x18\r \x03(\x02\x12&\n\x07sources\x18\x0e \x03(\x0e\x32\x15.engine.v1.ItemSource\x12\x0e\n\x06stages\x18\x0f \x03(\t\x12\x10\n\x08stage_ms\x18\x10 \x03(\x01\x12\x0e\n\x06\x64\x65vice\x18\x11 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x12 \x01(\t\x12\x19\n\x11interaction_count\x18\x13 \x01(\x05\x12(\n\x04time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65rror\x18\x15 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,5 +34,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'engine.v1.exposure_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LOGGEDEXPOSURE']._serialized_start=105
-  _globals['_LOGGEDEXPOSURE']._serialized_end=620
+  _globals['_LOGGEDEXPOSURE']._serialized_end=677
 # @@protoc_insertion_point(module_scope)

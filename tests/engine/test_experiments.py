@@ -20,10 +20,11 @@ from engine.assemble_processor import process
 from engine.bundle.store import BundleStore
 from engine.cli.publish import publish_once
 from engine.config import EngineConfig
-from engine.errors import ConfigError, InvalidRequest, RulesError
+from engine.errors import ConfigError, DeadlineExceeded, InvalidRequest, RulesError
 from engine.experiments.assign import Experiments
 from engine.rpc.client import AsyncRecommendationClient
 from engine.rpc.metrics import ServerMetrics
+from engine.stream.exposures import decode_exposure
 from engine.stream.topics import EXPOSURES
 from engine.types import RecommendQuery
 from engine.v1 import recommendation_pb2 as pb
@@ -327,6 +328,41 @@ async def test_every_answer_is_in_the_archive_once_whoever_stops_in_between(
         assert row["total_ms"] == row["stages"][-1]["duration_ms"]
         assert (row["device"], row["surface"], row["bundle_version"]) == ("tv", "home", response.bundle_version)
         assert started_ms <= row["served_ms"] <= time.time_ns() // 1_000_000
+
+
+async def test_requests_that_fail_are_logged_with_their_variants(
+    trained: Trained, redis_home: Path, tmp_path: Path
+) -> None:
+    with EmbeddedKafka(tmp_path / "kafka") as kafka:
+        # Nothing is ready so soon.
+        config = settings(
+            trained, redis_home, kafka={"brokers": kafka.brokers}, server={"request_timeout_ms": 0.01},
+            holdout={"share": 0.5}
+        )  # fmt: skip
+        users = known_users(trained)[:8]
+        async with (
+            running_server(config) as server,
+            AsyncRecommendationClient(f"127.0.0.1:{server.port}", timeout_s=20) as client,
+        ):
+            await client.wait_until_serving()
+            for user in users:
+                with pytest.raises(DeadlineExceeded):
+                    await client.recommend(user, "home")
+            # The caller's own mistakes are no failures.
+            with pytest.raises((InvalidRequest, DeadlineExceeded)):
+                await client.recommend(users[0], "nowhere")
+        keys = {user.encode() for user in users}
+        messages = await asyncio.to_thread(read_back, kafka.brokers, keys, len(users), EXPOSURES)
+    logged = {failure.user_id: failure for failure in (decode_exposure(message.value() or b"") for message in messages)}
+    assert len(messages) == len(logged) == len(users)
+    experiments = Experiments(config)
+    for user, failure in logged.items():
+        assert failure.error == "deadline_exceeded"
+        assert not failure.item_ids
+        expected = experiments.assign(RecommendQuery(user, "home", 50, 0)).experiments
+        assert {one.experiment: one.variant for one in failure.experiments} == {
+            one.experiment: one.variant for one in expected
+        }
 
 
 async def test_without_kafka_no_answer_fails_and_drops_are_counted(trained: Trained, redis_home: Path) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 
 from engine.errors import DataError, InvalidRequest
 from engine.experiments.analysis.files import Archive
-from engine.experiments.analysis.question import HOUR_MS, Question
+from engine.experiments.analysis.question import HOUR_MS, Clock, Question
 
 # After every time that an archive can hold: 2101.
 _END_MS = 4_133_980_800_000
@@ -27,7 +27,7 @@ _SQL = package_files("engine.experiments.analysis") / "sql"
 def opened(
     archive: Archive, question: Question, threads: int | None = None, memory_mb: int | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database of its own, in memory, in which `raw_exposures` names the period's exposures.
+    """A database of its own, in memory, in which `raw_exposures` names the period's exposures, `raw_failures` the rest.
 
     Args:
         threads: for DuckDB; None: one a core. memory_mb: past it, it uses the disk; None: most of the machine's.
@@ -36,7 +36,9 @@ def opened(
         InvalidRequest: the archive has no exposures of this period. DataError: it is not there or cannot be read, also
             when that shows inside the context.
     """
-    files = archive.exposure_files(question.from_ms, question.to_ms)
+    # Directories are named by the server's clock.
+    by_server = question.rules.clock is Clock.SERVER
+    files = archive.exposure_files(*(question.from_ms, question.to_ms) if by_server else (None, None))
     if not files:
         raise InvalidRequest("experiment", "there are no exposures in the archive for this period")
     limits: dict[str, str | bool | int | float | list[str]] = {}
@@ -45,21 +47,39 @@ def opened(
     if memory_mb is not None:
         limits["memory_limit"] = f"{memory_mb}MiB"
     with TemporaryDirectory(prefix="engine-report-") as spill:
-        yield from _connected(archive, files, limits | {"temp_directory": spill})
+        yield from _connected(archive, files, question.rules.clock, limits | {"temp_directory": spill})
 
 
 def _connected(
-    archive: Archive, files: list[str], limits: dict[str, str | bool | int | float | list[str]]
+    archive: Archive, files: list[str], clock: Clock, limits: dict[str, str | bool | int | float | list[str]]
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     connection = duckdb.connect(config=limits)
     try:
-        connection.read_parquet(files, union_by_name=True).create_view("raw_exposures")
+        exposures, failures = read_exposures(connection, files, clock)
+        exposures.create_view("raw_exposures")
+        failures.create_view("raw_failures")
         yield connection
     except duckdb.Error as error:
         # Of a long text of the library the first line says what is wrong.
         raise DataError(f"{archive.exposures}: cannot be read: {str(error).splitlines()[0]}") from error
     finally:
         connection.close()
+
+
+def read_exposures(
+    connection: duckdb.DuckDBPyConnection, files: list[str], clock: Clock
+) -> tuple[duckdb.DuckDBPyRelation, duckdb.DuckDBPyRelation]:
+    """What was served, and the requests that failed, with served_ms by this clock.
+
+    Archives from before either was written have neither `time_ms` nor `error`: all of it was served, and all by the
+    server's clock.
+    """
+    logged = connection.read_parquet(files, union_by_name=True)
+    if clock is Clock.REQUEST and "time_ms" in logged.columns:
+        logged = logged.project("* REPLACE (coalesce(time_ms, served_ms) AS served_ms)")
+    if "error" not in logged.columns:
+        return logged, logged.filter("false")
+    return logged.filter("error IS NULL"), logged.filter("error IS NOT NULL")
 
 
 def tell_units(connection: duckdb.DuckDBPyConnection, question: Question) -> None:

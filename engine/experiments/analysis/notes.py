@@ -16,6 +16,11 @@ _TOLERATED = 0.25
 # What a whole request may take, and by how much a share of bad answers may be above the control's.
 LATENCY_BUDGET_MS = 100.0
 WORSE_SHARE = 0.01
+_BAD_SHARES = {
+    "error_share": "failed requests",
+    "degraded_share": "answers with a fallback in them",
+    "empty_share": "empty answers",
+}
 # Fewer clicks or purchases than this in a variant, and no formula for large numbers holds.
 _FEW = 30
 
@@ -105,7 +110,7 @@ def _of_the_guardrails(counted: Counted, control: str) -> Iterator[str]:
         who = f"{line['variant']} {place(line['surface'])}"
         if (line["latency_p99_ms"] or 0.0) > LATENCY_BUDGET_MS:
             yield f"Guardrail: the p99 of {who} is {line['latency_p99_ms']:.0f} ms, above {LATENCY_BUDGET_MS:.0f} ms."
-        for share, what in (("degraded_share", "answers with a fallback in them"), ("empty_share", "empty answers")):
+        for share, what in _BAD_SHARES.items():
             if line[share] > base[share] + WORSE_SHARE:
                 yield f"Guardrail: {who} has {100 * line[share]:.1f}% {what}, {control} {100 * base[share]:.1f}%."
 

@@ -24,6 +24,13 @@ class Correction(StrEnum):
     NONE = "none"
 
 
+class Clock(StrEnum):
+    """Whose time exposures are counted by: when the server answered, or the moment that the request was about."""
+
+    SERVER = "server"
+    REQUEST = "request"
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """How a report counts.
@@ -35,6 +42,7 @@ class Rules:
     new_below: users with fewer interactions at their first exposure are new.
     alpha: 0.05 for intervals of 95%.
     lift_scale: what the always-valid intervals are sharpest for; see engine.experiments.analysis.sequential.
+    clock: REQUEST for traffic that was replayed or simulated faster than it happened.
 
     Raises:
         InvalidRequest: a value out of range.
@@ -48,6 +56,7 @@ class Rules:
     alpha: float = 0.05
     correction: Correction = Correction.HOLM
     lift_scale: float = DEFAULT_LIFT_SCALE
+    clock: Clock = Clock.SERVER
 
     def __post_init__(self) -> None:
         for name in ("window_ms", "session_gap_ms", "bot_hourly_requests", "lift_scale"):

@@ -9,10 +9,18 @@ import polars as pl
 
 from engine.errors import InvalidRequest
 from engine.experiments.analysis.counted import ALL_SURFACES, Counted, Excluded
-from engine.experiments.analysis.database import one_row, open_events, opened, run_step, tell_outcomes, tell_units
+from engine.experiments.analysis.database import (
+    one_row,
+    open_events,
+    opened,
+    read_exposures,
+    run_step,
+    tell_outcomes,
+    tell_units,
+)
 from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.metrics import BEFORE, TOTALS
-from engine.experiments.analysis.question import DAY_MS, Question
+from engine.experiments.analysis.question import DAY_MS, Clock, Question
 from engine.experiments.analysis.statistics import Float64Array, Int64Array
 
 
@@ -85,8 +93,9 @@ def _before(
     days = question.rules.before_days
     if days == 0 or not question.experiment:
         return None
-    every = archive.exposure_files(None, question.to_ms)
-    connection.read_parquet(every, union_by_name=True).create_view("all_exposures")
+    until_ms = question.to_ms if question.rules.clock is Clock.SERVER else None
+    every, _ = read_exposures(connection, archive.exposure_files(None, until_ms), question.rules.clock)
+    every.create_view("all_exposures")
     [start_ms] = one_row(
         connection,
         "SELECT min(served_ms) FROM all_exposures"

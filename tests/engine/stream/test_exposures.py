@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from engine.errors import PoisonMessage
-from engine.experiments.exposure import Exposure, encode_exposure
+from engine.experiments.exposure import Exposure, Failure, encode_exposure
 from engine.stream.archive import ArchiveSink
 from engine.stream.exposures import EXPOSURES_LAYOUT, EXPOSURES_SCHEMA, decode_exposure
 from engine.stream.processor import LogRecord
@@ -40,6 +40,8 @@ COLUMNS = [
     "interaction_count",
     "partition",
     "offset",
+    "time_ms",
+    "error",
 ]
 
 
@@ -74,6 +76,7 @@ def test_what_was_served_is_in_the_archive(tmp_path: Path) -> None:
         "sources": ["retrieval", "retrieval", "retrieval"],
         "stages": [{"stage": "rank", "duration_ms": 2.5}, {"stage": "total", "duration_ms": 4.25}], "total_ms": 4.25,
         "device": "tv", "country": "DE", "interaction_count": 12, "partition": 2, "offset": 0,
+        "time_ms": NOW_MS, "error": None,
     }  # fmt: skip
 
 
@@ -97,6 +100,22 @@ def test_many_rows_of_one_file_and_empty_slates(tmp_path: Path) -> None:
 def test_visitors_have_a_unit_and_no_user(tmp_path: Path) -> None:
     [row] = archived(tmp_path, [exposure(user="")]).select("user_id", "unit_id").rows()
     assert row == (None, "s")
+
+
+def test_failures_are_there_without_a_slate(tmp_path: Path) -> None:
+    query = replace(exposure().query, time_ms=NOW_MS - 5_000)
+    failure = Failure(query, ASSIGNED[:1], NOW_MS, "deadline_exceeded")
+    sink = ArchiveSink(tmp_path, "log", EXPOSURES_LAYOUT, 10, 1e9)
+    both = [encode_exposure(failure), encode_exposure(exposure())]
+    sink.write([LogRecord(2, offset, decode_exposure(payload)) for offset, payload in enumerate(both)])
+    sink.flush()
+    row, answered = pl.read_parquet(sorted(tmp_path.rglob("*.parquet"))).rows(named=True)
+    assert (row["error"], row["served_ms"], row["time_ms"]) == ("deadline_exceeded", NOW_MS, NOW_MS - 5_000)
+    assert row["experiments"] == [{"experiment": "ranking", "variant": "plain", "overridden": False}]
+    assert (row["request_id"], row["unit_id"], row["device"]) == ("r0", "u", "tv")
+    assert (row["item_ids"], row["stages"], row["degraded_reasons"]) == ([], [], [])
+    assert (row["strategy"], row["bundle_version"], row["total_ms"]) == (None, None, None)
+    assert answered["error"] is None
 
 
 def test_every_code_of_the_engine_has_a_name() -> None:

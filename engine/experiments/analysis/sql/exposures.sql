@@ -1,3 +1,9 @@
+-- What a request was assigned in one experiment, or the same for everybody where none is named.
+CREATE TEMP MACRO assigned(experiments, experiment) AS CASE
+    WHEN experiment = '' THEN {'experiment': '', 'variant': 'all', 'overridden': false}
+    ELSE list_filter(experiments, lambda e: e.experiment = experiment)[1]
+END;
+
 -- What was shown in an experiment, once each. A request that was served twice under one id counts once.
 CREATE TEMP TABLE served AS
 SELECT * EXCLUDE (repeat) FROM (
@@ -8,13 +14,20 @@ SELECT * EXCLUDE (repeat) FROM (
         row_number() OVER (PARTITION BY request_id ORDER BY served_ms, "partition", "offset") AS repeat,
         count(*) OVER (PARTITION BY request_id) AS copies
     FROM (
-        SELECT *, CASE
-            WHEN $experiment = '' THEN {'experiment': '', 'variant': 'all', 'overridden': false}
-            ELSE list_filter(experiments, lambda e: e.experiment = $experiment)[1]
-        END AS assignment
+        SELECT *, assigned(experiments, $experiment) AS assignment
         FROM raw_exposures
         WHERE served_ms >= $from_ms AND served_ms < $to_ms AND ($surface = '' OR surface = $surface)
     )
     WHERE assignment IS NOT NULL
 )
 WHERE repeat = 1;
+
+-- Requests of the experiment that failed, whether or not anything was ever served to these people; no overrides.
+CREATE TEMP TABLE failed AS
+SELECT unit_id, surface, assignment.variant AS variant
+FROM (
+    SELECT *, assigned(experiments, $experiment) AS assignment
+    FROM raw_failures
+    WHERE served_ms >= $from_ms AND served_ms < $to_ms AND ($surface = '' OR surface = $surface)
+)
+WHERE assignment IS NOT NULL AND NOT assignment.overridden;

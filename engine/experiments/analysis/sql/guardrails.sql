@@ -28,13 +28,25 @@ mixed AS (
         WHERE position <= 10
         GROUP BY surface, variant, request_id
     ) GROUP BY surface, variant
+),
+counted AS (
+    -- Of those who count, as far as that is known of people to whom nothing was served.
+    SELECT variant, surface FROM failed
+    WHERE unit_id NOT IN (SELECT unit_id FROM everybody WHERE tester OR crossover OR bot)
+),
+errors AS (
+    SELECT surface, variant, count(*) AS failures
+    FROM (FROM counted UNION ALL SELECT variant, '' FROM counted WHERE $surface = '')
+    GROUP BY surface, variant
 )
 SELECT surface, variant, count(*) AS requests, quantile_cont(total_ms, 0.5) AS latency_p50_ms,
        quantile_cont(total_ms, 0.99) AS latency_p99_ms, avg(degraded::INTEGER) AS degraded_share,
        avg((len(item_ids) = 0)::INTEGER) AS empty_share,
        any_value(distinct_items) / greatest(any_value(all_items), 1) AS coverage,
-       any_value(categories) AS categories_in_ten
+       any_value(categories) AS categories_in_ten,
+       coalesce(any_value(failures), 0) / (count(*) + coalesce(any_value(failures), 0)) AS error_share
 FROM every
 LEFT JOIN covered USING (surface, variant) LEFT JOIN pool USING (surface) LEFT JOIN mixed USING (surface, variant)
+LEFT JOIN errors USING (surface, variant)
 GROUP BY surface, variant
 ORDER BY surface, variant;

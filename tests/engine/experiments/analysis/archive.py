@@ -16,7 +16,7 @@ EXPOSURE_SCHEMA = {
     "item_ids": pl.List(pl.String), "scores": pl.List(pl.Float32), "propensities": pl.List(pl.Float32),
     "sources": pl.List(pl.String), "stages": pl.List(pl.Struct({"stage": pl.String, "duration_ms": pl.Float64})),
     "total_ms": pl.Float64, "device": pl.String, "country": pl.String, "interaction_count": pl.Int64,
-    "partition": pl.Int32, "offset": pl.Int64,
+    "partition": pl.Int32, "offset": pl.Int64, "time_ms": pl.Int64, "error": pl.String,
 }  # fmt: skip
 # 2026-03-02T00:00:00Z, a Monday.
 START_MS = 1_772_409_600_000
@@ -37,7 +37,7 @@ def exposure(user: str, variant: str, ms: int, **fields: Any) -> dict[str, Any]:
         "strategy": "personalized", "bundle_version": "v1", "degraded_reasons": [], "item_ids": items,
         "scores": [1.0] * len(items), "propensities": [1.0] * len(items), "sources": ["retrieval"] * len(items),
         "stages": [{"stage": "rank", "duration_ms": 1.0}], "total_ms": 5.0, "device": "mobile", "country": "DE",
-        "interaction_count": 10, "partition": 0, "offset": number, **fields,
+        "interaction_count": 10, "partition": 0, "offset": number, "time_ms": ms, "error": None, **fields,
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What is counted, from archives small enough to count by hand."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from engine.errors import DataError, InvalidRequest
 from engine.experiments.analysis.counted import ALL_SURFACES, Counted
 from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.metrics import BEFORE, TOTALS
-from engine.experiments.analysis.question import Question, Rules
+from engine.experiments.analysis.question import Clock, Question, Rules
 from engine.experiments.analysis.read import count
+from engine.experiments.analysis.report import make_report
 from tests.engine.experiments.analysis.archive import DAY_MS, HOUR_MS, START_MS, event, exposure, write
 
 Rows = Sequence[dict[str, Any]]
@@ -219,6 +221,57 @@ class TestGuardrails:
         shown += [exposure(f"u{n}", "engine", T + n, item_ids=[f"e{n}"]) for n in range(60)]
         control, engine = counted(tmp_path, shown).guardrails
         assert control["coverage"] == engine["coverage"] == 0.5
+
+    def test_errors_are_of_those_who_count(self, tmp_path: Path) -> None:
+        shown = [
+            *(exposure(user, variant, T) for user, variant in (("u", "engine"), ("v", "control"))),
+            exposure("u", "engine", T + 1, surface="cart"),
+            # Testers, in what they were assigned as well as in what they asked for.
+            exposure("t", "engine", T, overridden=True),
+        ]
+        failures = [
+            *(exposure("u", "engine", T + n, error="internal", item_ids=[]) for n in range(3)),
+            # Nothing was ever served to this one.
+            exposure("w", "engine", T, error="deadline_exceeded", item_ids=[], surface="cart"),
+            exposure("t", "engine", T, error="internal", item_ids=[]),
+            exposure("s", "control", T, error="internal", item_ids=[], overridden=True),
+        ]
+        read = counted(tmp_path, shown + failures)
+        shares = {(line["surface"], line["variant"]): line["error_share"] for line in read.guardrails}
+        assert shares == {
+            ("all", "control"): 0.0, ("all", "engine"): 4 / 6, ("cart", "engine"): 0.5, ("home", "control"): 0.0,
+            ("home", "engine"): 0.75,
+        }  # fmt: skip
+        # Failures are no exposures.
+        assert read.totals(len(read.surfaces) - 1)[:, TOTALS.index("requests")].tolist() == [2.0, 1.0]
+        made = make_report(read, Question("worth", control="control"))
+        assert any("engine on home has 75.0% failed requests, control 0.0%" in note for note in made.notes)
+
+
+class TestClock:
+    def test_simulated_days_are_counted_by_the_request(self, tmp_path: Path) -> None:
+        # Served within one minute, about three days.
+        shown = [exposure("u", "engine", T + n, time_ms=T - n * DAY_MS, request_id=f"r{n}") for n in range(3)]
+        clicks = [event("u", "click", "a", T - 2 * DAY_MS + 60_000, request_id="r2", received_ms=T)]
+        archive = Archive.within(write(tmp_path, shown, clicks))
+        by_request = Question("worth", rules=Rules(clock=Clock.REQUEST, before_days=0))
+        [server] = count(archive, Question("worth", rules=Rules(before_days=0))).totals(0)
+        [request] = count(archive, by_request).totals(0)
+        assert server[TOTALS.index("sessions")] == 1
+        assert request[TOTALS.index("sessions")] == 3
+        assert request[TOTALS.index("clicks")] == 1
+        assert request[TOTALS.index("session_s")] == 60.0
+        [one_day] = count(archive, replace(by_request, from_ms=T - 2 * DAY_MS, to_ms=T - DAY_MS)).totals(0)
+        assert one_day[TOTALS.index("requests")] == 1
+
+    def test_archives_from_before_have_the_servers_alone(self, tmp_path: Path) -> None:
+        write(tmp_path, [exposure("u", "engine", T)])
+        for path in tmp_path.rglob("engine.exposures*.parquet"):
+            pl.read_parquet(path).drop("time_ms", "error").write_parquet(path)
+        for clock in Clock:
+            read = count(Archive.within(tmp_path), Question("worth", rules=Rules(clock=clock)))
+            assert read.first_ms == T
+            assert read.guardrails[0]["error_share"] == 0.0
 
 
 class TestWhatCannotBeRead:

@@ -1,0 +1,78 @@
+"""Which outcomes of a request are logged, and as what."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from engine.errors import DependencyUnavailable, EngineError, InvalidRequest
+from engine.experiments.exposure import Exposure, Failure, LoggedRecommender
+from engine.types import ExperimentAssignment, RecommendQuery
+from tests.engine.rpc.recommender import SteeredRecommender
+
+ASSIGNED = (ExperimentAssignment("worth", "engine"),)
+QUERY = RecommendQuery("u", "home", 3, 0, request_id="r")
+
+
+class Logged:
+    def __init__(self) -> None:
+        self.inner = SteeredRecommender()
+        self.offered: list[Exposure | Failure] = []
+        self.recommender = LoggedRecommender(self.inner, self, lambda query: ASSIGNED)
+
+    def offer(self, exposure: Exposure | Failure) -> None:
+        self.offered.append(exposure)
+
+    async def cut_off(self, deadline: float) -> None:
+        """Cancel a request that is under way, as the servicer and a caller who leaves do."""
+        self.inner.gate = asyncio.Event()
+        task = asyncio.create_task(self.recommender.recommend(QUERY, deadline))
+        await self.inner.started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+def failing(make: Callable[[], BaseException]) -> Logged:
+    logged = Logged()
+    logged.inner.error = make
+    return logged
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(DependencyUnavailable("away"), "dependency_unavailable"), (ValueError("a bug"), "internal")],
+)
+async def test_what_fails_is_logged_and_raised(error: Exception, said: str) -> None:
+    logged = failing(lambda: error)
+    with pytest.raises(type(error)):
+        await logged.recommender.recommend(QUERY, time.monotonic() + 1)
+    [failure] = logged.offered
+    assert isinstance(failure, Failure)
+    assert (failure.query, failure.experiments, failure.error) == (QUERY, ASSIGNED, said)
+
+
+async def test_the_callers_mistakes_are_not() -> None:
+    logged = failing(lambda: InvalidRequest("surface", "is none"))
+    with pytest.raises(EngineError):
+        await logged.recommender.recommend(QUERY, time.monotonic() + 1)
+    assert logged.offered == []
+
+
+async def test_a_caller_who_leaves_is_no_failure_and_a_deadline_is_one() -> None:
+    early, late = Logged(), Logged()
+    await early.cut_off(time.monotonic() + 60)
+    await late.cut_off(time.monotonic() - 1)
+    assert early.offered == []
+    [failure] = late.offered
+    assert isinstance(failure, Failure)
+    assert failure.error == "deadline_exceeded"
+
+
+async def test_answers_are_logged_as_before() -> None:
+    logged = Logged()
+    answer = await logged.recommender.recommend(QUERY, time.monotonic() + 1)
+    [exposure] = logged.offered
+    assert isinstance(exposure, Exposure)
+    assert exposure.recommendation is answer
