@@ -12,6 +12,7 @@ from engine.cli.health import health
 from engine.cli.process import process
 from engine.cli.publish import publish_users
 from engine.cli.serve import serve
+from engine.cli.simulate import simulate
 from engine.cli.synth import synth
 from engine.cli.train import train
 from engine.errors import EngineError
@@ -30,6 +31,7 @@ app.command()(serve)
 app.command()(health)
 app.command()(process)
 app.command()(evaluate)
+app.command()(simulate)
 app.command()(demo)
 
 

@@ -1,6 +1,8 @@
-"""The synthetic world as canonical tables."""
+"""The synthetic world as canonical tables, and from them the world again."""
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -11,11 +13,13 @@ from engine.data.synth_catalogue import item_ids, items_frame, user_ids, users_f
 from engine.data.synth_events import COUNTRIES, EventColumns, simulate_events
 from engine.data.synth_words import DEVICES, SURFACES
 from engine.data.synth_world import World, WorldSize
-from engine.data.tables import Tables, make_tables, write_tables
-from engine.errors import ConfigError
+from engine.data.tables import Tables, make_tables, read_frame, write_tables
+from engine.errors import ConfigError, DataError
 from engine.types import EventType
 
 EVENTS_PER_USER: Final = 150
+# What makes the same world again; nothing of training or serving reads it.
+RECIPE: Final = "world.json"
 _EVENT_NAMES: Final = tuple(kind.name.lower() for kind in EventType)
 
 
@@ -26,7 +30,7 @@ def synthesize(
     seed: int = 1,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Tables:
-    """Make a world, let its people act, and write the tables to `out_dir`; the truth is written nowhere.
+    """Make a world, let its people act, and write the tables and its recipe to `out_dir`; the truth is written nowhere.
 
     Args:
         event_count: about how many events; EVENTS_PER_USER for each user by default. Sessions are kept whole.
@@ -45,7 +49,32 @@ def synthesize(
     world = World(size, seed)
     tables = tables_of(world, simulate_events(world, events, on_progress))
     write_tables(tables, out_dir)
+    (out_dir / RECIPE).write_text(json.dumps(asdict(size) | {"seed": seed}))
     return tables
+
+
+def world_of(directory: Path) -> World:
+    """The world of a data directory that synthesize wrote.
+
+    Raises:
+        DataError: it has no recipe, or items of another world.
+
+    Cost: see World.
+    """
+    path = directory / RECIPE
+    try:
+        recipe = json.loads(path.read_text())
+        world = World(WorldSize(**{name: int(recipe[name]) for name in WorldSize.__annotations__}), int(recipe["seed"]))
+    except OSError:
+        raise DataError(
+            f"{path}: is missing; `engine synth` writes it, and only its worlds have a known truth"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: is no recipe of a world: {error}") from None
+    prices = read_frame(directory / "items.parquet")["price"]
+    if len(prices) != world.size.items or not np.array_equal(prices.to_numpy(), world.items.prices):
+        raise DataError(f"{path}: the items beside it are those of another world")
+    return world
 
 
 def tables_of(world: World, events: EventColumns) -> Tables:
