@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shutil
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,9 @@ from engine.config import EngineConfig
 from engine.data.build import build_dataset
 from engine.data.dataset import Dataset
 from engine.demo.catalogue import show_catalogue
+from engine.demo.experiments import SURFACE as EXPERIMENT_SURFACE
 from engine.demo.experiments import declare_holdout, show_experiments
+from engine.demo.lift import show_lift
 from engine.demo.show import show_slate, show_stages, summarize_stages
 from engine.demo.signals import show_signals
 from engine.demo.world import Person, choose_people, prepare_data
@@ -36,7 +39,8 @@ _STORES = ("bundles", "redis", "kafka")
 
 
 def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Console) -> dict[str, Any]:
-    """Run everything; returns `recommendations`, `stages_ms`, `signals`, `catalogue` and `experiments`.
+    """Run everything; returns `recommendations`, `stages_ms`, `signals`, `catalogue`, `experiments`, and where the world
+    is synthetic `lift`.
 
     Without `once` the server goes on running until Ctrl-C.
     """
@@ -45,7 +49,10 @@ def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Co
     dataset = build_dataset(tables)
     console.print(f"{len(dataset.interactions):,} events, {dataset.item_count:,} items, {dataset.user_count:,} users")
     config_file = write_settings(work, port)
-    declare_holdout(config_file)
+    # The embedded broker forgets, and an archive that remembers what came before would wait for what never comes.
+    archive = work / "archive"
+    shutil.rmtree(archive, ignore_errors=True)
+    declare_holdout(config_file, archive)
     settings = EngineConfig.load(config_file)
 
     console.rule("2. train")
@@ -71,6 +78,9 @@ def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Co
             result["catalogue"] = show_catalogue(client, dataset, people[0].user_id, SURFACE, console)
             console.rule("7. experiment")
             result["experiments"] = show_experiments(client, dataset, people[0].user_id, console)
+            if source is None:
+                console.rule("8. what it is worth")
+                result["lift"] = show_lift(work / "data", archive, EXPERIMENT_SURFACE, settings, console)
             if not once:
                 _keep_serving(server, port, console)
     return result
