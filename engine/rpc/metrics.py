@@ -64,7 +64,9 @@ class ServerMetrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self._exposures = Counter("engine_exposures", "Answers that are in the exposure log.", registry=registry)
+        self._exposures = Counter(
+            "engine_exposures", "Requests in the exposure log, failures among them.", registry=registry
+        )
         drops = Counter(
             "engine_exposure_drops", "Answers that are missing from the exposure log.", ("reason",), registry=registry
         )
