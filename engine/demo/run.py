@@ -39,8 +39,8 @@ _STORES = ("bundles", "redis", "kafka")
 
 
 def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Console) -> dict[str, Any]:
-    """Run everything; returns `recommendations`, `stages_ms`, `signals`, `catalogue`, `experiments`, and where the world
-    is synthetic `lift`.
+    """Run everything; returns `recommendations`, `stages_ms`, `signals`, `catalogue`, `experiments`, and `lift` where
+    the world is synthetic.
 
     Without `once` the server goes on running until Ctrl-C.
     """

@@ -8,7 +8,7 @@ from engine.experiments.analysis.compare import Compared
 from engine.experiments.analysis.counted import Counted
 from engine.experiments.analysis.lines import Comparison
 from engine.experiments.analysis.metrics import TOTALS
-from engine.experiments.analysis.question import HOUR_MS, Correction, Question
+from engine.experiments.analysis.question import HOUR_MS, Clock, Correction, Question
 from engine.experiments.analysis.verdict import METRIC_OF, place
 
 # The interval by formula and that by resampling may differ by this part of the latter's width.
@@ -62,6 +62,8 @@ def _of_the_units(counted: Counted) -> Iterator[str]:
 
 
 def _of_the_period(counted: Counted, question: Question) -> Iterator[str]:
+    if question.rules.clock is Clock.REQUEST:
+        yield "Exposures are counted by the moment that each request was about, not by the server's clock."
     window_h = question.rules.window_ms / HOUR_MS
     yield f"A click or purchase counts for an exposure within {window_h:g} hours, by request, else by user and item."
     if counted.events_end_ms < counted.last_ms + question.rules.window_ms:

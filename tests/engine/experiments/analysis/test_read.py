@@ -261,6 +261,8 @@ class TestClock:
         assert request[TOTALS.index("sessions")] == 3
         assert request[TOTALS.index("clicks")] == 1
         assert request[TOTALS.index("session_s")] == 60.0
+        made = make_report(count(archive, by_request), replace(by_request, control="engine"))
+        assert any("moment that each request was about" in note for note in made.notes)
         [one_day] = count(archive, replace(by_request, from_ms=T - 2 * DAY_MS, to_ms=T - DAY_MS)).totals(0)
         assert one_day[TOTALS.index("requests")] == 1
 
