@@ -27,6 +27,8 @@ _DAYS = 3
 _VISITS = 0.8
 _CONCURRENCY = 4
 _POLL_S = 0.1
+# A handful of purchases in so short a run says nothing.
+_SHOWN = ("request_ctr", "item_ctr", "session_length")
 
 
 def show_lift(data: Path, archive: Path, surface: str, settings: EngineConfig, console: Console) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def show_lift(data: Path, archive: Path, surface: str, settings: EngineConfig, c
     lifts = _lifts(report)
     for metric in METRICS:
         lift = lifts.get(metric.name)
-        if lift is not None:
+        if lift is not None and metric.name in _SHOWN:
             console.print(
                 f"  {metric.title}: {signed(lift['value'])} ({signed(lift['low'])} to {signed(lift['high'])})"
             )

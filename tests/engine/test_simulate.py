@@ -107,7 +107,7 @@ async def test_the_report_of_a_run_holds_the_truth(
     archive, figures = tmp_path / "archive", tmp_path / "run.json"
     async with engine(shop, tmp_path) as (settings, truth_port):
         options = ("--target", f"localhost:{PORT}", "--truth-target", f"localhost:{truth_port}", "--days", DAYS)
-        options += ("--visits", 0.45, "--position-bias", 0.5, "--seed", SEED, "--json", figures)
+        options += ("--visits", 0.35, "--position-bias", 0.5, "--seed", SEED, "--json", figures)
         # A loop of its own, as at the command line: this one is the second server's.
         command = ["simulate", str(shop.data), *map(str, options)]
         await asyncio.to_thread(app, command, standalone_mode=False)
