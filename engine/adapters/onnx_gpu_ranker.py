@@ -197,6 +197,8 @@ def _open(path: Path, settings: DeviceRanking, batch_size: int, item_count: int)
     options = session_options(settings, batch_size, item_count)
     providers = _providers(settings)
     if settings.device != "cpu":
+        # Every buffer on the device would be a warning about plug-ins that nobody wants.
+        ort.set_default_logger_severity(3)
         ort.preload_dlls(directory="")  # CUDA's libraries from their packages, where no system has them
     try:
         session = ort.InferenceSession(str(path), options, providers=providers)

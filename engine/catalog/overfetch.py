@@ -180,5 +180,10 @@ class OverFetchingIndex(EligibleScan):
 
     def _kept(self, request: SearchRequest, rows: Int64Array, scores: Float32Array) -> Found | None:
         """The first `wanted` of those that may be shown, or None where that many are not among them."""
-        kept = first_members(request.eligible, rows, self.item_count, request.wanted)
-        return (rows[kept], scores[kept]) if len(kept) == request.wanted else None
+        wanted = request.wanted
+        kept = first_members(request.eligible, rows, self.item_count, wanted)
+        if len(kept) < wanted:
+            return None
+        if kept[-1] == wanted - 1:  # nothing was in between, which is so wherever the device filtered
+            return rows[:wanted], scores[:wanted]
+        return rows[kept], scores[kept]
