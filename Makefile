@@ -8,6 +8,8 @@ GPU_BIN := $(GPU_VENV)/bin
 GPU_READY := $(GPU_VENV)/.ready
 PROTOS := $(wildcard proto/engine/v1/*.proto)
 ARGS ?=
+# Test processes: each trains its own small bundle and starts its own servers, about 1.5 GB in all.
+JOBS ?= 2
 # What bench-compare holds this checkout against, and by how many percent a median may be longer than there.
 BASELINE ?= .benchmarks/bench.json
 THRESHOLD ?= 25
@@ -44,8 +46,8 @@ $(GPU_READY): pyproject.toml constraints.txt constraints-gpu.txt
 demo: $(READY) ## Train, publish, serve and call the engine: make demo ARGS="--once"
 	$(BIN)/engine demo $(ARGS)
 
-test: $(READY) ## Run the tests: make test ARGS="-k mmr"
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## Run the tests: make test ARGS="-k mmr" JOBS=4
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 test-gpu: $(GPU_READY) ## Run the tests that need a CUDA device
 	$(GPU_BIN)/python -m pytest -m gpu tests/contracts tests/engine/adapters tests/engine/test_device.py $(ARGS)
