@@ -108,10 +108,14 @@ async def drive(
     Args:
         target: called with each place of the schedule, on this event loop; must bound its own waiting.
         progress: told the seconds of the schedule that have passed, now and then.
+
+    Raises what the target raised first; no further request is sent then.
     """
     record = Record.empty(schedule)
     loop = asyncio.get_running_loop()
     asking: set[asyncio.Task[None]] = set()
+    failures: list[BaseException] = []
+    stop = threading.Event()
     start = time.perf_counter() + _LEAD_S
     due_s = (start + schedule.offsets_s).tolist()
 
@@ -131,14 +135,20 @@ async def drive(
             return
         task = loop.create_task(ask(place))
         asking.add(task)
-        task.add_done_callback(asking.discard)
+        task.add_done_callback(ended)
 
-    stop = threading.Event()
+    def ended(task: asyncio.Task[None]) -> None:
+        asking.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            failures.append(failure)
+            stop.set()
+
     reporting = loop.create_task(_report(progress, start, schedule.seconds)) if progress is not None else None
     try:
         await asyncio.to_thread(_pace, loop, send, due_s, stop)
-        if asking:
-            await asyncio.gather(*asking)
+        await asyncio.gather(*asking, return_exceptions=True)
+        if failures:
+            raise failures[0]
     finally:
         stop.set()
         if reporting is not None:

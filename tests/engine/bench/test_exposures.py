@@ -2,7 +2,6 @@
 
 import json
 import socket
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -36,12 +35,13 @@ def test_shares_compare_the_runs_of_one_round() -> None:
 
 
 @pytest.mark.timeout(240)
-def test_a_small_run_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_run_from_end_to_end(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path_factory.mktemp("b")  # a short name: Redis gets a socket in there
     monkeypatch.setattr(exposures, "_PEOPLE", 200)
     monkeypatch.setattr(exposures, "_WARM_UP_S", 0.2)
-    out = tmp_path / "exposures.json"
+    out = home / "exposures.json"
     sizes = ["--items", "2000", "--seconds", "0.4", "--rounds", "1", "--port", str(free_ports())]
-    result = CliRunner().invoke(app, ["exposures", "--json", str(out), "--cache", str(tmp_path), *sizes])
+    result = CliRunner().invoke(app, ["exposures", "--json", str(out), "--cache", str(home), *sizes])
     assert result.exit_code == 0, result.output
     found = json.loads(out.read_text())
     for kind in ("off", "on", "kafka_away"):

@@ -16,12 +16,13 @@ from engine.cli.bench import app
 
 
 @pytest.mark.timeout(240)
-def test_a_small_run_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_run_from_end_to_end(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path_factory.mktemp("b")  # a short name: Redis gets a socket in there
     monkeypatch.setattr(startup, "_PEOPLE", 200)
     monkeypatch.setattr(startup, "_REQUESTS", 50)
-    out = tmp_path / "startup.json"
+    out = home / "startup.json"
     sizes = ["--items", "2000", "--repeats", "1", "--port", str(_free_ports())]
-    result = CliRunner().invoke(app, ["startup", "--json", str(out), "--cache", str(tmp_path), *sizes])
+    result = CliRunner().invoke(app, ["startup", "--json", str(out), "--cache", str(home), *sizes])
     assert result.exit_code == 0, result.output
     report = json.loads(out.read_text())
     (size,) = report["sizes"]
@@ -33,7 +34,7 @@ def test_a_small_run_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert memory["mapped_mib"] > 0
     assert [target["items"] for target in report["targets"]] == [2_000, 2_000]
     # Only the bundle stays for the next time.
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["bundles-2000"]
+    assert [path.name for path in home.iterdir() if path.is_dir()] == ["bundles-2000"]
 
 
 def test_a_mapped_file_is_not_a_processs_own_until_it_is_written_to(tmp_path: Path) -> None:
