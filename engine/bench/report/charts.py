@@ -227,7 +227,7 @@ def lines(
             )
     if not y_log:
         # Only now: a limit that is set ends the fitting to whatever other panels hold.
-        top = max(max(line.ys) for _, drawn in panels for line in drawn)
+        top = max(*(max(line.ys) for _, drawn in panels for line in drawn), *(bound for bound, _ in bounds), 0.0)
         # A little below zero: there are texts under the lowest points.
         grid[0].set_ylim(-0.08 * top, 1.15 * top)
     if narrow:
