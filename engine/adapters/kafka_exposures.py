@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval(interval_s=30.0))
 _client_log = logging.getLogger("engine.kafka")
 
-# How often the thread looks for new exposures. Each look wakes a thread that wants the interpreter: at 10 ms, that alone
-# cost more than the exposures of 200 requests a second. As long as librdkafka gathers them anyway.
+# How often the thread looks for new exposures. Each look wakes a thread that wants the interpreter, at 10 ms for more
+# than the exposures of 200 requests a second cost; librdkafka gathers them for as long anyway.
 _LOOK_S: Final = 0.05
 # At the end of the process, for what is still on its way.
 _CLOSE_S: Final = 2.0
