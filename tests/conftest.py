@@ -7,11 +7,18 @@ import pytest
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.assemble_model import train_bundle
 from engine.bundle.store import BundleStore
+from engine.clock import request_deadline
 from engine.data.build import load_dataset
 from engine.data.dataset import Dataset
 from engine.data.synth import synthesize
 from engine.data.synth_world import WorldSize
 from engine.training.config import AlsConfig, RankerConfig, TrainingConfig, TwoTowerConfig
+
+
+@pytest.fixture(autouse=True)
+def no_deadline() -> None:
+    """What an asynchronous test has set must not be there for the next one."""
+    request_deadline.set(float("inf"))
 
 
 @pytest.fixture(scope="session")

@@ -161,6 +161,7 @@ class _Link:
         self._epoch = 0
         self._free: deque[Slot] = deque()
         self._late: list[Slot] = []
+        self._lost = False  # whether a slot of this lease was found broken
 
     def open(self, patience_s: float) -> None:
         give_up = time.monotonic() + patience_s
@@ -188,6 +189,8 @@ class _Link:
                 raise DependencyUnavailable(_AWAY)
             if self._late:
                 self._take_back()
+            if not self._free and self._lost:
+                raise DependencyUnavailable(_AWAY)  # the lease's end has not been noticed yet
             if not self._free:
                 raise Overloaded(f"{self._limit} requests wait for the device process")
             # The one that was used last: its memory is in the processor's caches, and what is never used takes none.
@@ -195,7 +198,10 @@ class _Link:
 
     def give_back(self, slot: Slot) -> None:
         with self._lock:
-            if slot.epoch != self._epoch or slot.broken:
+            if slot.epoch != self._epoch:
+                slot.close()
+            elif slot.broken:
+                self._lost = True
                 slot.close()
             elif slot.waiting:
                 # Its memory is not the front end's to write to until the answer is there.
@@ -210,6 +216,7 @@ class _Link:
             if not slot.answered_late():
                 still_late.append(slot)
             elif slot.broken:
+                self._lost = True
                 slot.close()
             else:
                 self._free.append(slot)
@@ -239,6 +246,7 @@ class _Link:
         with self._lock:
             self._epoch += 1
             self._lease = lease
+            self._lost = False
             self._free.extend(slots)
         if self._stop.is_set():  # who closes may have looked for a lease before this one was there
             _hang_up(lease)

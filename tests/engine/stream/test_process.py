@@ -261,7 +261,7 @@ async def test_without_a_user_tower_newcomers_alone_are_folded_in(
         client.set(fresh_key(known, generation), b"outdated")
         assert (await ask(pipeline, newcomer)).strategy is Strategy.POPULARITY
         bus.send([make_event(user, item, time_ms=now_ms) for item in items[:5] for user in (newcomer, known)], now_ms)
-        for _ in range(400):
+        for _ in range(2000):
             answer = await ask(pipeline, newcomer)
             if answer.strategy is Strategy.PERSONALIZED:
                 break
