@@ -193,6 +193,8 @@ class CudaScanSearcher:
             halves[:, : self._dim] = part
             address = buffer.address + first * self._width * 2
             check(self._runtime.cudaMemcpy(address, halves.ctypes.data, halves.nbytes, within))
+        # From memory that is not pinned, copies may still be on their way, and searches have a stream of their own.
+        check(self._runtime.cudaStreamSynchronize(0))
         return buffer
 
     def _copy(self, target: int, source: int, size: int, *, to_device: bool) -> None:

@@ -161,7 +161,6 @@ class _Link:
         self._epoch = 0
         self._free: deque[Slot] = deque()
         self._late: list[Slot] = []
-        self._lost = False  # whether a slot of this lease was found broken
 
     def open(self, patience_s: float) -> None:
         give_up = time.monotonic() + patience_s
@@ -178,19 +177,14 @@ class _Link:
     def close(self) -> None:
         self._stop.set()
         with self._lock:
-            lease = self._lease
-            self._drop_slots()
-        if lease is not None:
-            _hang_up(lease)
+            self._end_lease()
 
     def take(self) -> Slot:
         with self._lock:
-            if self._lease is None:
-                raise DependencyUnavailable(_AWAY)
             if self._late:
                 self._take_back()
-            if not self._free and self._lost:
-                raise DependencyUnavailable(_AWAY)  # the lease's end has not been noticed yet
+            if self._lease is None:
+                raise DependencyUnavailable(_AWAY)
             if not self._free:
                 raise Overloaded(f"{self._limit} requests wait for the device process")
             # The one that was used last: its memory is in the processor's caches, and what is never used takes none.
@@ -201,8 +195,8 @@ class _Link:
             if slot.epoch != self._epoch:
                 slot.close()
             elif slot.broken:
-                self._lost = True
                 slot.close()
+                self._end_lease()
             elif slot.waiting:
                 # Its memory is not the front end's to write to until the answer is there.
                 self._late.append(slot)
@@ -211,16 +205,17 @@ class _Link:
 
     def _take_back(self) -> None:
         """The slots whose answers nobody has waited for, as far as they are there by now."""
-        still_late = []
-        for slot in self._late:
-            if not slot.answered_late():
-                still_late.append(slot)
-            elif slot.broken:
-                self._lost = True
-                slot.close()
-            else:
-                self._free.append(slot)
-        self._late = still_late
+        late, self._late = self._late, []
+        for slot in late:
+            (self._free if slot.answered_late() else self._late).append(slot)
+        if any(slot.broken for slot in late):
+            self._end_lease()
+
+    def _end_lease(self) -> None:
+        """A slot was hung up on: its end is that of all. The lease's thread hears of it, and asks for a new one."""
+        if self._lease is not None:
+            _hang_up(self._lease)
+        self._drop_slots()
 
     def _drop_slots(self) -> None:
         """Those that are in use are closed when they are given back: their epoch is over."""
@@ -246,7 +241,6 @@ class _Link:
         with self._lock:
             self._epoch += 1
             self._lease = lease
-            self._lost = False
             self._free.extend(slots)
         if self._stop.is_set():  # who closes may have looked for a lease before this one was there
             _hang_up(lease)

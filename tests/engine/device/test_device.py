@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -250,9 +251,23 @@ def test_who_says_nonsense_is_hung_up_on_and_disturbs_nobody(index: RemoteIndex,
             stranger.connect(str(path))
             stranger.send(said)
             assert stranger.recv(100) == b""
+    assert asked_at(index, 5) == [5]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_slot_that_is_hung_up_on_costs_no_place_for_good(index: RemoteIndex, device: Device, late: bool) -> None:
     with index._client.take() as slot:
         slot._socket.send(b"what is this")
-        slot.broken = True
+        assert slot._readable.poll(PATIENCE_S * 1000)
+        slot.waiting, slot.broken = late, not late
+    with pytest.raises(DependencyUnavailable):
+        asked_at(index, 5)
+    until(lambda: _is_back(index))
+    with ExitStack() as all_of_them:
+        for _ in range(6):
+            all_of_them.enter_context(index._client.take())
+        with pytest.raises(Overloaded):
+            index._client.take()
     assert asked_at(index, 5) == [5]
 
 
