@@ -148,3 +148,15 @@ def test_shards_that_hold_everything_good_do_not_hide_what_is_certain() -> None:
     assert rows[0, :450].tolist() == list(range(450))
     assert (rows[0, 450:] == -1).all()
     assert np.isneginf(scores[0, 450:]).all()
+
+
+def test_where_filtering_is_cheaper_one_call_serves_all_that_want_as_many() -> None:
+    rng = np.random.default_rng(0)
+    vectors = whole(400, 5, rng)
+    searcher = Exhaustive(vectors, max_k=60, filters=True, filter_below=0.5)
+    index = OverFetchingIndex(searcher, vectors)
+    masks = [np.ones(400, np.bool_), *(rng.random(400) < 0.3 for _ in range(3))]
+    requests = [index.request(query, 10, pack_mask(mask)) for query, mask in zip(whole(4, 5, rng), masks, strict=True)]
+    assert all(index.search_batch(requests))
+    assert [count for count, _ in searcher.asked] == [1]
+    assert searcher.filtered == 1
