@@ -1,5 +1,9 @@
 """The ranker's inputs made comparable: what the network sees of a request and of each candidate.
 
+Candidates' features are laid out feature by feature, (B, features, N): what is done to a feature is then done to a row of N
+numbers at once, and not N times to a few. ONNX Runtime adds 17 numbers to each of 1,000 candidates in 60 µs, and
+1,000 times the same number to each of 17 rows in 5.
+
 Nothing here depends on the basis of an embedding space: vectors enter only through standardized inner products. A
 ranker trained beside one pair of models therefore serves beside their successors, once `use_spaces` has measured those.
 """
@@ -68,7 +72,7 @@ class Space(nn.Module):
 
 
 class RankerFeatures(nn.Module):
-    """From the ranker's raw inputs to two standardized blocks: user (B, user_dim) and item (B, N, item_dim + 1)."""
+    """From the ranker's raw inputs to two standardized blocks: user (B, user_dim) and item (B, item_dim + 1, N)."""
 
     def __init__(self, schema: FeatureSchema) -> None:
         super().__init__()
@@ -96,7 +100,7 @@ class RankerFeatures(nn.Module):
             self.register_buffer(name, torch.from_numpy(values.astype(np.float32)), persistent=False)
 
     def _constants(self, schema: FeatureSchema) -> dict[str, npt.NDArray[np.floating]]:
-        """The linear functions as matrices, one column a feature: many small steps over all candidates would cost more
+        """The linear functions as matrices, one row a feature: many small steps over all candidates would cost more
         than the network itself. And how each is bent: by max(x, x * slope), then min(x, cap)."""
         place = {name: position for position, name in enumerate(_ITEM_FEATURES)}
         of_item = np.zeros((self._width, len(place)))
@@ -125,7 +129,13 @@ class RankerFeatures(nn.Module):
             slope[place[name]] = -1.0
         cap = np.full(len(place), np.finfo(np.float32).max)
         cap[[place[name] for name in _SHARES]] = 1.0
-        return {"of_item": of_item, "of_dynamic": of_dynamic, "of_request": of_request, "slope": slope, "cap": cap}
+        return {
+            "of_item": np.ascontiguousarray(of_item.T),
+            "of_dynamic": np.ascontiguousarray(of_dynamic.T),
+            "of_request": of_request,
+            "slope": slope[:, None],
+            "cap": cap[:, None],
+        }
 
     def use_spaces(self, item_vectors: Float32Array, collaborative_vectors: Float32Array) -> None:
         """Measure the spaces whose vectors the inputs hold from now on."""
@@ -148,19 +158,19 @@ class RankerFeatures(nn.Module):
     def item(
         self, query: Tensor, session: Tensor, collaborative: Tensor, dense: Tensor, items: Tensor, dynamic: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The item block (B, N, item_dim + 1), ending in ones, and the logarithm of the retrieval score (B, N, 1).
+        """The item block (B, item_dim + 1, N), ending in ones, and the logarithm of the retrieval score (B, 1, N).
 
         From the request and the candidates' table rows (B, N, K) and live counts (B, N, D). The score is not clipped:
         the logarithm (odd, so that it keeps the order) tames the long tail of a matrix factorization's scores, tens of
         deviations above the mean, which no bounded correction could put right.
         """
         raw = self.raw_item(query, session, collaborative, dense, items, dynamic)
-        return nn.functional.pad(self.item_scale(raw), (0, 1), value=1.0), _symmetric_log(raw[:, :, :1])
+        return nn.functional.pad(self.item_scale(raw, dim=1), (0, 0, 0, 1), value=1.0), _symmetric_log(raw[:, :1])
 
     def raw_item(
         self, query: Tensor, session: Tensor, collaborative: Tensor, dense: Tensor, items: Tensor, dynamic: Tensor
     ) -> Tensor:
-        """The candidates' features before standardizing, in the order of _ITEM_FEATURES.
+        """The candidates' features before standardizing, in the order of _ITEM_FEATURES: (B, item_dim, N).
 
         A zero vector, of a user without a session, has the product 0 with every candidate.
         """
@@ -173,13 +183,12 @@ class RankerFeatures(nn.Module):
             direction, offset = space(queries)
             directions.append(nn.functional.pad(direction, (start, self._width - stop)))
             offsets.append(offset)
-        of_item = torch.cat(directions, dim=1).transpose(1, 2)
-        others = (0, self.item_dim - len(_PRODUCTS))
-        of_request = nn.functional.pad(torch.cat(offsets, dim=1), others) + dense @ self.of_request
-        linear = items @ (nn.functional.pad(of_item, others) + self.of_item)
-        linear = linear + (dynamic @ self.of_dynamic + of_request[:, None, :])
+        others = self.item_dim - len(_PRODUCTS)
+        of_item = nn.functional.pad(torch.cat(directions, dim=1), (0, 0, 0, others)) + self.of_item
+        of_request = nn.functional.pad(torch.cat(offsets, dim=1), (0, others)) + dense @ self.of_request
+        linear = of_item @ items.transpose(1, 2) + self.of_dynamic @ dynamic.transpose(1, 2) + of_request[:, :, None]
         bent = torch.minimum(torch.maximum(linear, linear * self.slope), self.cap)
-        return torch.cat([bent[:, :, : -len(_LOGS)], _log1p(bent[:, :, -len(_LOGS) :])], dim=2)
+        return torch.cat([bent[:, : -len(_LOGS)], _log1p(bent[:, -len(_LOGS) :])], dim=1)
 
 
 class Standardizer(nn.Module):
@@ -196,8 +205,11 @@ class Standardizer(nn.Module):
         self.mean.copy_(values.double().mean(dim=0))
         self.scale.copy_(torch.where(deviation > 1e-6, 1.0 / torch.clamp(deviation, min=1e-6), 0.0))
 
-    def forward(self, values: Tensor) -> Tensor:
-        return torch.clamp((values - self.mean) * self.scale, -_CLIP, _CLIP)
+    def forward(self, values: Tensor, dim: int = -1) -> Tensor:
+        """The same shape as values, whose dimension `dim` is the features."""
+        shape = [1] * values.dim()
+        shape[dim] = -1
+        return torch.clamp((values - self.mean.view(shape)) * self.scale.view(shape), -_CLIP, _CLIP)
 
 
 def _symmetric_log(values: Tensor) -> Tensor:

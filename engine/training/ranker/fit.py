@@ -80,7 +80,7 @@ class ExampleBatches:
         rows = torch.from_numpy(part.rows)
         dynamic = torch.where(torch.from_numpy(stale)[:, None, None], self._stale[rows], torch.from_numpy(part.dynamic))
         raw = network.features.raw_item(query, session, collaborative, dense, self._table[rows], dynamic)
-        network.features.item_scale.measure(raw[torch.from_numpy(part.valid)])
+        network.features.item_scale.measure(raw.transpose(1, 2)[torch.from_numpy(part.valid)])
         network.features.user_scale.measure(network.features.raw_user(dense))
 
 

@@ -15,7 +15,7 @@ class CrossNetwork(nn.Module):
 
     The user half of x_l differs from candidate to candidate through V_l x_l alone, which has `rank` numbers. So the
     user half is never formed: what later layers need of it is u * (U h + b) projected by V, and for one request
-    V_u diag(u) U_u is a (rank, rank) matrix. Its constant part is a row of the weights, beside the item's column of
+    V_u diag(u) U_u is a (rank, rank) matrix. Its constant part is a column of the weights, beside the item's row of
     ones: a product adds it in passing, where a sum would go over all candidates once more.
     """
 
@@ -29,29 +29,29 @@ class CrossNetwork(nn.Module):
         self.out = nn.Parameter(torch.zeros(width, 1))
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
-        """(B, N, 1) from user (B, user_dim) and item (B, N, item_dim + 1), whose last column is 1."""
+        """(B, 1, N) from user (B, user_dim) and item (B, item_dim + 1, N), whose last row is 1."""
         cut = self.user_dim
         state = item
         hidden: list[Tensor] = []
         for down, up, bias in zip(self.down, self.up, self.bias, strict=True):
             hidden.append(self._project(user, state, hidden, down))
-            # The column of ones has no weights, and stays what it is. At first the state is the item itself: once more
+            # The row of ones has no weights, and stays what it is. At first the state is the item itself: once more
             # itself is one more in the bias.
             first = len(hidden) == 1
-            change = hidden[-1] @ nn.functional.pad(up[:, cut:], (0, 1))
-            change = change + (nn.functional.pad(bias[cut:], (0, 1)) + (1.0 if first else 0.0))
+            change = nn.functional.pad(up[:, cut:].T, (0, 0, 0, 1)) @ hidden[-1]
+            change = change + (nn.functional.pad(bias[cut:], (0, 1)) + (1.0 if first else 0.0))[:, None]
             state = item * change if first else item * change + state
         return self._project(user, state, hidden, self.out)
 
     def _project(self, user: Tensor, state: Tensor, hidden: list[Tensor], projection: Tensor) -> Tensor:
-        """Both halves of the current state times projection (user_dim + item_dim, p): (B, N, p)."""
+        """Both halves of the current state times projection (user_dim + item_dim, p): (B, p, N)."""
         cut = self.user_dim
         constant = user
         for bias in self.bias[: len(hidden)]:
             constant = constant + user * bias[:cut]
-        out = state @ _beside_ones(projection[cut:], constant @ projection[:cut])
+        out = _beside_ones(projection[cut:].T, constant @ projection[:cut]) @ state
         for layer, projected in enumerate(hidden):
-            out = out + projected @ ((user[:, None, :] * self.up[layer][:, :cut]) @ projection[:cut])
+            out = out + (projection[:cut].T @ (user[:, :, None] * self.up[layer][:, :cut].T)) @ projected
         return out
 
     def tiled(self, both: Tensor) -> Tensor:
@@ -77,13 +77,12 @@ class Tower(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
-        """(B, N, 1) from user (B, user_dim) and item (B, N, item_dim + 1), whose last column is 1."""
+        """(B, 1, N) from user (B, user_dim) and item (B, item_dim + 1, N), whose last row is 1."""
         first = self.layers[0]
-        weight = first.weight.T
-        user_half = user @ weight[: self.user_dim] + first.bias
-        hidden = item @ _beside_ones(weight[self.user_dim :], user_half)
+        user_half = user @ first.weight[:, : self.user_dim].T + first.bias
+        hidden = item.transpose(1, 2) @ _beside_ones(first.weight[:, self.user_dim :], user_half).transpose(1, 2)
         # As one matrix: ONNX Runtime fuses bias and activation into products of two dimensions alone.
-        return self._rest(hidden.reshape(-1, hidden.shape[2])).reshape(item.shape[0], -1, 1)
+        return self._rest(hidden.reshape(-1, hidden.shape[2])).reshape(item.shape[0], 1, -1)
 
     def tiled(self, both: Tensor) -> Tensor:
         return self._rest(self.layers[0](both))
@@ -96,9 +95,9 @@ class Tower(nn.Module):
 
 
 def _beside_ones(weight: Tensor, constant: Tensor) -> Tensor:
-    """(B, item_dim + 1, p) from weight (item_dim, p) and constant (B, p), which the column of ones picks up."""
-    above = nn.functional.pad(weight, (0, 0, 0, 1))
-    return above + nn.functional.pad(constant[:, None, :], (0, 0, weight.shape[0], 0))
+    """(B, p, item_dim + 1) from weight (p, item_dim) and constant (B, p), which the row of ones picks up."""
+    left = nn.functional.pad(weight, (0, 1))
+    return left + nn.functional.pad(constant[:, :, None], (weight.shape[1], 0))
 
 
 class RankerNetwork(nn.Module):
@@ -153,12 +152,13 @@ class RankerNetwork(nn.Module):
         """The same with the user half repeated beside every candidate: slower, and what forward is held against."""
         user = self.features.user(dense, codes)
         item, retrieval = self.features.item(query, session, collaborative, dense, items, dynamic)
-        both = torch.cat([user[:, None, :].expand(-1, item.shape[1], -1), item[:, :, :-1]], dim=2)
-        return self.logits(retrieval, self.cross.tiled(both) + self.tower.tiled(both))
+        rows = item[:, :-1].transpose(1, 2)
+        both = torch.cat([user[:, None, :].expand(-1, rows.shape[1], -1), rows], dim=2)
+        return self.logits(retrieval, (self.cross.tiled(both) + self.tower.tiled(both)).transpose(1, 2))
 
     def logits(self, retrieval: Tensor, learned: Tensor) -> Tensor:
-        """(B, N) from the logarithm of the retrieval score and what the layers add to it, both (B, N, 1)."""
-        return (torch.exp(self.log_retrieval_weight) * retrieval + learned)[:, :, 0]
+        """(B, N) from the logarithm of the retrieval score and what the layers add to it, both (B, 1, N)."""
+        return (torch.exp(self.log_retrieval_weight) * retrieval + learned)[:, 0]
 
     def click_probability(self, logits: Tensor) -> Tensor:
         """Calibrated probabilities; the order of the logits stays."""

@@ -68,9 +68,9 @@ def test_a_user_without_a_session_has_no_product_with_it() -> None:
     query, session, collaborative, dense, _, items, dynamic = arguments(ranker().sample, ROWS)
     assert session.any()
     with torch.no_grad():
-        product = network.features.raw_item(query, session * 0, collaborative, dense, items, dynamic)[:, :, 1]
+        product = network.features.raw_item(query, session * 0, collaborative, dense, items, dynamic)[:, 1]
         assert not product.any()
-        assert network.features.raw_item(query, session, collaborative, dense, items, dynamic)[:, :, 1].any()
+        assert network.features.raw_item(query, session, collaborative, dense, items, dynamic)[:, 1].any()
 
 
 def test_a_user_without_vectors_gets_finite_scores() -> None:
