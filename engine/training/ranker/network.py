@@ -46,10 +46,11 @@ class CrossNetwork(nn.Module):
     def _project(self, user: Tensor, state: Tensor, hidden: list[Tensor], projection: Tensor) -> Tensor:
         """Both halves of the current state times projection (user_dim + item_dim, p): (B, p, N)."""
         cut = self.user_dim
-        constant = user
+        # What weights alone decide is put together first: it is computed once, when a graph is loaded.
+        constant = projection[:cut]
         for bias in self.bias[: len(hidden)]:
-            constant = constant + user * bias[:cut]
-        out = _beside_ones(projection[cut:].T, constant @ projection[:cut]) @ state
+            constant = constant + bias[:cut, None] * projection[:cut]
+        out = _beside_ones(projection[cut:].T, user @ constant) @ state
         for layer, projected in enumerate(hidden):
             out = out + (projection[:cut].T @ (user[:, :, None] * self.up[layer][:, :cut].T)) @ projected
         return out
@@ -82,7 +83,7 @@ class Tower(nn.Module):
         user_half = user @ first.weight[:, : self.user_dim].T + first.bias
         hidden = item.transpose(1, 2) @ _beside_ones(first.weight[:, self.user_dim :], user_half).transpose(1, 2)
         # As one matrix: ONNX Runtime fuses bias and activation into products of two dimensions alone.
-        return self._rest(hidden.reshape(-1, hidden.shape[2])).reshape(item.shape[0], 1, -1)
+        return self._rest(hidden.reshape(-1, first.out_features)).reshape(item[:, :1].shape)
 
     def tiled(self, both: Tensor) -> Tensor:
         return self._rest(self.layers[0](both))
@@ -163,4 +164,4 @@ class RankerNetwork(nn.Module):
     def click_probability(self, logits: Tensor) -> Tensor:
         """Calibrated probabilities; the order of the logits stays."""
         # Written out: ONNX Runtime's Sigmoid is exact to 1e-7 in all, and would tie the many candidates below 1e-5.
-        return 1.0 / (1.0 + torch.exp(-(logits * self.calibration[0] + self.calibration[1])))
+        return torch.reciprocal(1.0 + torch.exp(logits * -self.calibration[0] - self.calibration[1]))
