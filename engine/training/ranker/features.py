@@ -1,8 +1,8 @@
 """The ranker's inputs made comparable: what the network sees of a request and of each candidate.
 
-Candidates' features are laid out feature by feature, (B, features, N): what is done to a feature is then done to a row of N
-numbers at once, and not N times to a few. ONNX Runtime adds 17 numbers to each of 1,000 candidates in 60 µs, and
-1,000 times the same number to each of 17 rows in 5.
+Candidates' features are laid out feature by feature, (B, features, N): what is done to a feature is then done to a row
+of N numbers at once, and not N times to a few. Adding its own number to each of 17 features of 1,000 candidates takes
+ONNX Runtime 5 µs instead of 60.
 
 Nothing here depends on the basis of an embedding space: vectors enter only through standardized inner products. A
 ranker trained beside one pair of models therefore serves beside their successors, once `use_spaces` has measured those.
