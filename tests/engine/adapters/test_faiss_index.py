@@ -6,6 +6,7 @@ import faiss
 import numpy as np
 import pytest
 
+from engine.adapters import faiss_index
 from engine.adapters.faiss_build import build_index
 from engine.adapters.faiss_index import FaissIndex, IndexParameters, verify_index
 from engine.errors import BundleError
@@ -166,3 +167,26 @@ def test_each_searching_thread_runs_on_itself_alone(built: tuple[Path, IndexPara
     for thread in threads:
         thread.join()
     assert seen == [1, 1, 1]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.1])
+@pytest.mark.parametrize("k", [1, 50, 700, ITEM_COUNT])
+def test_collecting_what_cells_hold_finds_what_the_heap_finds(
+    built: tuple[Path, IndexParameters], share: float, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where scores are equal, or may equal those that were left out, which rows come is nobody's promise."""
+    index = FaissIndex.open(*built)
+    rng = np.random.default_rng(k)
+    eligible = np.packbits(rng.random(ITEM_COUNT) < share, bitorder="little")
+    for query in clustered(ITEM_COUNT, DIM, query_count=5, seed=1)[1]:
+        found = []
+        for collected_for_each in (0, ITEM_COUNT):
+            monkeypatch.setattr(faiss_index, "_COLLECTED_FOR_EACH", collected_for_each)
+            found.append(index.search(query, k, eligible))
+        (rows, scores), (collected_rows, collected_scores) = found
+        np.testing.assert_array_equal(scores, collected_scores)
+        assert collected_rows.dtype == np.int64
+        _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+        untied = (counts[places] == 1) & (scores > scores[-1])
+        np.testing.assert_array_equal(rows[untied], collected_rows[untied])
+        assert len(np.unique(collected_rows)) == len(rows)
