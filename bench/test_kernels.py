@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels import dpp, membership, mmr, scan, session, topk
+from kernels import dpp, membership, mmr, scan, session, topk, unit_rows
 from kernels.constraints import SlateConstraints
 from kernels.warmup import warm_up
 
@@ -15,8 +15,8 @@ NOW_MS = 1_750_000_000_000
 RNG = np.random.default_rng(0)
 TABLE = RNG.standard_normal((CATALOGUE, DIM)).astype(np.float32)
 ROWS = RNG.choice(CATALOGUE, CANDIDATES, replace=False)
-UNITS = mmr.gather_unit_rows(TABLE, ROWS, DIM)
-WIDE_UNITS = mmr.gather_unit_rows(RNG.standard_normal((CANDIDATES, 128)), np.arange(CANDIDATES), 128)
+UNITS = unit_rows.gather_unit_rows(TABLE, ROWS, DIM)
+WIDE_UNITS = unit_rows.gather_unit_rows(RNG.standard_normal((CANDIDATES, 128)), np.arange(CANDIDATES), 128)
 RELEVANCE = RNG.random(CANDIDATES, dtype=np.float32)
 MASK = RNG.random(CATALOGUE) < 0.01
 BITMAP = membership.pack_mask(MASK)
@@ -136,7 +136,7 @@ def numpy_first_eligible() -> np.ndarray:
 
 
 CASES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-    "gather_unit_rows": (lambda: mmr.gather_unit_rows(TABLE, ROWS, DIM), numpy_gather),
+    "gather_unit_rows": (lambda: unit_rows.gather_unit_rows(TABLE, ROWS, DIM), numpy_gather),
     "top_k": (lambda: topk.top_k(RELEVANCE, SLATE), numpy_top_k),
     "first_eligible": (lambda: topk.first_eligible(ORDER, BITMAP, SLATE), numpy_first_eligible),
     "rows_of_keys": (lambda: membership.rows_of_keys(KEYS, KEY_ROWS, ASKED), numpy_rows_of_keys),

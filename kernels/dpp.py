@@ -3,7 +3,7 @@
 import math
 
 from kernels.constraints import SlateConstraints
-from kernels.slate import Float32Array, Slate, select_slate
+from kernels.slate import Float32Array, Int64Array, Slate, select_slate
 
 
 def dpp_slate(
@@ -13,6 +13,7 @@ def dpp_slate(
     k: int,
     duplicate_similarity: float = math.inf,
     constraints: SlateConstraints | None = None,
+    rows: Int64Array | None = None,
 ) -> Slate:
     """Pick k items greedily, each adding the most to the log-determinant of the kernel of the slate.
 
@@ -29,12 +30,14 @@ def dpp_slate(
     Args:
         relevance: float32 (n,), comparable with log(residual); higher is better. NaN and infinity come after all
             others that break no more rules, in index order.
-        embeddings: float32 (n, dim), C-contiguous, unit-length rows; a zero row is at right angles to all others.
+        embeddings: float32 (items, dim), any strides, may be memory-mapped; compared by cosine. A zero, NaN or infinite
+            row is at right angles to all others.
         relevance_weight: in [0, 1]; 1 keeps relevance order.
         k: slate size; above n returns all n.
         duplicate_similarity: a candidate with at least this cosine to an earlier item gives way while anything else is
             left; 1 means identical but for rounding (1e-6), and well above 1 there are no duplicates.
         constraints: over n candidates and k positions.
+        rows: int64 (n,), the row of each candidate in `embeddings`; by default they are its rows as they come.
 
     Returns:
         The slate; ties go to the lower index. The penalties are `-(1 - w) * log(residual)`, at least 0: their sum is
@@ -49,4 +52,4 @@ def dpp_slate(
     Source: Chen, Zhang & Zhou, Fast Greedy MAP Inference for DPP, NeurIPS 2018, algorithm 1 and section 4; lazy
     evaluation: Minoux, 1978.
     """
-    return select_slate(True, relevance, embeddings, relevance_weight, k, duplicate_similarity, constraints)
+    return select_slate(True, relevance, embeddings, relevance_weight, k, duplicate_similarity, constraints, rows)

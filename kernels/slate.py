@@ -26,11 +26,14 @@ from kernels.constraints import (
     mark_full,
     required_members,
 )
-from kernels.signatures import FLOATS, MATRIX, REORDERED, ROWS
+from kernels.signatures import FLOATS, REORDERED, ROWS, STRIDED_MATRIX
+from kernels.unit_rows import scale_to_unit
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
+
+UNITS = types.float32[:, ::1]
 
 # Cosines of float32 unit rows are off by about this much.
 _COSINE_SLACK = 1e-6
@@ -62,6 +65,7 @@ def select_slate(
     k: int,
     duplicate_similarity: float,
     constraints: SlateConstraints | None,
+    rows: Int64Array | None = None,
 ) -> Slate:
     """The greedy slate of either objective; see `mmr_slate` and `dpp_slate`, which are what to call.
 
@@ -71,10 +75,14 @@ def select_slate(
 
     Raises:
         ValueError: shapes that do not match, a weight outside [0, 1], a negative k, a NaN threshold, constraints
-            that do not fit.
+            that do not fit. IndexError: a row outside the embeddings.
     """
-    if embeddings.ndim != 2 or len(relevance) != len(embeddings):
-        raise ValueError(f"{len(relevance)} relevances do not match embeddings of shape {embeddings.shape}")
+    if rows is None:
+        rows = np.arange(len(embeddings))
+    if embeddings.ndim != 2 or len(relevance) != len(rows):
+        raise ValueError(f"{len(relevance)} relevances do not match {len(rows)} of embeddings {embeddings.shape}")
+    if len(rows) and not 0 <= rows.min() <= rows.max() < len(embeddings):
+        raise IndexError(f"rows must lie in [0, {len(embeddings)})")
     if not 0.0 <= relevance_weight <= 1.0:
         raise ValueError(f"relevance_weight must lie in [0, 1], not {relevance_weight}")
     if k < 0:
@@ -89,6 +97,7 @@ def select_slate(
             determinantal,
             relevance,
             embeddings,
+            rows,
             relevance_weight,
             duplicate_similarity - _COSINE_SLACK,
             constraints.groups,
@@ -101,28 +110,22 @@ def select_slate(
     )
 
 
-@numba.njit(
-    types.void(types.int64, types.int64, MATRIX, types.float64[::1], types.float32[:, ::1], VALUES), **REORDERED
-)
-def _add_direction(position, item, embeddings, residuals, directions, offsets):  # type: ignore[no-untyped-def]
+@numba.njit(types.void(types.int64, types.int64, UNITS, types.float64[::1], types.float32[:, ::1], VALUES), **REORDERED)
+def _add_direction(position, item, units, residuals, directions, offsets):  # type: ignore[no-untyped-def]
     """The direction in which this pick, the position-th, takes from the residuals of others (Gram-Schmidt).
 
     The kernel (1 + cosine) / 2 is the inner product of the vectors (1, unit vector) / sqrt(2), so that an entry of its
     Cholesky factor is a projection on such a direction, and the factor itself, n rows of k, need not be kept.
     """
-    dim = embeddings.shape[1]
+    dim = units.shape[1]
     direction = np.empty(dim, np.float64)
     offset = 0.5
-    finite = True
     for d in range(dim):
-        finite = finite and np.isfinite(embeddings[item, d])
-    for d in range(dim):
-        direction[d] = 0.5 * embeddings[item, d] if finite else 0.0
+        direction[d] = 0.5 * units[item, d]
     for p in range(position):
         part = np.float64(offsets[p])
-        if finite:
-            for d in range(dim):
-                part += embeddings[item, d] * directions[p, d]
+        for d in range(dim):
+            part += units[item, d] * directions[p, d]
         offset -= part * offsets[p]
         for d in range(dim):
             direction[d] -= part * directions[p, d]
@@ -135,15 +138,16 @@ def _add_direction(position, item, embeddings, residuals, directions, offsets): 
 
 @numba.njit(
     types.Tuple((types.int64[::1], types.float32[::1], types.uint8[::1]))(
-        types.boolean, FLOATS, MATRIX, types.float64, types.float64, CODES, ROWS, ROWS, MEMBERS, SHARES, ROWS
+        types.boolean, FLOATS, STRIDED_MATRIX, ROWS, types.float64, types.float64, CODES, ROWS, ROWS, MEMBERS, SHARES,
+        ROWS,
     ),
     **REORDERED,
-)
+)  # fmt: skip
 def _select(  # type: ignore[no-untyped-def]
-    determinantal, relevance, embeddings, relevance_weight, duplicate_from, groups, limits, windows, members,
+    determinantal, relevance, embeddings, rows, relevance_weight, duplicate_from, groups, limits, windows, members,
     min_shares, fixed,
 ):  # fmt: skip
-    n, dim = embeddings.shape
+    n, dim = len(rows), embeddings.shape[1]
     count = len(fixed)
     picks = np.empty(count, np.int64)
     penalties = np.zeros(count, np.float32)
@@ -153,7 +157,10 @@ def _select(  # type: ignore[no-untyped-def]
     threshold = np.float32(duplicate_from)
 
     # An item is compared with the picks only as far as it must be: its bound is never below its score, as more picks
-    # only ever take more off.
+    # only ever take more off. What is never compared is never fetched, which is most of a large table's part of the
+    # time: every row is a few cache misses.
+    units = np.empty((n, dim), np.float32)
+    fetched = np.zeros(n, np.bool_)
     gains = np.empty(n, np.float32)
     bounds = np.empty(n, np.float32)
     closest = np.full(n, -np.inf, np.float32)  # largest cosine to the picks compared so far
@@ -166,6 +173,15 @@ def _select(  # type: ignore[no-untyped-def]
         gains[i] = weight * relevance[i] if finite else _SUNK
         # The first pick is the most relevant item, whatever the weight.
         bounds[i] = relevance[i] if finite else _SUNK
+
+    # Until it is compared, an item may be as unlike the picks as can be.
+    unlike = np.float32(0.0) if determinantal else penalty * np.float32(1.0 + _COSINE_SLACK)
+    # The largest bound that any item from here on can have after the first pick.
+    ceilings = np.empty(n, np.float32)
+    ceiling = np.float32(-np.inf)
+    for i in range(n - 1, -1, -1):
+        ceiling = max(ceiling, gains[i] + unlike)
+        ceilings[i] = ceiling
 
     codes = compact_groups(groups)
     placed = np.full((len(limits), count), -1, np.int32)
@@ -197,6 +213,8 @@ def _select(  # type: ignore[no-untyped-def]
             seen = compared[i]
             bound = bounds[i]
             # On a tie the item already found has the lower index.
+            if best >= 0 and best_broken == 0 and position > 0 and ceilings[i] <= best_score:
+                break
             if seen < 0 or (best >= 0 and best_broken == 0 and bound <= best_score):
                 continue
             near = closest[i]
@@ -206,21 +224,24 @@ def _select(  # type: ignore[no-untyped-def]
             if best >= 0 and broken > best_broken:
                 continue
             beaten = best_score if best >= 0 and broken == best_broken else np.float32(-np.inf)
+            if not fetched[i] and seen < position and bound > beaten:
+                fetched[i] = True
+                units[i] = embeddings[rows[i]]
+                scale_to_unit(units[i])
             while seen < position and bound > beaten:
                 other = picks[seen]
                 cosine = np.float32(0.0)
                 if determinantal:
-                    part = np.float32(0.0)
+                    part = offsets[seen]
                     for d in range(dim):
-                        cosine += embeddings[i, d] * embeddings[other, d]
-                        part += embeddings[i, d] * directions[seen, d]
-                    part = offsets[seen] + (part if np.isfinite(part) else np.float32(0.0))
+                        cosine += units[i, d] * units[other, d]
+                        part += units[i, d] * directions[seen, d]
                     residuals[i] = max(residuals[i] - np.float64(part) * part, _RESIDUAL_FLOOR)
                     bound = gains[i] + penalty * np.float32(np.log(residuals[i]))
                 else:
                     for d in range(dim):
-                        cosine += embeddings[i, d] * embeddings[other, d]
-                near = max(near, cosine if np.isfinite(cosine) else np.float32(0.0))
+                        cosine += units[i, d] * units[other, d]
+                near = max(near, cosine)
                 if not determinantal:
                     bound = gains[i] - penalty * near
                 seen += 1
@@ -236,8 +257,12 @@ def _select(  # type: ignore[no-untyped-def]
 
         picks[position] = best
         compared[best] = -1
+        if not fetched[best]:
+            fetched[best] = True
+            units[best] = embeddings[rows[best]]
+            scale_to_unit(units[best])
         if determinantal:
-            _add_direction(position, best, embeddings, residuals, directions, offsets)
+            _add_direction(position, best, units, residuals, directions, offsets)
         relaxed[position] = best_broken
         for share in range(len(short)):
             have[share] += members[share, best] != 0
@@ -247,8 +272,7 @@ def _select(  # type: ignore[no-untyped-def]
             placed[cap, position] = codes[best, cap]
         if position == 0:
             for i in range(n):
-                # Until it is compared, an item may be as unlike the picks as can be.
-                bounds[i] = gains[i] if determinantal else gains[i] + penalty * np.float32(1.0 + _COSINE_SLACK)
+                bounds[i] = gains[i] + unlike
         elif determinantal:
             penalties[position] = penalty * np.float32(-np.log(residuals[best]))
         else:

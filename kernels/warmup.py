@@ -5,7 +5,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from kernels import dpp, membership, mmr, popularity, scan, session, topk
+from kernels import dpp, membership, mmr, popularity, scan, session, topk, unit_rows
 from kernels.constraints import SlateConstraints
 
 
@@ -34,15 +34,15 @@ def _call_all(frozen: bool) -> None:
     order: npt.NDArray[np.int32] = made([1, 0], np.int32)  # type: ignore[assignment]
 
     for columns in (table, table[:, :2]):
-        mmr.gather_unit_rows(columns, rows, 2)
+        unit_rows.gather_unit_rows(columns, rows, 2)
         vector, evidence = session.session_vector(columns, 2, rows, types, rows, 1, 1.0, floats)
     session.blend(floats, vector, evidence, 1.0)
-    units = mmr.gather_unit_rows(table, rows, 2)
+    units = unit_rows.gather_unit_rows(table, rows, 2)
     shares: npt.NDArray[np.float64] = made([0.5, 1], np.float64)  # type: ignore[assignment]
     constraints = SlateConstraints(np.stack([order, order]), rows, rows + 1, np.eye(2, dtype=np.bool_), shares, rows)
     for select in (mmr.mmr_slate, dpp.dpp_slate):
         select(floats, units, 0.5, 2)
-        select(floats, units, 0.5, 2, 0.9, constraints)
+        select(floats, table[:, :2], 0.5, 2, 0.9, constraints, rows)
     membership.rows_of_keys(rows, rows, rows)
     membership.test_rows(bitmap, rows)
     membership.count_rows(bitmap, 2)
@@ -53,7 +53,7 @@ def _call_all(frozen: bool) -> None:
     popularity.counts_at(rows, np.ones((2, 2)), 1, shares)
     topk.top_k(floats, 1)
     scan.scan_eligible(units, floats, bitmap)
-    scan.scan_above(mmr.gather_unit_rows(table, rows, 2), floats, bitmap, 0.0)
+    scan.scan_above(unit_rows.gather_unit_rows(table, rows, 2), floats, bitmap, 0.0)
     topk.merge_top(rows, floats, rows, floats, 3)
     topk.first_eligible(order, bitmap, 1, rows)
     topk.first_eligible(rows, bitmap, 1)

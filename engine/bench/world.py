@@ -20,7 +20,7 @@ from engine.features.history import Histories, HistoryStates, window_of
 from engine.publish import publish_users
 from engine.training.config import AlsConfig, RankerConfig, TrainingConfig
 from engine.types import Float32Array, Int64Array
-from kernels.mmr import gather_unit_rows
+from kernels.unit_rows import gather_unit_rows
 
 if TYPE_CHECKING:
     from engine.training.ranker.train import RankerModel

@@ -25,7 +25,7 @@ from engine.evaluation.metrics import (
 from engine.training.config import TrainingConfig
 from engine.training.embeddings import Progress
 from engine.types import Int64Array
-from kernels.mmr import gather_unit_rows
+from kernels.unit_rows import gather_unit_rows
 
 
 @dataclass(frozen=True, slots=True)

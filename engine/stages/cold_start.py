@@ -8,8 +8,8 @@ from engine.bundle.popularity import Popularity, PopularityList
 from engine.stages.diversify import relevance, unit_range
 from engine.types import Candidates, Demographics, Float32Array, Int64Array, ItemSource, Strategy, UInt8Array
 from kernels.membership import clear_rows
-from kernels.mmr import gather_unit_rows
 from kernels.topk import first_eligible, top_k
+from kernels.unit_rows import gather_unit_rows
 
 
 def popular_candidates(

@@ -8,7 +8,7 @@ import numpy as np
 from engine.types import Candidates, Float32Array, Int64Array, UInt8Array
 from kernels.constraints import RELAXED_CAP, RELAXED_DUPLICATE, RELAXED_SHARE, SlateConstraints
 from kernels.dpp import dpp_slate
-from kernels.mmr import gather_unit_rows, mmr_slate
+from kernels.mmr import mmr_slate
 from kernels.slate import Slate
 
 __all__ = [
@@ -31,7 +31,8 @@ class Diversifier(Protocol):
     def select(
         self,
         relevance: Float32Array,
-        vectors: Float32Array,
+        item_vectors: Float32Array,
+        rows: Int64Array,
         diversity_weight: float,
         duplicate_similarity: float,
         slate_size: int,
@@ -40,7 +41,8 @@ class Diversifier(Protocol):
         """min(slate_size, n) of n candidates, as `kernels.slate` describes; a weight of 0 is relevance order.
 
         Args:
-            relevance: float32 (n,) in [0, 1]. vectors: float32 (n, dim), unit-length or zero rows.
+            relevance: float32 (n,) in [0, 1].
+            item_vectors: float32 (items, dim), may be a strided view. rows: int64 (n,), which of them are candidates.
         """
         ...
 
@@ -52,13 +54,15 @@ class MmrDiversifier:
     def select(
         self,
         relevance: Float32Array,
-        vectors: Float32Array,
+        item_vectors: Float32Array,
+        rows: Int64Array,
         diversity_weight: float,
         duplicate_similarity: float,
         slate_size: int,
         constraints: SlateConstraints,
     ) -> Slate:
-        return mmr_slate(relevance, vectors, 1.0 - diversity_weight, slate_size, duplicate_similarity, constraints)
+        weight = 1.0 - diversity_weight
+        return mmr_slate(relevance, item_vectors, weight, slate_size, duplicate_similarity, constraints, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +72,15 @@ class DppDiversifier:
     def select(
         self,
         relevance: Float32Array,
-        vectors: Float32Array,
+        item_vectors: Float32Array,
+        rows: Int64Array,
         diversity_weight: float,
         duplicate_similarity: float,
         slate_size: int,
         constraints: SlateConstraints,
     ) -> Slate:
-        return dpp_slate(relevance, vectors, 1.0 - diversity_weight, slate_size, duplicate_similarity, constraints)
+        weight = 1.0 - diversity_weight
+        return dpp_slate(relevance, item_vectors, weight, slate_size, duplicate_similarity, constraints, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +132,15 @@ def diversify(
     if len(candidates) == 0 or (ordered and constraints.are_none):
         return SlateChoice.head(candidates, slate_size)
     if ordered:
-        # Nothing is compared, so that nothing need be fetched.
-        vectors = np.empty((len(candidates), 0), np.float32)
-    else:
-        vectors = gather_unit_rows(item_vectors, candidates.rows, item_vectors.shape[1])
+        item_vectors = item_vectors[:, :0]  # nothing is compared, so that nothing need be fetched
     if diversity_weight == 0.0:
         # Their order is the candidates' own, even where lists with scores of different kinds were joined.
         wanted = np.linspace(1.0, 0.0, len(candidates), dtype=np.float32)
     else:
         wanted = relevance(candidates.scores)
-    slate = diversifier.select(wanted, vectors, diversity_weight, duplicate_similarity, slate_size, constraints)
+    slate = diversifier.select(
+        wanted, item_vectors, candidates.rows, diversity_weight, duplicate_similarity, slate_size, constraints
+    )
     return SlateChoice(candidates.take(slate.picks), slate.penalties, slate.relaxed, slate.picks)
 
 

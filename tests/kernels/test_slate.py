@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kernels.constraints import RELAXED_CAP, RELAXED_DUPLICATE, RELAXED_SHARE, SlateConstraints
 from kernels.slate import Slate, select_slate
+from kernels.unit_rows import gather_unit_rows
 from tests.kernels import naive
 from tests.kernels.slates import SlateProblem, random_constraints, random_problem
 
@@ -189,3 +190,34 @@ def test_constraints_that_do_not_fit_are_refused(message: str) -> None:
 def test_a_threshold_that_is_not_a_number_is_refused() -> None:
     with pytest.raises(ValueError, match="duplicate_similarity"):
         select_slate(False, falling(3), np.eye(3, dtype=np.float32), 0.5, 2, np.nan, None)
+
+
+@OBJECTIVES
+@given(seed=st.integers(0, 2**32 - 1), relevance_weight=st.sampled_from([0.0, 0.5, 0.9, 1.0]))
+@settings(deadline=None, max_examples=80)
+def test_rows_of_a_table_give_the_slate_of_their_unit_vectors(
+    determinantal: bool, seed: int, relevance_weight: float
+) -> None:
+    """Of a strided table, of rows of any length, in any order and more than once."""
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng)
+    items, dim = 2 * len(problem.relevance) + 1, problem.embeddings.shape[1]
+    rows = rng.integers(0, items, len(problem.relevance))
+    table = rng.standard_normal((items, dim + 3)).astype(np.float32)
+    table[rows, 1 : dim + 1] = problem.embeddings * rng.uniform(0.1, 10.0, (len(rows), 1)).astype(np.float32)
+    table.flags.writeable = False
+    arguments = (relevance_weight, problem.slate_size, problem.duplicate_similarity, problem.constraints)
+    units = gather_unit_rows(table[:, 1 : dim + 1], rows, dim)
+    expected = select_slate(determinantal, problem.relevance, units, *arguments)
+    found = select_slate(determinantal, problem.relevance, table[:, 1 : dim + 1], *arguments, rows)
+    # Scaled once or twice, a component may differ in its last bit; where that decides, either order is right.
+    near = units @ units.T
+    assume(not (np.abs(near - (problem.duplicate_similarity - 1e-6)) < 5e-7).any())
+    np.testing.assert_allclose(found.penalties, expected.penalties, atol=1e-5)
+    np.testing.assert_array_equal(found.relaxed, expected.relaxed)
+
+
+@pytest.mark.parametrize("row", [-1, 3])
+def test_a_row_outside_the_table_is_refused(row: int) -> None:
+    with pytest.raises(IndexError, match=r"\[0, 3\)"):
+        select_slate(False, falling(2), np.eye(3, dtype=np.float32), 0.5, 2, np.inf, None, np.array([0, row]))

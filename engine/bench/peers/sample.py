@@ -16,7 +16,7 @@ from engine.stages.eligibility import open_bitmap
 from engine.stages.rank import rank, ranking_context
 from engine.stages.retrieve import retrieve
 from engine.types import Float32Array, Int64Array, RankingContext, RecommendQuery
-from kernels.mmr import gather_unit_rows
+from kernels.unit_rows import gather_unit_rows
 
 
 @dataclass(frozen=True, slots=True)

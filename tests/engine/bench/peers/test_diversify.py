@@ -7,7 +7,8 @@ from engine.bench.peers import stage_diversify
 from engine.bench.peers.greedy import numpy_mmr
 from engine.bench.peers.sample import StageInputs
 from engine.bench.peers.stage_diversify import measure_diversify
-from kernels.mmr import gather_unit_rows, mmr_slate
+from kernels.mmr import mmr_slate
+from kernels.unit_rows import gather_unit_rows
 
 
 @pytest.mark.parametrize("relevance_weight", [0.0, 0.3, 0.9, 1.0])
