@@ -10,9 +10,13 @@ from numba import types
 
 from kernels.signatures import BYTES, EXACT, ROWS, read_only
 
+Float64Array = npt.NDArray[np.float64]
+Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
+
+_NO_BYTES = np.empty(0, np.uint8)
 
 
 def rows_of_keys(sorted_keys: Int64Array, sorted_rows: Int64Array, keys: Int64Array) -> Int64Array:
@@ -74,6 +78,35 @@ def test_rows(bitmap: UInt8Array, rows: Int64Array) -> BoolArray:
     """
     members: BoolArray = _test_rows(bitmap, rows)
     return members
+
+
+def multiply_members(product: Float64Array, bitmap: UInt8Array, rows: Int64Array, factor: float) -> None:
+    """Multiply, in place, what belongs to the rows whose bit is set.
+
+    Args:
+        product: float64 (n,), writable, one number a row. bitmap: uint8 (bytes,). rows: int64 (n,); one outside the
+            bitmap (-1 too) is left as it is.
+
+    Raises:
+        ValueError: products and rows of different lengths.
+
+    Cost: O(n).
+    """
+    if len(product) != len(rows):
+        raise ValueError(f"{len(product)} products and {len(rows)} rows differ")
+    _multiply_members(product, bitmap, rows, factor)
+
+
+def codes_of_rows(codes: Int32Array, rows: Int64Array, bitmap: UInt8Array | None = None) -> Int32Array:
+    """The code of each row whose bit is set: int32 (n,), -1 for others and for a row outside the codes.
+
+    Args:
+        codes: int32 (capacity,). rows: int64 (n,). bitmap: uint8 (bytes,); None: every row counts.
+
+    Cost: O(n).
+    """
+    found: Int32Array = _codes_of_rows(codes, rows, _NO_BYTES if bitmap is None else bitmap, bitmap is None)
+    return found
 
 
 def first_members(bitmap: UInt8Array, rows: Int64Array, row_count: int, wanted: int) -> Int64Array:
@@ -169,6 +202,26 @@ def _test_rows(bitmap, rows):  # type: ignore[no-untyped-def]
         if 0 <= row < limit:
             members[i] = (bitmap[row >> 3] >> (row & 7)) & 1 == 1
     return members
+
+
+@numba.njit(types.void(types.float64[::1], BYTES, ROWS, types.float64), **EXACT)
+def _multiply_members(product, bitmap, rows, factor):  # type: ignore[no-untyped-def]
+    limit = len(bitmap) * 8
+    for i in range(len(rows)):
+        row = rows[i]
+        if 0 <= row < limit and (bitmap[row >> 3] >> (row & 7)) & 1 == 1:
+            product[i] *= factor
+
+
+@numba.njit(types.int32[::1](read_only(types.int32), ROWS, BYTES, types.boolean), **EXACT)
+def _codes_of_rows(codes, rows, bitmap, everything):  # type: ignore[no-untyped-def]
+    limit = len(codes) if everything else min(len(codes), len(bitmap) * 8)
+    found = np.full(len(rows), -1, np.int32)
+    for i in range(len(rows)):
+        row = rows[i]
+        if 0 <= row < limit and (everything or (bitmap[row >> 3] >> (row & 7)) & 1 == 1):
+            found[i] = codes[row]
+    return found
 
 
 @numba.njit(types.int64[::1](BYTES, ROWS, types.int64, types.int64), **EXACT)

@@ -23,16 +23,19 @@ class Items:
         self.table = table
         self.sorted_keys = sorted_keys
         self.sorted_rows = sorted_rows
-        self._ids = table.column("item_id").combine_chunks()
+        ids = table.column("item_id").combine_chunks()
+        _, offsets, text = ids.buffers()
+        self._offsets = np.frombuffer(offsets, np.int32)[ids.offset : ids.offset + len(ids) + 1]
+        self._text = memoryview(text or b"")
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._offsets) - 1
 
     def ids(self, rows: Int64Array) -> tuple[str, ...]:
         """The ids of n rows, in their order. Cost: O(n)."""
-        # Not pa.array: it imports pandas where that is installed, which would take half a second of somebody's request.
-        taken = pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows, np.int64))])
-        return tuple(self._ids.take(taken).to_pylist())
+        # Sliced here: Arrow's own take and to_pylist took 0.2 ms of a request for 50.
+        starts, ends = self._offsets[rows].tolist(), self._offsets[rows + 1].tolist()
+        return tuple(str(self._text[start:end], "utf-8") for start, end in zip(starts, ends, strict=True))
 
     def stock(self) -> UInt8Array:
         """uint8 (ceil(items / 8),): bit `row & 7` of byte `row >> 3` is set where the item is in stock.

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from engine.rules.schema import Allow, Boost, Bury, Cap, Deny, MinShare, Pin, Rule, Slot
 from engine.types import Float32Array, Int64Array, UInt8Array
-from kernels.membership import test_rows
+from kernels.membership import codes_of_rows, multiply_members, test_rows
 
 BoolArray = npt.NDArray[np.bool_]
 Int32Array = npt.NDArray[np.int32]
@@ -177,9 +177,8 @@ class ActiveRules:
         if not self._weights:
             return None
         product = np.ones(len(rows), np.float64)
-        with np.errstate(over="ignore", under="ignore"):
-            for members, factor in self._weights:
-                product[test_rows(members, rows)] *= factor
+        for members, factor in self._weights:
+            multiply_members(product, members, rows, factor)
         return np.clip(product, LEAST_FACTOR, GREATEST_FACTOR).astype(np.float32)
 
     def caps(self, rows: Int64Array) -> tuple[CapGroups, ...]:
@@ -187,9 +186,7 @@ class ActiveRules:
         found = []
         for one in self.rules:
             if isinstance(one.rule, Cap) and one.codes is not None:
-                concerned = one.among(rows) & (rows >= 0) & (rows < len(one.codes))
-                codes = np.full(len(rows), -1, np.int32)
-                codes[concerned] = one.codes[rows[concerned]]
+                codes = codes_of_rows(one.codes, rows, one.members)
                 found.append(CapGroups(one.rule.name, codes, one.rule.limit, one.rule.window))
         return tuple(found)
 

@@ -13,12 +13,12 @@ from kernels.topk import top_k
 def rescore(candidates: Candidates, rules: ActiveRules) -> Candidates:
     """The candidates with boosts and buries in their scores, best first. Ties keep their order."""
     factors = rules.factors(candidates.rows)
-    if factors is None or not len(candidates):
+    if factors is None or (factors == 1.0).all():
         return candidates
     # Retrieval scores can be negative where ranking failed: there a boost must still raise.
     scores = np.where(candidates.scores >= 0, candidates.scores * factors, candidates.scores / factors)
-    order = top_k(scores.astype(np.float32), len(scores))
-    return Candidates(candidates.rows[order], scores[order].astype(np.float32), candidates.sources[order])
+    order = top_k(scores, len(scores))
+    return Candidates(candidates.rows[order], scores[order], candidates.sources[order])
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,34 @@ def test_first_members_are_those_of_an_obvious_loop(data: st.DataObject) -> None
     assert membership.first_members(frozen(bitmap), frozen(rows), row_count, wanted).tolist() == expected
 
 
+@settings(deadline=None)
+@given(data=st.data())
+def test_products_and_codes_are_those_of_an_obvious_loop(data: st.DataObject) -> None:
+    mask = np.array(data.draw(st.lists(st.booleans(), max_size=40)), np.bool_)
+    bitmap = membership.pack_mask(mask)
+    rows = np.array(data.draw(st.lists(st.integers(-5, 60), max_size=60)), np.int64)
+    product = np.array(data.draw(st.lists(st.floats(0.1, 10.0), min_size=len(rows), max_size=len(rows))), np.float64)
+    codes = np.array(data.draw(st.lists(st.integers(-1, 9), max_size=50)), np.int32)
+
+    def is_member(row: int) -> bool:
+        return 0 <= row < len(mask) and bool(mask[row])
+
+    multiplied = product.copy()
+    membership.multiply_members(multiplied, frozen(bitmap), frozen(rows), 3.0)
+    assert multiplied.tolist() == [
+        value * 3.0 if is_member(row) else value for value, row in zip(product, rows, strict=True)
+    ]
+    known = [int(codes[row]) if 0 <= row < len(codes) else -1 for row in rows]
+    assert membership.codes_of_rows(frozen(codes), frozen(rows)).tolist() == known
+    among = [code if is_member(row) else -1 for code, row in zip(known, rows, strict=True)]
+    assert membership.codes_of_rows(codes, rows, bitmap).tolist() == among
+
+
+def test_products_and_rows_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 products and 1 rows"):
+        membership.multiply_members(np.ones(2), np.zeros(1, np.uint8), np.zeros(1, np.int64), 2.0)
+
+
 def test_first_members_refuses_a_bitmap_that_is_too_short() -> None:
     with pytest.raises(ValueError, match="does not hold 9 rows"):
         membership.first_members(np.zeros(1, np.uint8), np.zeros(1, np.int64), 9, 1)

@@ -50,6 +50,15 @@ def test_ids_and_keys_find_each_other(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rows_of_keys(items.sorted_keys, items.sorted_rows, item_keys(ids)), rows)
 
 
+def test_ids_of_any_script_come_back(tmp_path: Path) -> None:
+    names = ["", "a", "schön", "日本", "🙂x", "b" * 300]
+    write_items(tmp_path, pl.DataFrame({"item_id": names}))
+    items = read_items(tmp_path)
+    assert len(items) == len(names)
+    assert items.ids(np.array([5, 3, 0, 3, 4, 2, 1])) == tuple(names[row] for row in (5, 3, 0, 3, 4, 2, 1))
+    assert items.ids(np.empty(0, np.int64)) == ()
+
+
 def test_ids_do_not_import_pandas(tmp_path: Path) -> None:
     items_of(tmp_path, [None] * 5, [True] * 5)
     script = (
