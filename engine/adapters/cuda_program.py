@@ -90,7 +90,7 @@ class DeviceBuffer:
 
 
 class PinnedBuffer:
-    """Bytes of the processor's memory that the device copies from and to without a detour: `bytes`, uint8 (size,)."""
+    """Bytes of the processor's memory that the device reads and writes at the same address: `bytes`, uint8 (size,)."""
 
     def __init__(self, size: int) -> None:
         self._runtime = cuda_runtime()

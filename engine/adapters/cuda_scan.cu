@@ -220,10 +220,12 @@ extern "C" __global__ void __launch_bounds__(512) set_thresholds(const u32* samp
 }
 
 // One block of 1024 threads a query, with CAPACITY * 8 bytes of shared memory: the best k of what was kept, best first;
-// rows of -1 behind them. rows int64 (queries, k), scores float32 (queries, k).
+// rows of -1 behind them. rows int64 (queries, k), scores float32 (queries, k) and kept_counts, a copy of counts, may lie
+// in the host's memory: writing there takes less than a copy that begins when all is sorted.
 extern "C" __global__ void __launch_bounds__(1024) sort_kept(const u64* kept, const u32* counts, u32 k, long long* rows,
-                                                            float* scores) {
+                                                            float* scores, u32* kept_counts) {
     extern __shared__ u64 keys[];
+    if (threadIdx.x == 0) kept_counts[blockIdx.x] = counts[blockIdx.x];
     const u32 query = blockIdx.x, count = min(counts[query], (u32)CAPACITY);
     u32 size = 2;
     while (size < max(count, k)) size *= 2;

@@ -52,9 +52,9 @@ class CudaScanSearcher:
         self._bitmaps_sent: PinnedBuffer | None = None
         most = _BATCHES[-1]
         self._sent = PinnedBuffer(most * (2 * self._width + 4))
-        self._received = PinnedBuffer(most * (12 * _MAX_K + 4))
+        self._answers = PinnedBuffer(most * (12 * _MAX_K + 4))
         self._given = DeviceBuffer(len(self._sent.bytes))
-        self._answers = DeviceBuffer(len(self._received.bytes))
+        self._counts = DeviceBuffer(4 * most)
         self._samples = DeviceBuffer(4 * most * _SAMPLE)
         self._thresholds = DeviceBuffer(4 * most)
         self._kept = DeviceBuffer(8 * most * _CAPACITY)
@@ -88,6 +88,7 @@ class CudaScanSearcher:
 
     def _search(self, queries: Float32Array, k: int, eligible: Sequence[UInt8Array] | None) -> Found:
         ranks = np.full(len(queries), sample_rank(k, self._item_count), np.uint32)
+        failed: np.ndarray[Any, Any]
         with TURNS:
             try:
                 check(self._runtime.cudaSetDevice(self._device))
@@ -95,13 +96,14 @@ class CudaScanSearcher:
                     self._send_bitmaps(eligible)
                 for _ in range(_ATTEMPTS):
                     rows, scores, counts = self._run(queries, k, ranks, eligible is not None)
-                    wrong = (counts < k) & (ranks < _SAMPLE) | (counts > _CAPACITY)
+                    failed = counts > _CAPACITY
+                    wrong = (counts < k) & (ranks < _SAMPLE) | failed
                     if not wrong.any():
-                        break
+                        return rows, scores
                     ranks = np.where(wrong, adjusted_ranks(ranks, counts, k), ranks).astype(np.uint32)
             except ConfigError as error:
                 raise EngineError(f"the GPU search failed: {error}") from None
-        rows[counts > _CAPACITY] = -1  # not the best ones
+        rows[failed] = -1  # not the best ones
         return rows, scores
 
     def _run(
@@ -115,26 +117,24 @@ class CudaScanSearcher:
         halves[:count, self._dim :] = halves[count:] = 0
         ranks_at = _BATCHES[-1] * self._width * 2
         sent[ranks_at : ranks_at + 4 * count].view(np.uint32)[:] = ranks
-        self._copy(self._given.address, self._sent.address, ranks_at + 4 * count, to_device=True)
+        self._copy(self._given.address, self._sent.address, ranks_at + 4 * count)
         self._query_count.value, self._k.value = count, k
         self._bitmaps_at.value = self._bitmaps.address if filtered and self._bitmaps else 0
-        rows_bytes = 8 * count * k
-        self._rows_at.value = self._answers.address + 4 * _BATCHES[-1]
-        self._scores_at.value = self._rows_at.value + rows_bytes
+        rows_at = 4 * _BATCHES[-1]
+        scores_at = rows_at + 8 * count * k
+        self._rows_at.value = self._answers.address + rows_at
+        self._scores_at.value = self._answers.address + scores_at
         sample, scan = self._kernels[padded]
         sample.launch(-(-_SAMPLE // self._rows_per_block), _SCAN_THREADS, self._stream)
         self._set_thresholds.launch(count, _THRESHOLD_THREADS, self._stream)
         scan.launch(min(self._blocks, -(-self._item_count // self._rows_per_block)), _SCAN_THREADS, self._stream)
         self._sort_kept.launch(count, _SORT_THREADS, self._stream)
-        size = 4 * _BATCHES[-1] + rows_bytes + 4 * count * k
-        self._copy(self._received.address, self._answers.address, size, to_device=False)
         check(self._runtime.cudaStreamSynchronize(self._stream))
-        received = self._received.bytes[:size].copy()
-        rows_at = 4 * _BATCHES[-1]
+        answers = self._answers.bytes[: scores_at + 4 * count * k].copy()
         return (
-            received[rows_at : rows_at + rows_bytes].view(np.int64).reshape(count, k),
-            received[rows_at + rows_bytes :].view(np.float32).reshape(count, k),
-            received[: 4 * count].view(np.uint32),
+            answers[rows_at:scores_at].view(np.int64).reshape(count, k),
+            answers[scores_at:].view(np.float32).reshape(count, k),
+            answers[: 4 * count].view(np.uint32),
         )
 
     def _send_bitmaps(self, eligible: Sequence[UInt8Array]) -> None:
@@ -145,16 +145,14 @@ class CudaScanSearcher:
             first = place * self._bitmap_bytes
             self._bitmaps_sent.bytes[first : first + self._bitmap_bytes] = bitmap
             # One at a time, so that the device copies one while the next is brought here.
-            self._copy(
-                self._bitmaps.address + first, self._bitmaps_sent.address + first, self._bitmap_bytes, to_device=True
-            )
+            self._copy(self._bitmaps.address + first, self._bitmaps_sent.address + first, self._bitmap_bytes)
 
     def _bind(self, program: CudaProgram) -> None:
         """Bind every kernel to its arguments; those that change from call to call are kept by name."""
         pointer, word = ctypes.c_void_p, ctypes.c_uint32
         self._query_count, self._k, self._bitmaps_at = word(), word(), pointer()
         self._rows_at, self._scores_at = pointer(), pointer()
-        counts = pointer(self._answers.address)
+        counts = pointer(self._counts.address)
         samples, thresholds = pointer(self._samples.address), pointer(self._thresholds.address)
         kept = pointer(self._kept.address)
         shared = (
@@ -173,7 +171,10 @@ class CudaScanSearcher:
         ranks = pointer(self._given.address + _BATCHES[-1] * self._width * 2)
         self._set_thresholds = program.kernel("set_thresholds", Arguments(samples, ranks, thresholds, counts))
         self._sort_kept = program.kernel(
-            "sort_kept", Arguments(kept, counts, self._k, self._rows_at, self._scores_at), 8 * _CAPACITY
+            "sort_kept",
+            # Straight into the processor's memory, the counts first.
+            Arguments(kept, counts, self._k, self._rows_at, self._scores_at, pointer(self._answers.address)),
+            8 * _CAPACITY,
         )
         rows_per_warp = 32 if self._width <= 64 else 16
         self._rows_per_block = _SCAN_THREADS // 32 * rows_per_warp
@@ -197,9 +198,9 @@ class CudaScanSearcher:
         check(self._runtime.cudaStreamSynchronize(0))
         return buffer
 
-    def _copy(self, target: int, source: int, size: int, *, to_device: bool) -> None:
-        kinds = self._runtime.cudaMemcpyKind
-        kind = kinds.cudaMemcpyHostToDevice if to_device else kinds.cudaMemcpyDeviceToHost
+    def _copy(self, target: int, source: int, size: int) -> None:
+        """Queue a copy to the device."""
+        kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
         check(self._runtime.cudaMemcpyAsync(target, source, size, kind, self._stream))
 
 

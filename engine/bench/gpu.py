@@ -31,7 +31,8 @@ class GpuSettings:
     device: "cuda", or "cpu", which rehearses everything on the processor. kinds: of search,
     by name; none is all. items, dims: of retrieval, each with each.
     batches: requests of one call, and, above 1, callers at once. request_items: of the bundle that ranking and whole
-    requests run over. front_ends: processes before one device process; none leaves that out. seconds: of one figure.
+    requests run over. front_ends: processes before one device process; none leaves that out. callers: who ask these at
+    once; none is the two largest of batches. seconds: of one figure.
     """
 
     device: Literal["cuda", "cpu"] = "cuda"
@@ -42,6 +43,7 @@ class GpuSettings:
     batches: tuple[int, ...] = (1, 4, 16, 32, 64)
     request_items: int = 1_000_000
     front_ends: tuple[int, ...] = ()
+    callers: tuple[int, ...] = ()
     seconds: float = 3.0
     seed: int = 0
 
@@ -104,9 +106,10 @@ def measure_gpu(settings: GpuSettings, cache: Path, progress: Progress, save: Sa
         )
     done(3, "front ends")
     if settings.front_ends:
+        asking = settings.callers or callers[-2:]
         with _work(cache) as work:
             result["front_ends"] = measure_frontends(
-                bundle, dataset, vectors, directory, work, section, settings.front_ends, callers[-2:], settings.seconds
+                bundle, dataset, vectors, directory, work, section, settings.front_ends, asking, settings.seconds
             )
     done(4, "retrieval")
     for item_count in settings.items:

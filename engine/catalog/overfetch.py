@@ -151,8 +151,13 @@ class OverFetchingIndex(EligibleScan):
         while open_requests:
             queries = np.stack([requests[position].query for position in open_requests])
             rows, scores = self._searcher.search(queries, fetch)
+            complete: list[bool] = np.all(rows.view(np.uint64) < self.item_count, axis=1).tolist()  # no -1, none beyond
             for line, position in enumerate(open_requests):
-                found[position] = self._kept(requests[position], rows[line], scores[line])
+                request = requests[position]
+                if complete[line] and request.share == 1.0:  # where everything is eligible, nothing is to be filtered
+                    found[position] = rows[line, : request.wanted], scores[line, : request.wanted]
+                else:
+                    found[position] = self._kept(request, rows[line], scores[line])
             open_requests = [position for position in open_requests if found[position] is None]
             if fetch >= limit:
                 break

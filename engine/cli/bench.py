@@ -228,6 +228,10 @@ def gpu(
         list[int] | None,
         typer.Option(min=0, help="Processes before one device process; 0 leaves them out. May repeat."),
     ] = None,
+    callers: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Who ask the front ends at once; by default the two largest of batches. May repeat."),
+    ] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="Of one figure.")] = 3.0,
     cache: Annotated[Path, typer.Option(help="Holds the synthetic bundle.")] = Path(".benchmarks"),
     check: Annotated[
@@ -253,6 +257,7 @@ def gpu(
         batches=sizes,
         request_items=request_items or min(counts),
         front_ends=tuple(count for count in front_ends or _front_ends() if count),
+        callers=tuple(callers or ()),
         seconds=seconds,
     )
     if settings.device == "cuda":

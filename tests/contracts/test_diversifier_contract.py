@@ -32,8 +32,8 @@ def diversifier(request: pytest.FixtureRequest) -> Diversifier:
 
 def select(diversifier: Diversifier, problem: SlateProblem, weight: float) -> Slate:
     return diversifier.select(
-        problem.relevance, problem.embeddings, weight, problem.duplicate_similarity, problem.slate_size,
-        problem.constraints,
+        problem.relevance, problem.embeddings, np.arange(len(problem.embeddings)), weight,
+        problem.duplicate_similarity, problem.slate_size, problem.constraints,
     )  # fmt: skip
 
 
@@ -103,7 +103,8 @@ def test_no_weight_is_relevance_order_with_ties_and_what_is_not_finite_in_index_
     problem = random_problem(np.random.default_rng(seed))
     relevance = np.round(problem.relevance, 1)
     constraints = SlateConstraints.none(len(relevance), problem.slate_size)
-    slate = diversifier.select(relevance, problem.embeddings, 0.0, np.inf, problem.slate_size, constraints)
+    rows = np.arange(len(relevance))
+    slate = diversifier.select(relevance, problem.embeddings, rows, 0.0, np.inf, problem.slate_size, constraints)
     order = np.argsort(np.where(np.isfinite(relevance), -relevance, np.inf), kind="stable")
     np.testing.assert_array_equal(slate.picks, order[: problem.count])
     assert not slate.penalties.any()
@@ -139,7 +140,8 @@ def test_diversity_makes_a_slate_less_alike(diversifier: Diversifier) -> None:
     likeness = []
     for weight in (0.0, 0.1, 0.5):
         constraints = SlateConstraints.none(500, 20)
-        picked = vectors[diversifier.select(relevance, vectors, weight, np.inf, 20, constraints).picks]
+        slate = diversifier.select(relevance, vectors, np.arange(500), weight, np.inf, 20, constraints)
+        picked = vectors[slate.picks]
         likeness.append(float((picked @ picked.T)[np.triu_indices(20, 1)].mean()))
     assert likeness == sorted(likeness, reverse=True)
     assert likeness[0] - likeness[-1] > 0.3

@@ -23,6 +23,7 @@ def test_a_rehearsal_on_the_processor_with_two_front_ends(tmp_path: Path) -> Non
         assert run["bad"] == 0
         assert run["device_cores"] > 0
         assert run["front_end_cores"] > 0
+        assert run["client_cores"] > 0
     # Out of time, nothing further is begun, and what is missing is said.
     late = measure_frontends(*fixed, front_ends=(1, 2), callers=(3,), seconds=0.5, limit_s=0.0, device_process=False)
     assert late["runs"] == []
