@@ -200,9 +200,10 @@ def _measure(
             assert client.stdin is not None
             client.stdin.write("go\n")
             client.stdin.flush()
-        said = [client.communicate(timeout=seconds + _TIMEOUT_S + _END_S)[0] for client in clients]
+        time.sleep(seconds)  # and no longer: what comes after is the callers' end
         took_s = time.perf_counter() - began
         after = _busy_s([device] if device else []), _busy_s(front_ends)
+        said = [client.communicate(timeout=seconds + _TIMEOUT_S + _END_S)[0] for client in clients]
     finally:
         for client in clients:
             if client.poll() is None:
