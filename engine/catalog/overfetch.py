@@ -139,31 +139,40 @@ class OverFetchingIndex(EligibleScan):
         in further ones, each for twice as many as before, up to the Searcher's limit.
         """
         found: list[Found | None] = [None] * len(requests)
-        limit = min(self._searcher.max_k, self.item_count)
-        within_reach = [position for position, request in enumerate(requests) if 0 < request.wanted <= limit]
+        limit, filter_below = min(self._searcher.max_k, self.item_count), self._searcher.filter_below
         open_requests = [
             position
-            for position in within_reach
-            if requests[position].share * limit >= _HOPE * requests[position].wanted
-            and requests[position].share >= self._searcher.filter_below
+            for position, request in enumerate(requests)
+            if 0 < request.wanted <= limit
+            and request.share >= filter_below
+            and request.share * limit >= _HOPE * request.wanted
         ]
-        fetch = max((self._first_fetch(requests[position], limit) for position in open_requests), default=0)
+        needs = {(requests[position].wanted, requests[position].share) for position in open_requests}
+        fetch = max((_first_fetch(wanted, share, limit) for wanted, share in needs), default=0)
         while open_requests:
-            queries = np.stack([requests[position].query for position in open_requests])
+            queries = np.concatenate([requests[position].query for position in open_requests]).reshape(-1, self.dim)
             rows, scores = self._searcher.search(queries, fetch)
-            complete: list[bool] = np.all(rows.view(np.uint64) < self.item_count, axis=1).tolist()  # no -1, none beyond
-            for line, position in enumerate(open_requests):
+            are_items = int(rows.view(np.uint64).max()) < self.item_count  # none is -1
+            for position, its_rows, its_scores in zip(open_requests, rows, scores, strict=True):
                 request = requests[position]
-                if complete[line] and request.share == 1.0:  # where everything is eligible, nothing is to be filtered
-                    found[position] = rows[line, : request.wanted], scores[line, : request.wanted]
+                if are_items and request.share == 1.0:  # where everything is eligible, nothing is to be filtered
+                    found[position] = its_rows[: request.wanted], its_scores[: request.wanted]
                 else:
-                    found[position] = self._kept(request, rows[line], scores[line])
+                    found[position] = self._kept(request, its_rows, its_scores)
             open_requests = [position for position in open_requests if found[position] is None]
             if fetch >= limit:
                 break
             fetch = min(2 * fetch, limit)
         if self._searcher.filters:
-            self._filter([position for position in within_reach if found[position] is None], requests, found)
+            self._filter(
+                [
+                    position
+                    for position, request in enumerate(requests)
+                    if found[position] is None and 0 < request.wanted <= limit
+                ],
+                requests,
+                found,
+            )
         return found
 
     def _filter(self, positions: Sequence[int], requests: Sequence[SearchRequest], found: list[Found | None]) -> None:
@@ -179,10 +188,6 @@ class OverFetchingIndex(EligibleScan):
             for line, position in enumerate(group):
                 found[position] = self._kept(requests[position], rows[line], scores[line])
 
-    @staticmethod
-    def _first_fetch(request: SearchRequest, limit: int) -> int:
-        return min(limit, int(request.wanted / request.share * (1.0 if request.share == 1.0 else _MARGIN)) + 1)
-
     def _kept(self, request: SearchRequest, rows: Int64Array, scores: Float32Array) -> Found | None:
         """The first `wanted` of those that may be shown, or None where that many are not among them."""
         wanted = request.wanted
@@ -192,3 +197,7 @@ class OverFetchingIndex(EligibleScan):
         if kept[-1] == wanted - 1:  # nothing was in between, which is so wherever the device filtered
             return rows[:wanted], scores[:wanted]
         return rows[kept], scores[kept]
+
+
+def _first_fetch(wanted: int, share: float, limit: int) -> int:
+    return min(limit, int(wanted / share * (1.0 if share == 1.0 else _MARGIN)) + 1)
