@@ -47,18 +47,38 @@ def session_vector(
 
     Cost: O(n * dim).
     """
+    vector, evidence, _, _ = session_summary(
+        table, dim, rows, event_types, timestamps_ms, now_ms, half_life_s, type_weights, window_s
+    )
+    return vector, evidence
+
+
+def session_summary(
+    table: Float32Array,
+    dim: int,
+    rows: Int64Array,
+    event_types: UInt8Array,
+    timestamps_ms: Int64Array,
+    now_ms: int,
+    half_life_s: float,
+    type_weights: Float32Array,
+    window_s: float = 1800.0,
+) -> tuple[Float32Array, float, int, float]:
+    """The vector and the evidence of `session_vector`, how many events had a known item, an age within the window and a
+    positive weight, and the age in seconds of the latest of them, the window where there are none.
+
+    An event whose item has no direction is among those: it happened, though it says nothing of where to.
+    """
     if table.ndim != 2 or not 0 <= dim <= table.shape[1]:
         raise ValueError(f"a table of shape {table.shape} has no vectors of {dim} columns")
     if not len(rows) == len(event_types) == len(timestamps_ms):
         raise ValueError(f"{len(rows)} rows, {len(event_types)} event types and {len(timestamps_ms)} timestamps differ")
     if not (half_life_s > 0 and window_s > 0):
         raise ValueError(f"half_life_s ({half_life_s}) and window_s ({window_s}) must be positive")
-    vector: Float32Array
-    evidence: float
-    vector, evidence = _session_vector(
+    summary: tuple[Float32Array, float, int, float] = _session_summary(
         table, dim, rows, event_types, timestamps_ms, now_ms, half_life_s, type_weights, window_s
     )
-    return vector, evidence
+    return summary
 
 
 def blend(long_term: Float32Array, session_vector: Float32Array, evidence: float, evidence_half: float) -> Float32Array:
@@ -90,22 +110,27 @@ def blend(long_term: Float32Array, session_vector: Float32Array, evidence: float
 
 
 @numba.njit(
-    types.Tuple((types.float32[::1], types.float64))(
+    types.Tuple((types.float32[::1], types.float64, types.int64, types.float64))(
         STRIDED_MATRIX, types.int64, ROWS, BYTES, ROWS, types.int64, types.float64, FLOATS, types.float64
     ),
     **REORDERED,
 )
-def _session_vector(  # type: ignore[no-untyped-def]
+def _session_summary(  # type: ignore[no-untyped-def]
     table, dim, rows, event_types, timestamps_ms, now_ms, half_life_s, type_weights, window_s
 ):
     total = np.zeros(dim, np.float64)
     evidence = 0.0
+    counted = 0
+    latest_s = window_s
     for event in range(len(rows)):
         row = rows[event]
         kind = event_types[event]
         age_s = max(np.float64(now_ms - timestamps_ms[event]) / 1000.0, 0.0)
         if row < 0 or row >= len(table) or kind >= len(type_weights) or age_s > window_s:
             continue
+        if type_weights[kind] > 0.0:
+            counted += 1
+            latest_s = min(latest_s, age_s)
         weight = type_weights[kind] * 2.0 ** (-age_s / half_life_s)
         square = 0.0
         for d in range(dim):
@@ -121,7 +146,7 @@ def _session_vector(  # type: ignore[no-untyped-def]
     if evidence > 0.0:
         for d in range(dim):
             vector[d] = np.float32(total[d] / evidence)
-    return vector, evidence
+    return vector, evidence, counted, latest_s
 
 
 @numba.njit(types.float64(FLOATS), **REORDERED)

@@ -15,7 +15,7 @@ from engine.config import BlendConfig
 from engine.features.history import Histories
 from engine.features.schema import SESSION_DENSE
 from engine.types import EventType, Float32Array, Int64Array, UInt8Array
-from kernels.session import session_vector
+from kernels.session import session_summary
 
 # Where a bundle's manifest says, in `training`, how the ranker read sessions.
 SESSION_FIELD: Final = "session"
@@ -75,7 +75,7 @@ def session_signal(
 
     Cost: O(n * dim).
     """
-    vector, evidence = session_vector(
+    vector, evidence, counted, latest_s = session_summary(
         item_vectors,
         item_vectors.shape[1],
         rows,
@@ -86,11 +86,7 @@ def session_signal(
         settings.type_weights,
         settings.window_s,
     )
-    ages_s = np.maximum(now_ms - timestamps_ms, 0) / 1000.0
-    counted = (rows >= 0) & (ages_s <= settings.window_s) & (settings.type_weights[event_types] > 0)
-    # Without events, the latest one is as far away as the window lets it be.
-    latest_s = ages_s[counted].min(initial=settings.window_s)
-    dense = np.log1p(np.array([evidence, np.count_nonzero(counted), latest_s]))
+    dense = np.log1p(np.array([evidence, counted, latest_s]))
     return SessionSignal(vector, evidence, dense.astype(np.float32))
 
 
