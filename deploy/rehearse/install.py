@@ -27,12 +27,10 @@ def install(stages: Sequence[Stage], context: Path, directory: Path, build_args:
     pins = sorted(set(re.findall(r"--constraint (\S+)", steps)))
     if not extras or not pins:
         raise ConfigError("the first stage names no EXTRAS or no --constraint")
-    for command in (
-        [sys.executable, "-m", "venv", "--clear", str(directory)],
-        [str(directory / "bin/pip"), "install", "--only-binary", ":all:", "--constraint", pins[0], "pip"],
-        [str(directory / "bin/pip"), "install", "--only-binary", ":all:",
-         *(word for pin in pins for word in ("--constraint", pin)), f".[{extras}]"],
-    ):  # fmt: skip
+    pip = [str(directory / "bin/pip"), "install", "--only-binary", ":all:"]
+    pip += [word for pin in pins for word in ("--constraint", pin)]
+    # pip itself is pinned as well, and an older one does not understand the others' pins.
+    for command in ([sys.executable, "-m", "venv", "--clear", str(directory)], [*pip, "pip"], [*pip, f".[{extras}]"]):
         done = subprocess.run(command, cwd=context, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise EngineError(f"{' '.join(command)}: {(done.stdout + done.stderr)[-2000:]}")
