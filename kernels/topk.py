@@ -12,6 +12,10 @@ Int64Array = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
 
 _NO_ROWS = np.empty(0, np.int64)
+# Where more than so many times k are given, a histogram leaves most of them out before anything is sorted: the best
+# 1,000 of 12,600 take 55 µs that way, and 122 by partitioning all.
+_SELECT_FROM = 4
+_BUCKETS = 2048
 
 
 def top_k(scores: Float32Array, k: int) -> Int64Array:
@@ -32,7 +36,7 @@ def top_k(scores: Float32Array, k: int) -> Int64Array:
     """
     if k < 0:
         raise ValueError(f"k must not be negative, not {k}")
-    keys: npt.NDArray[np.uint64] = _sort_keys(scores)
+    keys: npt.NDArray[np.uint64] = _best_keys(scores, k) if 0 < _SELECT_FROM * k < len(scores) else _sort_keys(scores)
     if k < len(keys):
         if k == 0:
             return _NO_ROWS.copy()
@@ -80,21 +84,60 @@ def first_eligible(
     return positions
 
 
+@numba.njit(types.uint64(types.float32, types.uint32, types.int64), inline="always", **EXACT)
+def _sort_key(score, pattern, i):  # type: ignore[no-untyped-def]
+    if not np.isfinite(score):
+        descending = np.uint32(0xFFFFFFFF)
+    elif score == 0.0:  # both zeros tie
+        descending = np.uint32(0x7FFFFFFF)
+    elif pattern >> np.uint32(31):
+        descending = pattern
+    else:
+        descending = np.uint32(0x7FFFFFFF) - pattern
+    return (np.uint64(descending) << np.uint64(32)) | np.uint64(i)
+
+
 @numba.njit(types.uint64[::1](FLOATS), **EXACT)
 def _sort_keys(scores):  # type: ignore[no-untyped-def]
     keys = np.empty(len(scores), np.uint64)
     bits = scores.view(np.uint32)
     for i in range(len(scores)):
-        pattern = bits[i]
-        if not np.isfinite(scores[i]):
-            descending = np.uint32(0xFFFFFFFF)
-        elif scores[i] == 0.0:  # both zeros tie
-            descending = np.uint32(0x7FFFFFFF)
-        elif pattern >> np.uint32(31):
-            descending = pattern
-        else:
-            descending = np.uint32(0x7FFFFFFF) - pattern
-        keys[i] = (np.uint64(descending) << np.uint64(32)) | np.uint64(i)
+        keys[i] = _sort_key(scores[i], bits[i], i)
+    return keys
+
+
+@numba.njit(types.uint64[::1](FLOATS, types.int64), **EXACT)
+def _best_keys(scores, k):  # type: ignore[no-untyped-def]
+    """Keys of the k largest and, as they come, of those that share the last one's bucket; of all where buckets do not
+    tell them apart."""
+    low = np.float32(np.inf)
+    high = np.float32(-np.inf)
+    finite = 0
+    for i in range(len(scores)):
+        if np.isfinite(scores[i]):
+            low = min(low, scores[i])
+            high = max(high, scores[i])
+            finite += 1
+    scale = np.float32(_BUCKETS - 1) / (high - low) if finite >= k and high > low else np.float32(0.0)
+    if not (scale > 0.0 and np.isfinite(scale)):
+        return _sort_keys(scores)
+    # A score's bucket never falls as the score rises, rounding or not.
+    counts = np.zeros(_BUCKETS + 1, np.int64)
+    for i in range(len(scores)):
+        if np.isfinite(scores[i]):
+            counts[np.int64((scores[i] - low) * scale)] += 1
+    lowest = _BUCKETS
+    found = counts[lowest]
+    while found < k:
+        lowest -= 1
+        found += counts[lowest]
+    keys = np.empty(found, np.uint64)
+    bits = scores.view(np.uint32)
+    at = 0
+    for i in range(len(scores)):
+        if np.isfinite(scores[i]) and np.int64((scores[i] - low) * scale) >= lowest:
+            keys[at] = _sort_key(scores[i], bits[i], i)
+            at += 1
     return keys
 
 

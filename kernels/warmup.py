@@ -5,7 +5,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from kernels import dpp, membership, mmr, popularity, scan, session, topk, unit_rows
+from kernels import cells, dpp, membership, mmr, popularity, scan, session, topk, unit_rows
 from kernels.constraints import SlateConstraints
 
 
@@ -56,6 +56,8 @@ def _call_all(frozen: bool) -> None:
     popularity.counts_at(rows, np.ones((2, 2)), 1, shares)
     topk.top_k(floats, 1)
     scan.scan_eligible(units, floats, bitmap)
+    cells.inner_products(units, floats)
+    cells.scan_cells(bitmap, rows[:1], rows[:1], rows[:1], rows[:1], floats[:1], floats, bitmap)
     scan.scan_above(unit_rows.gather_unit_rows(table, rows, 2), floats, bitmap, 0.0)
     topk.merge_top(rows, floats, rows, floats, 3)
     topk.first_eligible(order, bitmap, 1, rows)

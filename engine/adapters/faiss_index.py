@@ -9,6 +9,7 @@ import faiss
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from engine.adapters.faiss_cells import Cells
 from engine.adapters.faiss_probes import Probes
 from engine.errors import BundleError
 from engine.stages.retrieve import check_search
@@ -21,12 +22,6 @@ from kernels.topk import top_k
 # over. Measured at 1M x 64 on one busy core, scan against cells: at 1% 1.1 against 3.0 to 8.2 ms (by how clustered the
 # items are), at 2% 1.9 against 2.0 to 9.1, at 5% 4.2 against 1.3 to 5.3.
 _SCAN_SHARE: Final = 0.025
-
-# Where the visited cells hold no more eligible items than this for each that is wanted, FAISS's heap is left out: when
-# a large part of what is seen passes through it, it costs as much as all distances do. Measured at 1M x 64, with 12,600
-# items in the cells, with and without it: for 1,000 0.64 and 0.48 ms, for 500 0.48 and 0.48, for 200 0.37 and 0.49; at
-# 10M x 64, with 24,000 in the cells, for 1,000 1.43 and 1.62.
-_COLLECTED_FOR_EACH: Final = 18
 
 # By the four bytes that a file starts with: the least that a component and an item take (codes, and ids in cells).
 _BYTES_PER_ITEM: Final = {b"IxFI": (4, 0), b"IwSq": (1, 8)}
@@ -76,7 +71,7 @@ class FaissIndex:
         self._item_vectors = item_vectors
         self._partitioned = hasattr(index, "nlist")
         self._cell_count = int(index.nlist) if self._partitioned else 1
-        self._share_of_cell = parameters.scanned_share / parameters.nprobe
+        self._cells = Cells.of(index)
         self._probes = Probes(parameters.nprobe, parameters.filtered_nprobe, self._cell_count)
         self._dim = int(index.d)
         self._item_count = int(index.ntotal)
@@ -154,39 +149,31 @@ class FaissIndex:
     def _search_cells(
         self, query: Float32Array, wanted: int, eligible: UInt8Array, eligible_count: int
     ) -> tuple[Int64Array, Float32Array]:
-        self._use_one_thread()
-        # A pointer into the caller's bitmap, not a copy; `eligible` outlives the selector.
-        selector = faiss.IDSelectorBitmap(len(eligible), faiss.swig_ptr(eligible))
-        batch = np.ascontiguousarray(query).reshape(1, self._dim)
         nprobe = self._probes.at(eligible_count / self._item_count)
-        seen = nprobe * self._share_of_cell * eligible_count
-        find = self._collect if self._partitioned and seen <= _COLLECTED_FOR_EACH * wanted else self._find
         while True:
-            rows, scores = find(batch, wanted, self._parameters(selector, nprobe))
+            if self._cells is not None:
+                rows, scores = self._cells.search(query, wanted, nprobe, eligible)
+            else:
+                rows, scores = self._find(query, wanted, nprobe, eligible)
             if len(rows) == wanted or nprobe >= self._cell_count:
                 return rows, scores
             nprobe = min(nprobe * 2, self._cell_count)
 
-    def _find(self, batch: Float32Array, wanted: int, parameters: Any) -> tuple[Int64Array, Float32Array]:
+    def _find(
+        self, query: Float32Array, wanted: int, nprobe: int, eligible: UInt8Array
+    ) -> tuple[Int64Array, Float32Array]:
+        """The same by FAISS's own search: an exact scan, or cells with codes of another kind."""
+        self._use_one_thread()
+        parameters: Any = faiss.SearchParametersIVF() if self._partitioned else faiss.SearchParameters()
+        if self._partitioned:
+            parameters.nprobe = nprobe
+        # A pointer into the caller's bitmap, not a copy; `eligible` outlives the selector.
+        parameters.sel = faiss.IDSelectorBitmap(len(eligible), faiss.swig_ptr(eligible))
+        batch = np.ascontiguousarray(query).reshape(1, self._dim)
         scores, rows = self._index.search(batch, wanted, params=parameters)
         # FAISS fills what it did not find with -1, always at the end.
         found = wanted if rows[0, -1] >= 0 else int(np.count_nonzero(rows[0] >= 0))
         return rows[0, :found], scores[0, :found]
-
-    def _collect(self, batch: Float32Array, wanted: int, parameters: Any) -> tuple[Int64Array, Float32Array]:
-        """The same: all that the cells hold comes back, and the best of it is chosen here."""
-        _, scores, rows = self._index.range_search(batch, -np.inf, params=parameters)
-        best = top_k(scores, wanted)
-        return rows[best], scores[best]
-
-    def _parameters(self, selector: Any, nprobe: int) -> Any:
-        if not self._partitioned:
-            parameters: Any = faiss.SearchParameters()
-        else:
-            parameters = faiss.SearchParametersIVF()
-            parameters.nprobe = nprobe
-        parameters.sel = selector
-        return parameters
 
     def _use_one_thread(self) -> None:
         """Requests run beside each other, so that each gets one thread; FAISS's setting is per calling thread."""

@@ -222,3 +222,16 @@ def count_events(
             ],
         )
     return known
+
+
+def scan_cells(
+    cells: Sequence[tuple[Array, Array]], offsets: npt.ArrayLike, weights: npt.ArrayLike, bitmap: npt.NDArray[np.uint8]
+) -> list[tuple[int, float]]:
+    """Row and score of every eligible item of cells, each of them codes (n, dim) and rows (n,)."""
+    scale = np.asarray(weights, dtype=np.float64)
+    return [
+        (row, float(offset) + float(code.astype(np.float64) @ scale))
+        for (codes, rows), offset in zip(cells, np.asarray(offsets, dtype=np.float64), strict=True)
+        for code, row in zip(codes, rows.tolist(), strict=True)
+        if 0 <= row < 8 * len(bitmap) and (bitmap[row // 8] >> (row % 8)) & 1
+    ]

@@ -28,6 +28,25 @@ def test_top_k_is_stable_among_many_ties(seed: int, k: int) -> None:
     assert topk.top_k(scores, k).tolist() == np.argsort(-scores, kind="stable")[:k].tolist()
 
 
+@pytest.mark.parametrize(
+    "scores",
+    [
+        np.random.default_rng(0).standard_normal(5_000).astype(np.float32),
+        np.random.default_rng(1).standard_cauchy(5_000).astype(np.float32),  # nearly all in one bucket
+        np.full(5_000, 0.25, np.float32),
+        np.where(np.arange(5_000) % 2 == 0, -0.0, 0.0).astype(np.float32),
+        np.where(np.arange(5_000) < 4_900, np.nan, np.arange(5_000)).astype(np.float32),
+        np.where(np.arange(5_000) == 7, 3.4e38, np.where(np.arange(5_000) == 9, -3.4e38, 1.0)).astype(np.float32),
+        (np.arange(5_000) * np.float32(1e-45)).astype(np.float32),
+        np.where(np.arange(5_000) % 3 == 0, np.inf, np.arange(5_000) % 7).astype(np.float32),
+    ],
+    ids=["normal", "outliers", "equal", "zeros", "mostly NaN", "a range past float32", "denormal", "infinite"],
+)
+@pytest.mark.parametrize("k", [1, 10, 99, 101, 1_000])
+def test_few_of_many_are_those_of_a_full_sort(scores: np.ndarray, k: int) -> None:
+    assert topk.top_k(frozen(scores), k).tolist() == naive.top_k(scores, k)
+
+
 def test_non_finite_scores_sink_in_position_order_and_zeros_tie() -> None:
     scores = np.array([np.inf, np.nan, -0.0, 0.0, -np.inf, -3e38, 1e-45], np.float32)
     assert topk.top_k(scores, 7).tolist() == [6, 2, 3, 5, 0, 1, 4]

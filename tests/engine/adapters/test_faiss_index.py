@@ -6,8 +6,8 @@ import faiss
 import numpy as np
 import pytest
 
-from engine.adapters import faiss_index
 from engine.adapters.faiss_build import build_index
+from engine.adapters.faiss_cells import Cells
 from engine.adapters.faiss_index import FaissIndex, IndexParameters, verify_index
 from engine.errors import BundleError
 from tests.contracts.clustered import clustered
@@ -21,6 +21,13 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     path = tmp_path_factory.mktemp(request.param) / "index.faiss"
     exact_below = 0 if request.param == "ivf" else ITEM_COUNT + 1
     return path, build_index(vectors, path, queries=queries, k=100, exact_below=exact_below)
+
+
+@pytest.fixture
+def built_cells(built: tuple[Path, IndexParameters]) -> tuple[Path, IndexParameters]:
+    if built[1].partition == "none":
+        pytest.skip("an exact scan has no cells")
+    return built
 
 
 def test_parameters_are_taken_as_recorded_in_json(built: tuple[Path, IndexParameters]) -> None:
@@ -152,7 +159,8 @@ def test_the_file_is_mapped_read_only_and_not_copied(built: tuple[Path, IndexPar
     assert path.read_bytes() == content
 
 
-def test_each_searching_thread_runs_on_itself_alone(built: tuple[Path, IndexParameters]) -> None:
+@pytest.mark.parametrize("built", ["flat"], indirect=True)
+def test_each_thread_that_searches_with_faiss_runs_on_itself_alone(built: tuple[Path, IndexParameters]) -> None:
     index = FaissIndex.open(*built)
     seen: list[int] = []
 
@@ -171,22 +179,48 @@ def test_each_searching_thread_runs_on_itself_alone(built: tuple[Path, IndexPara
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.1])
 @pytest.mark.parametrize("k", [1, 50, 700, ITEM_COUNT])
-def test_collecting_what_cells_hold_finds_what_the_heap_finds(
-    built: tuple[Path, IndexParameters], share: float, k: int, monkeypatch: pytest.MonkeyPatch
+def test_the_kernel_finds_in_mapped_cells_what_faiss_finds(
+    built_cells: tuple[Path, IndexParameters], share: float, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where scores are equal, or may equal those that were left out, which rows come is nobody's promise."""
-    index = FaissIndex.open(*built)
+    """Sums are rounded otherwise, so that which of two items comes first is decided by more than that alone."""
+    ours, theirs = FaissIndex.open(*built_cells), FaissIndex.open(*built_cells)
+    assert ours._cells is not None
+    monkeypatch.setattr(theirs, "_cells", None)
     rng = np.random.default_rng(k)
     eligible = np.packbits(rng.random(ITEM_COUNT) < share, bitorder="little")
     for query in clustered(ITEM_COUNT, DIM, query_count=5, seed=1)[1]:
-        found = []
-        for collected_for_each in (0, ITEM_COUNT):
-            monkeypatch.setattr(faiss_index, "_COLLECTED_FOR_EACH", collected_for_each)
-            found.append(index.search(query, k, eligible))
-        (rows, scores), (collected_rows, collected_scores) = found
-        np.testing.assert_array_equal(scores, collected_scores)
-        assert collected_rows.dtype == np.int64
-        _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
-        untied = (counts[places] == 1) & (scores > scores[-1])
-        np.testing.assert_array_equal(rows[untied], collected_rows[untied])
-        assert len(np.unique(collected_rows)) == len(rows)
+        rows, scores = ours.search(query, k, eligible)
+        expected_rows, expected_scores = theirs.search(query, k, eligible)
+        assert rows.dtype == np.int64
+        assert len(np.unique(rows)) == len(rows)
+        np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
+        clear = scores > scores[-1] + 1e-5
+        assert set(rows[clear]) <= set(expected_rows)
+        apart = np.diff(scores, prepend=np.inf) < -1e-5
+        apart[:-1] &= apart[1:]
+        np.testing.assert_array_equal(rows[apart & clear], expected_rows[apart & clear])
+
+
+@pytest.mark.parametrize(
+    ("factory", "why"),
+    [("Flat", "no cells"), ("IVF4,SQfp16", "codes of 16 bits"), ("IVF4,Flat", "no codes")],
+)
+def test_what_is_no_file_of_8_bit_cells_is_left_to_faiss(factory: str, why: str) -> None:
+    index = faiss.index_factory(4, factory, faiss.METRIC_INNER_PRODUCT)
+    index.train(np.eye(8, 4, dtype=np.float32))
+    index.add(np.eye(8, 4, dtype=np.float32))
+    assert Cells.of(index) is None, why
+
+
+def test_empty_cells_and_an_index_in_memory_are_searched() -> None:
+    vectors = np.eye(3, 4, dtype=np.float32)
+    index = faiss.index_factory(4, "IVF3,SQ8", faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors)
+    assert Cells.of(index) is None
+    index.add(vectors[:2])
+    cells = Cells.of(index)
+    assert cells is not None
+    rows, scores = cells.search(vectors[1], 3, 3, np.array([0b111], np.uint8))
+    assert rows[0] == 1
+    assert set(rows) == {0, 1}
+    np.testing.assert_allclose(scores, [1.0, 0.0], atol=0.02)

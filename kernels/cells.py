@@ -1,0 +1,109 @@
+"""Inner products with the items of some cells of an inverted file, whose components are coded in 8 bits each."""
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from kernels.signatures import BYTES, FLOATS, MATRIX, REORDERED, ROWS
+
+Float32Array = npt.NDArray[np.float32]
+Int64Array = npt.NDArray[np.int64]
+UInt8Array = npt.NDArray[np.uint8]
+
+
+def inner_products(table: Float32Array, query: Float32Array) -> Float32Array:
+    """The inner product of the query with every row: float32 (n,).
+
+    Args:
+        table: float32 (n, dim), C-contiguous. query: float32 (dim,).
+
+    Raises:
+        ValueError: another length of the query than of the rows.
+
+    Cost: O(n * dim), on the calling thread alone; 2,048 rows of 64 take 9 µs.
+    """
+    if table.ndim != 2 or table.shape[1] != len(query):
+        raise ValueError(f"a table of {table.shape} and a query of {query.shape} do not match")
+    products: Float32Array = _inner_products(table, query)
+    return products
+
+
+def scan_cells(
+    memory: UInt8Array,
+    codes_at: Int64Array,
+    rows_at: Int64Array,
+    sizes: Int64Array,
+    cells: Int64Array,
+    offsets: Float32Array,
+    weights: Float32Array,
+    bitmap: UInt8Array,
+) -> tuple[Int64Array, Float32Array]:
+    """The score of every item of the cells whose bit is set: `offsets[i] + weights · code` in the i-th of them.
+
+    Args:
+        memory: uint8 (bytes,), where the cells' contents lie.
+        codes_at: int64 (cell_count,), where a cell's codes begin: uint8 (sizes[cell], dim), row after row.
+        rows_at: int64 (cell_count,), where its items' rows begin: int64 (sizes[cell],), aligned to 8 bytes.
+        sizes: int64 (cell_count,), items of each cell. None of these three is held against the memory's length.
+        cells: int64 (n,), those to scan. offsets: float32 (n,).
+        weights: float32 (dim,), what one step of each component's code is worth.
+        bitmap: uint8, bit `row & 7` of byte `row >> 3`; rows outside it are not eligible.
+
+    Returns:
+        rows int64 (m,) and scores float32 (m,), in the order of the cells.
+
+    Raises:
+        ValueError: arrays that do not go together, a cell that there is not.
+
+    Cost: O(items of the cells * dim), one bit test for each: 12,600 items of 64 take 0.11 ms from memory.
+    """
+    if not len(codes_at) == len(rows_at) == len(sizes) or len(cells) != len(offsets):
+        raise ValueError("each cell has codes, rows and a size, and each that is scanned an offset")
+    if len(cells) and not (cells.min() >= 0 and cells.max() < len(sizes)):
+        raise ValueError(f"cells must lie in [0, {len(sizes)})")
+    rows: Int64Array
+    scores: Float32Array
+    rows, scores = _scan_cells(memory, codes_at, rows_at, sizes, cells, offsets, weights, bitmap)
+    return rows, scores
+
+
+@numba.njit(types.float32[::1](MATRIX, FLOATS), **REORDERED)
+def _inner_products(table, query):  # type: ignore[no-untyped-def]
+    products = np.empty(len(table), np.float32)
+    for row in range(len(table)):
+        product = np.float32(0.0)
+        for d in range(len(query)):
+            product += table[row, d] * query[d]
+        products[row] = product
+    return products
+
+
+@numba.njit(
+    types.Tuple((types.int64[::1], types.float32[::1]))(BYTES, ROWS, ROWS, ROWS, ROWS, FLOATS, FLOATS, BYTES),
+    **REORDERED,
+)
+def _scan_cells(memory, codes_at, rows_at, sizes, cells, offsets, weights, bitmap):  # type: ignore[no-untyped-def]
+    dim = len(weights)
+    most = 0
+    for cell in cells:
+        most += sizes[cell]
+    found_rows = np.empty(most, np.int64)
+    scores = np.empty(most, np.float32)
+    found = 0
+    for i in range(len(cells)):
+        cell = cells[i]
+        size = sizes[cell]
+        rows = memory[rows_at[cell] : rows_at[cell] + 8 * size].view(np.int64)
+        codes = memory[codes_at[cell] : codes_at[cell] + dim * size]
+        for j in range(size):
+            row = rows[j]
+            # A damaged file must not become a read of somebody else's memory.
+            if np.uint64(row) < np.uint64(8 * len(bitmap)) and (bitmap[row >> 3] >> (row & 7)) & 1:
+                score = np.float32(0.0)
+                for d in range(dim):
+                    score += np.float32(codes[j * dim + d]) * weights[d]
+                found_rows[found] = row
+                scores[found] = score + offsets[i]
+                found += 1
+    return found_rows[:found], scores[:found]
