@@ -13,9 +13,10 @@ from engine.bench.world import WorldVectors
 from engine.bundle.bundle import Bundle
 from engine.config import EngineConfig
 from engine.data.dataset import Dataset
+from engine.features.session import SessionSignal
 from engine.model import ServingModel
 from engine.pipeline import Pipeline
-from engine.stages.blend import BlendSettings, query_vector
+from engine.stages.blend import BlendSettings, blend_session
 from engine.stages.retrieve import ItemIndex
 from engine.types import Float32Array, Int64Array, UInt8Array, UserState
 
@@ -71,26 +72,26 @@ class Serving:
 
         return asyncio.run(fetch())
 
-    def query_vector(self, model: ServingModel, state: UserState) -> Float32Array:
-        """What a request of this person searches with: float32 (dim,)."""
+    def blended(self, model: ServingModel, state: UserState) -> tuple[Float32Array, SessionSignal]:
+        """What a request of this person searches with, float32 (dim,), and what the ranker reads of their session."""
         record = state.record
         assert record is not None
-        rows = model.catalogue.rows(state.session.item_keys)
-        return query_vector(
+        return blend_session(
             record.embedding,
             record.embedded_until_ms,
             state.session,
-            rows,
+            model.catalogue.rows(state.session.item_keys),
             model.catalogue.item_vectors,
             self.now_ms,
             BlendSettings.of(self.config.blend),
+            model.bundle.ranker_session,
         )
 
     def measured_recall(self, model: ServingModel, k: int, people: int) -> float:
         """Recall at k of what this many people search with, under the bitmap of the surface that they ask on."""
         bitmap = model.catalogue.of_surface(SURFACE)
         mask = np.unpackbits(bitmap, count=self.world.item_count, bitorder="little").astype(bool)
-        queries = np.stack([self.query_vector(model, state) for state in self.states(people)])
+        queries = np.stack([self.blended(model, state)[0] for state in self.states(people)])
         # Nothing is fresh here: the bundle's own rows are all that there is.
         truth = exact_rows(model.bundle.item_vectors, queries, mask, k)
         return mean_recall(model.index, queries, k, bitmap, truth)

@@ -11,7 +11,6 @@ import pytest
 
 from bench.serving import SURFACE, Serving
 from engine.adapters.redis_store import RedisFeatureStore
-from engine.features.session import session_signal
 from engine.model import ServingModel
 from engine.pipeline import Pipeline
 from engine.stages.diversify import DppDiversifier, MmrDiversifier, SlateConstraints, diversify
@@ -69,16 +68,7 @@ def stages(serving: Serving) -> Iterator[Stages]:
 def _request(serving: Serving, model: ServingModel, user_id: str, state: UserState) -> Request:
     assert state.record is not None
     query = RecommendQuery(user_id, SURFACE, SLATE, serving.now_ms)
-    session = state.session
-    signal = session_signal(
-        model.catalogue.rows(session.item_keys),
-        session.event_types,
-        session.timestamps_ms,
-        model.catalogue.item_vectors,
-        serving.now_ms,
-        model.bundle.ranker_session,
-    )
-    vector = serving.query_vector(model, state)
+    vector, signal = serving.blended(model, state)
     eligible = open_bitmap(model.catalogue, SURFACE, state.seen_keys, ())
     return Request(
         state,
@@ -135,7 +125,7 @@ def test_eligibility(benchmark: Any, stages: Stages) -> None:
 
 def test_blend(benchmark: Any, stages: Stages) -> None:
     states = [(request.state,) for request in stages.requests]
-    _measure(benchmark, stages, "blend", lambda state: stages.serving.query_vector(stages.model, state), states)
+    _measure(benchmark, stages, "blend", lambda state: stages.serving.blended(stages.model, state), states)
 
 
 @pytest.mark.parametrize("k", DEPTHS)

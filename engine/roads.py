@@ -6,9 +6,9 @@ from engine.clock import RequestClock
 from engine.config import EngineConfig
 from engine.experiments.settings import RequestSettings
 from engine.explain import Trace
-from engine.features.session import SessionSettings, SessionSignal, session_signal
+from engine.features.session import SessionSignal, session_signal
 from engine.model import ServingModel
-from engine.stages.blend import query_vector
+from engine.stages.blend import blend_session
 from engine.stages.cold_start import popular_candidates, rotate, steer
 from engine.stages.rank import rank, ranking_context
 from engine.stages.retrieve import retrieve
@@ -16,7 +16,6 @@ from engine.types import (
     Candidates,
     DegradedReason,
     Demographics,
-    Int64Array,
     ItemSource,
     RecommendQuery,
     Strategy,
@@ -82,7 +81,14 @@ class Roads:
     ) -> tuple[Candidates, Strategy]:
         with clock.measure("cold_start"):
             popular, strategy = self._popular(model, query, state, eligible)
-            signal = _signal(model, query, state, model.catalogue.rows(state.session.item_keys), settings.blend.session)
+            signal = session_signal(
+                model.catalogue.rows(state.session.item_keys),
+                state.session.event_types,
+                state.session.timestamps_ms,
+                model.catalogue.item_vectors,
+                query.time_ms,
+                settings.blend.session,
+            )
         candidates = popular
         if signal.evidence > 0:
             candidates = clock.attempt(
@@ -124,18 +130,16 @@ class Roads:
         trace: Trace | None,
     ) -> tuple[Candidates, Strategy]:
         with clock.measure("blend"):
-            session_rows = model.catalogue.rows(state.session.item_keys)
-            vector = query_vector(
+            vector, signal = blend_session(
                 record.embedding,
                 record.embedded_until_ms,
                 state.session,
-                session_rows,
+                model.catalogue.rows(state.session.item_keys),
                 model.catalogue.item_vectors,
                 query.time_ms,
                 settings.blend,
+                model.bundle.ranker_session,
             )
-            # The ranker reads the whole session, the part that the embedding has read as well: it learned beside both.
-            signal = _signal(model, query, state, session_rows, model.bundle.ranker_session)
         candidates, strategy = clock.attempt(
             "retrieve",
             lambda: (retrieve(model.index, vector, self._count(query), eligible), Strategy.PERSONALIZED),
@@ -157,17 +161,3 @@ class Roads:
             if ranked is not None:
                 trace.ranked(ranked)
         return candidates if ranked is None else ranked, strategy
-
-
-def _signal(
-    model: ServingModel, query: RecommendQuery, state: UserState, rows: Int64Array, settings: SessionSettings
-) -> SessionSignal:
-    """What the user's session, whose items have these rows, says at the time of the request."""
-    return session_signal(
-        rows,
-        state.session.event_types,
-        state.session.timestamps_ms,
-        model.catalogue.item_vectors,
-        query.time_ms,
-        settings,
-    )

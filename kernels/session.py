@@ -69,16 +69,72 @@ def session_summary(
 
     An event whose item has no direction is among those: it happened, though it says nothing of where to.
     """
+    _check_session(table, dim, rows, event_types, timestamps_ms, half_life_s, window_s)
+    summary: tuple[Float32Array, float, int, float] = _session_summary(
+        table, dim, rows, event_types, timestamps_ms, now_ms, half_life_s, type_weights, window_s
+    )
+    return summary
+
+
+def blended_session(
+    long_term: Float32Array,
+    read_until_ms: int,
+    table: Float32Array,
+    rows: Int64Array,
+    event_types: UInt8Array,
+    timestamps_ms: Int64Array,
+    now_ms: int,
+    half_life_s: float,
+    type_weights: Float32Array,
+    window_s: float,
+    evidence_half: float,
+    whole_half_life_s: float,
+    whole_type_weights: Float32Array,
+    whole_window_s: float,
+) -> tuple[Float32Array, Float32Array, float, int, float]:
+    """`blend` with the `session_vector` of the events after `read_until_ms`, and the `session_summary` of all events.
+
+    One call for what a request needs of a session: several cost more than what they work out.
+
+    Args:
+        As those functions have them; the table's first len(long_term) columns are used.
+        whole_half_life_s, whole_type_weights, whole_window_s: for the summary of all events.
+
+    Returns:
+        The blended vector, a new array; and the four parts of the summary.
+
+    Raises:
+        ValueError: as those functions.
+
+    Cost: O(n * dim).
+    """
+    dim = len(long_term)
+    _check_session(table, dim, rows, event_types, timestamps_ms, half_life_s, window_s)
+    _check_session(table, dim, rows, event_types, timestamps_ms, whole_half_life_s, whole_window_s)
+    if not evidence_half >= 0:
+        raise ValueError(f"evidence_half ({evidence_half}) must not be negative")
+    found: tuple[Float32Array, Float32Array, float, int, float] = _blended_session(
+        long_term, read_until_ms, table, rows, event_types, timestamps_ms, now_ms, half_life_s, type_weights, window_s,
+        evidence_half, whole_half_life_s, whole_type_weights, whole_window_s,
+    )  # fmt: skip
+    return found
+
+
+def _check_session(
+    table: Float32Array,
+    dim: int,
+    rows: Int64Array,
+    event_types: UInt8Array,
+    timestamps_ms: Int64Array,
+    half_life_s: float,
+    window_s: float,
+) -> None:
     if table.ndim != 2 or not 0 <= dim <= table.shape[1]:
         raise ValueError(f"a table of shape {table.shape} has no vectors of {dim} columns")
     if not len(rows) == len(event_types) == len(timestamps_ms):
         raise ValueError(f"{len(rows)} rows, {len(event_types)} event types and {len(timestamps_ms)} timestamps differ")
     if not (half_life_s > 0 and window_s > 0):
         raise ValueError(f"half_life_s ({half_life_s}) and window_s ({window_s}) must be positive")
-    summary: tuple[Float32Array, float, int, float] = _session_summary(
-        table, dim, rows, event_types, timestamps_ms, now_ms, half_life_s, type_weights, window_s
-    )
-    return summary
 
 
 def blend(long_term: Float32Array, session_vector: Float32Array, evidence: float, evidence_half: float) -> Float32Array:
@@ -181,3 +237,28 @@ def _blend(long_term, session_vector, evidence, evidence_half):  # type: ignore[
     for d in range(dim):
         result[d] = np.float32(mixed[d] * rescale)
     return result
+
+
+@numba.njit(
+    types.Tuple((types.float32[::1], types.float32[::1], types.float64, types.int64, types.float64))(
+        FLOATS, types.int64, STRIDED_MATRIX, ROWS, BYTES, ROWS, types.int64, types.float64, FLOATS, types.float64,
+        types.float64, types.float64, FLOATS, types.float64,
+    ),
+    **REORDERED,
+)  # fmt: skip
+def _blended_session(  # type: ignore[no-untyped-def]
+    long_term, read_until_ms, table, rows, event_types, timestamps_ms, now_ms, half_life_s, type_weights, window_s,
+    evidence_half, whole_half_life_s, whole_type_weights, whole_window_s,
+):  # fmt: skip
+    dim = len(long_term)
+    unread = rows.copy()
+    for event in range(len(rows)):
+        if timestamps_ms[event] <= read_until_ms:
+            unread[event] = -1
+    recent, evidence, _, _ = _session_summary(
+        table, dim, unread, event_types, timestamps_ms, now_ms, half_life_s, type_weights, window_s
+    )
+    vector, whole_evidence, counted, latest_s = _session_summary(
+        table, dim, rows, event_types, timestamps_ms, now_ms, whole_half_life_s, whole_type_weights, whole_window_s
+    )
+    return _blend(long_term, recent, evidence, evidence_half), vector, whole_evidence, counted, latest_s

@@ -36,6 +36,7 @@ def _call_all(frozen: bool) -> None:
     for columns in (table, table[:, :2]):
         unit_rows.gather_unit_rows(columns, rows, 2)
         vector, evidence = session.session_vector(columns, 2, rows, types, rows, 1, 1.0, floats)
+        session.blended_session(floats, 0, columns, rows, types, rows, 1, 1.0, floats, 1.0, 1.0, 1.0, floats, 1.0)
     session.blend(floats, vector, evidence, 1.0)
     units = unit_rows.gather_unit_rows(table, rows, 2)
     shares: npt.NDArray[np.float64] = made([0.5, 1], np.float64)  # type: ignore[assignment]

@@ -4,7 +4,7 @@ import numpy as np
 
 from engine.evaluation.next_event import NextEvents
 from engine.features.history import HistoryStates
-from engine.stages.blend import BlendSettings, query_vector
+from engine.stages.blend import BlendSettings, blend_session
 from engine.training.embeddings import EmbeddingModel
 from engine.types import Float32Array, Int64Array, Session
 
@@ -52,7 +52,9 @@ def blended(
         rows = signals.rows[start:stop]
         session = Session(rows, signals.event_types[start:stop], signals.timestamps_ms[start:stop])
         now_ms = int(events.times_ms[event])
-        out[event] = query_vector(long_term[event], int(until_ms[event]), session, rows, item_vectors, now_ms, settings)
+        out[event] = blend_session(
+            long_term[event], int(until_ms[event]), session, rows, item_vectors, now_ms, settings, settings.session
+        )[0]
     return out
 
 

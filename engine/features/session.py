@@ -58,6 +58,11 @@ class SessionSignal:
     evidence: float
     dense: Float32Array
 
+    @staticmethod
+    def of(vector: Float32Array, evidence: float, counted: int, latest_s: float) -> "SessionSignal":
+        """From what kernels.session.session_summary returns."""
+        return SessionSignal(vector, evidence, np.log1p(np.array([evidence, counted, latest_s])).astype(np.float32))
+
 
 def session_signal(
     rows: Int64Array,
@@ -75,7 +80,7 @@ def session_signal(
 
     Cost: O(n * dim).
     """
-    vector, evidence, counted, latest_s = session_summary(
+    summary = session_summary(
         item_vectors,
         item_vectors.shape[1],
         rows,
@@ -86,8 +91,7 @@ def session_signal(
         settings.type_weights,
         settings.window_s,
     )
-    dense = np.log1p(np.array([evidence, counted, latest_s]))
-    return SessionSignal(vector, evidence, dense.astype(np.float32))
+    return SessionSignal.of(*summary)
 
 
 def session_inputs(

@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from engine.config import BlendConfig
-from engine.features.session import SessionSettings
+from engine.features.session import SessionSettings, SessionSignal
 from engine.types import Float32Array, Int64Array, Session
-from kernels.session import blend, session_vector
+from kernels.session import blended_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +20,7 @@ class BlendSettings:
         return BlendSettings(SessionSettings.of(config), config.evidence_half)
 
 
-def query_vector(
+def blend_session(
     long_term: Float32Array,
     embedded_until_ms: int,
     session: Session,
@@ -30,29 +28,40 @@ def query_vector(
     item_vectors: Float32Array,
     now_ms: int,
     settings: BlendSettings,
-) -> Float32Array:
-    """What retrieval searches with: float32 (dim,).
+    read_by_ranker: SessionSettings,
+) -> tuple[Float32Array, SessionSignal]:
+    """What retrieval searches with, float32 (dim,), and what the ranker reads of the session.
 
-    Only events after those that the long-term vector has read are mixed in. Counting the others again, as a plain
-    mean without their order, undoes what the user tower made of them (docs/adr/0008).
+    Only events after those that the long-term vector has read are mixed into it. Counting the others again, as a plain
+    mean without their order, undoes what the user tower made of them (docs/adr/0008). The ranker reads the whole
+    session, the part that the embedding has read as well: it learned beside both.
 
-    long_term: float32 (dim,), which has read the user's events up to embedded_until_ms.
-    session_rows: int64 (n,), the rows of the session's items, -1 for unknown ones.
-    item_vectors: float32 (items, dim), may be a strided view. Without unread events, `long_term` unchanged.
+    Args:
+        long_term: float32 (dim,), which has read the user's events up to embedded_until_ms.
+        session_rows: int64 (n,), the rows of the session's items, -1 for unknown ones.
+        item_vectors: float32 (items, dim), may be a strided view.
+        read_by_ranker: which events the ranker counts, and how much.
+
+    Returns:
+        A new vector, without unread events `long_term` bit for bit; and the signal of all events.
+
     Cost: O(n * dim).
     """
-    unread = session.timestamps_ms > embedded_until_ms
-    if not unread.any():
-        return long_term
-    vector, evidence = session_vector(
+    counted = settings.session
+    vector, whole, evidence, event_count, latest_s = blended_session(
+        long_term,
+        embedded_until_ms,
         item_vectors,
-        len(long_term),
-        np.where(unread, session_rows, -1),
+        session_rows,
         session.event_types,
         session.timestamps_ms,
         now_ms,
-        settings.session.half_life_s,
-        settings.session.type_weights,
-        settings.session.window_s,
+        counted.half_life_s,
+        counted.type_weights,
+        counted.window_s,
+        settings.evidence_half,
+        read_by_ranker.half_life_s,
+        read_by_ranker.type_weights,
+        read_by_ranker.window_s,
     )
-    return blend(long_term, vector, evidence, settings.evidence_half)
+    return vector, SessionSignal.of(whole, evidence, event_count, latest_s)

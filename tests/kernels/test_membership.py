@@ -125,3 +125,22 @@ def test_counting_past_the_bitmap_is_refused() -> None:
 def test_clearing_a_read_only_bitmap_is_refused() -> None:
     with pytest.raises(TypeError):
         membership.clear_rows(frozen(np.ones(2, np.uint8)), np.array([1]))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 1_000, 100_000])
+@pytest.mark.parametrize("spread", ["even", "steep", "two heaps", "extremes"])
+def test_rows_are_found_however_keys_are_spread(count: int, spread: str) -> None:
+    rng = np.random.default_rng(count)
+    least, most = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+    even = rng.integers(least, most, count)
+    keys = np.unique({
+        "even": even,
+        "steep": (rng.standard_exponential(count) ** 8 * count).astype(np.int64),
+        "two heaps": np.concatenate([even[: count // 2], np.arange(count // 2 + 1)]),
+        "extremes": np.concatenate([[least, most], np.arange(count) - count // 2]),
+    }[spread])  # fmt: skip
+    rows = rng.permutation(len(keys))
+    asked = np.concatenate([keys, keys + 1, rng.integers(least, most, 100), [least, 0, most]])
+    of_key = dict(zip(keys.tolist(), rows.tolist(), strict=True))
+    found = membership.rows_of_keys(keys, rows, asked)
+    assert found.tolist() == [of_key.get(key, -1) for key in asked.tolist()]

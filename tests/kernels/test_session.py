@@ -145,3 +145,46 @@ def test_blend_edges() -> None:
         session.blend(x, np.ones(3, np.float32), 1.0, 1.0)
     with pytest.raises(ValueError, match="negative"):
         session.blend(x, x, float("nan"), 1.0)
+
+
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 20))
+@settings(deadline=None, max_examples=50)
+def test_a_blended_session_is_its_parts_one_by_one(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    table = rng.standard_normal((30, 12)).astype(np.float32)[:, :8]
+    long_term = frozen(rng.standard_normal(8).astype(np.float32))
+    rows, kinds = rng.integers(-1, 31, count), rng.integers(0, 6, count).astype(np.uint8)
+    times = NOW_MS + rng.integers(-2_500_000, 60_000, count)
+    read_until_ms = NOW_MS - 900_000
+    mixed, *whole = session.blended_session(
+        long_term, read_until_ms, frozen(table), frozen(rows), frozen(kinds), frozen(times), NOW_MS,
+        300.0, WEIGHTS, 1500.0, 2.0, 60.0, frozen(WEIGHTS[::-1].copy()), 1200.0,
+    )  # fmt: skip
+    unread = np.where(times > read_until_ms, rows, -1)
+    recent = session.session_vector(table, 8, unread, kinds, times, NOW_MS, 300.0, WEIGHTS, 1500.0)
+    np.testing.assert_array_equal(mixed, session.blend(long_term, *recent, 2.0))
+    summary = session.session_summary(table, 8, rows, kinds, times, NOW_MS, 60.0, WEIGHTS[::-1].copy(), 1200.0)
+    for found, expected in zip(whole, summary, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_blended_session_refuses_what_its_parts_refuse() -> None:
+    table, rows, kinds = np.ones((2, 3), np.float32), np.zeros(1, np.int64), np.zeros(1, np.uint8)
+
+    def blended(
+        long_term: int = 3, half_life_s: float = 1.0, evidence_half: float = 1.0, window_s: float = 1.0
+    ) -> None:
+        session.blended_session(
+            np.ones(dim, np.float32), 0, table, rows, kinds, rows, 0, half_life_s, WEIGHTS, 1.0, evidence_half,
+            1.0, WEIGHTS, window_s,
+        )  # fmt: skip
+
+    blended()
+    with pytest.raises(ValueError, match="no vectors of 4"):
+        blended(dim=4)
+    with pytest.raises(ValueError, match="positive"):
+        blended(half_life_s=0.0)
+    with pytest.raises(ValueError, match="positive"):
+        blended(window_s=0.0)
+    with pytest.raises(ValueError, match="negative"):
+        blended(evidence_half=-1.0)

@@ -8,9 +8,8 @@ import numpy as np
 from engine.adapters.redis_store import RedisFeatureStore
 from engine.bench.load_target import SURFACE, circumstances
 from engine.config import EngineConfig
-from engine.features.session import session_signal
 from engine.model import ServingModel
-from engine.stages.blend import BlendSettings, query_vector
+from engine.stages.blend import BlendSettings, blend_session
 from engine.stages.diversify import relevance
 from engine.stages.eligibility import open_bitmap
 from engine.stages.rank import rank, ranking_context
@@ -45,10 +44,15 @@ async def stage_inputs(
         state = await store.fetch(user_id, model.bundle.manifest.generation)
         assert state.record is not None
         session, record = state.session, state.record
-        session_rows = catalogue.rows(session.item_keys)
-        query = query_vector(record.embedding, record.embedded_until_ms, session, session_rows, vectors, time_ms, blend)
-        signal = session_signal(
-            session_rows, session.event_types, session.timestamps_ms, vectors, time_ms, model.bundle.ranker_session
+        query, signal = blend_session(
+            record.embedding,
+            record.embedded_until_ms,
+            session,
+            catalogue.rows(session.item_keys),
+            vectors,
+            time_ms,
+            blend,
+            model.bundle.ranker_session,
         )
         device, country = circumstances(place)
         asked = RecommendQuery(user_id, SURFACE, 50, time_ms, device, country)

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 
 from engine.config import BlendConfig
-from engine.stages.blend import BlendSettings, query_vector
+from engine.features.session import session_signal
+from engine.stages.blend import BlendSettings, blend_session
 from engine.types import EventType, Float32Array, Session
 
 NOW_MS = 1_800_000_000_000
@@ -16,7 +19,7 @@ def mixed(until_ms: int, count: int = len(AGES_S)) -> Float32Array:
     times = NOW_MS - 1000 * np.array(AGES_S, np.int64)[-count:]
     rows = np.arange(len(AGES_S))[-count:]
     session = Session(rows, np.full(count, EventType.CLICK, np.uint8), times)
-    return query_vector(LONG_TERM, until_ms, session, rows, ITEMS, NOW_MS, SETTINGS)
+    return blend_session(LONG_TERM, until_ms, session, rows, ITEMS, NOW_MS, SETTINGS, SETTINGS.session)[0]
 
 
 def test_events_that_the_vector_has_read_are_not_mixed_in_again() -> None:
@@ -27,8 +30,23 @@ def test_events_that_the_vector_has_read_are_not_mixed_in_again() -> None:
 
 
 def test_a_vector_that_has_read_everything_is_left_as_it_is() -> None:
-    assert mixed(NOW_MS - 5000) is LONG_TERM
-    assert query_vector(LONG_TERM, 0, Session.empty(), np.empty(0, np.int64), ITEMS, NOW_MS, SETTINGS) is LONG_TERM
+    np.testing.assert_array_equal(mixed(NOW_MS - 5000), LONG_TERM)
+    nothing = Session.empty(), np.empty(0, np.int64)
+    vector, signal = blend_session(LONG_TERM, 0, *nothing, ITEMS, NOW_MS, SETTINGS, SETTINGS.session)
+    np.testing.assert_array_equal(vector, LONG_TERM)
+    assert signal.evidence == 0
+
+
+def test_the_ranker_reads_all_of_the_session_by_settings_of_its_own() -> None:
+    reading = replace(SETTINGS.session, half_life_s=50.0, window_s=400.0)
+    rows, times = np.arange(len(AGES_S)), NOW_MS - 1000 * np.array(AGES_S, np.int64)
+    session = Session(rows, np.full(len(rows), EventType.CLICK, np.uint8), times)
+    vector, signal = blend_session(LONG_TERM, NOW_MS - 60_000, session, rows, ITEMS, NOW_MS, SETTINGS, reading)
+    np.testing.assert_array_equal(vector, mixed(NOW_MS - 60_000))
+    expected = session_signal(rows, session.event_types, times, ITEMS, NOW_MS, reading)
+    np.testing.assert_array_equal(signal.vector, expected.vector)
+    np.testing.assert_array_equal(signal.dense, expected.dense)
+    assert signal.evidence == expected.evidence
 
 
 def test_a_vector_that_has_read_nothing_takes_the_whole_session_and_keeps_its_length() -> None:
