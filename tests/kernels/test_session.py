@@ -172,7 +172,7 @@ def test_blended_session_refuses_what_its_parts_refuse() -> None:
     table, rows, kinds = np.ones((2, 3), np.float32), np.zeros(1, np.int64), np.zeros(1, np.uint8)
 
     def blended(
-        long_term: int = 3, half_life_s: float = 1.0, evidence_half: float = 1.0, window_s: float = 1.0
+        dim: int = 3, half_life_s: float = 1.0, evidence_half: float = 1.0, window_s: float = 1.0
     ) -> None:
         session.blended_session(
             np.ones(dim, np.float32), 0, table, rows, kinds, rows, 0, half_life_s, WEIGHTS, 1.0, evidence_half,
