@@ -55,8 +55,9 @@ def measure_load(settings: LoadSettings, port: int, cache: Path, progress: Progr
         cache: keeps the synthetic bundle for the next time.
 
     Returns:
-        `calibration` (what the generator itself can keep up with), `idle_cpu_share`, `unloaded`, `rates` (the highest
-        for each bound, and how its repeats came out), `runs`, `settings`, the machine, and `targets`.
+        `calibration` (what the generator itself can keep up with), `floor` (a service that does nothing, asked like
+        `unloaded`), `idle_cpu_share`, `unloaded`, `rates` (the highest for each bound, and how its repeats came out),
+        `runs`, `settings`, the machine, and `targets`.
 
     Raises ConfigError without the package hdrhistogram, DependencyUnavailable when the server does not come up.
     """
@@ -73,7 +74,7 @@ def measure_load(settings: LoadSettings, port: int, cache: Path, progress: Progr
         "settings": asdict(settings),
         **result,
         "machine": describe_machine(),
-        "targets": stage_targets(result["unloaded"]),
+        "targets": stage_targets(result["unloaded"], result["floor"]),
     }
 
 
@@ -127,13 +128,16 @@ async def _measure(
         async with _connected(address) as target:
             generator = Runs(target, user_ids, settings.seed, progress)
             ceiling = await calibrate(generator, settings.arrivals)
+            calibrations = list(generator.done)
+            floor = await generator.unloaded(4 * settings.seconds)
     async with _connected(f"127.0.0.1:{port}") as target:
         runs = Runs(target, user_ids, settings.seed, progress, psutil.Process(server.pid))
         idle_cpu_share = await runs.idle_cpu_share()
         unloaded = await runs.unloaded(4 * settings.seconds)
         rates = await find_rates(runs, settings.arrivals, settings.seconds, settings.repeats, ceiling)
     return {
-        "calibration": {"ceiling_per_s": ceiling, "runs": generator.done},
+        "calibration": {"ceiling_per_s": ceiling, "runs": calibrations},
+        "floor": floor,
         "idle_cpu_share": idle_cpu_share,
         "unloaded": unloaded,
         "rates": rates,

@@ -10,8 +10,8 @@ from engine.errors import ConfigError
 
 # A generator whose p99 of lateness is above this was not the load that was asked for.
 LATENESS_LIMIT_MS = 5.0
-# The answer's stages after ranking, which share one budget.
-TAIL = ("filter", "rules", "explore", "diversify", "respond")
+# The answer's stages after ranking, which share one budget. "convert" makes the message of the answer.
+TAIL = ("filter", "rules", "explore", "diversify", "respond", "convert")
 TAIL_NAME = "+".join(TAIL)
 # Of an unloaded server with a million items: name, stage, percentile, bound in milliseconds.
 STAGE_TARGETS = (
@@ -23,6 +23,8 @@ STAGE_TARGETS = (
     ("unloaded blend p50 ms", "blend", "p50", 0.05),
     (f"unloaded {TAIL_NAME} p50 ms", TAIL_NAME, "p50", 0.7),
 )
+# Of what callers wait for, what gRPC alone takes and the stages together account for at least so much.
+EXPLAINED_AT_LEAST = 0.9
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
 _LONGEST_US, _DIGITS = 60_000_000, 3
 
@@ -108,13 +110,26 @@ def stage_percentiles(answers: Iterable[Mapping[str, float]]) -> dict[str, dict[
     }
 
 
-def stage_targets(unloaded: dict[str, Any]) -> list[dict[str, Any]]:
-    """The targets against the unloaded run; a stage that never ran has no value and misses its target."""
+def stage_targets(unloaded: dict[str, Any], floor: dict[str, Any]) -> list[dict[str, Any]]:
+    """The targets against the unloaded run; a stage that never ran has no value and misses its target.
+
+    floor: the figures of the same run against a service that does nothing.
+    """
     targets = []
     for name, stage, percentile, bound in STAGE_TARGETS:
         value = unloaded["stages_ms"].get(stage, {}).get(percentile)
         targets.append({"name": name, "value": value, "bound": bound, "met": value is not None and value <= bound})
-    return targets
+    share = explained_share(unloaded, floor)
+    met = share is not None and share >= EXPLAINED_AT_LEAST
+    name = "floor and stages, share of the unloaded p50"
+    return [*targets, {"name": name, "value": share, "bound": EXPLAINED_AT_LEAST, "met": met, "at_least": True}]
+
+
+def explained_share(unloaded: dict[str, Any], floor: dict[str, Any]) -> float | None:
+    """Of the p50 that callers see, what the p50 of a service that does nothing and that of all stages add up to."""
+    parts = [floor["latency_ms"].get("p50"), unloaded["stages_ms"].get("sum", {}).get("p50")]
+    whole = unloaded["latency_ms"].get("p50")
+    return round(sum(parts) / whole, 3) if whole and None not in parts else None
 
 
 def spread(values: list[float]) -> dict[str, float]:

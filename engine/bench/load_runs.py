@@ -32,8 +32,8 @@ _ATTEMPTS = 3
 _LATENESS_SHARE = 0.2
 # A percentile needs requests: slow rates run for longer, up to so many times as long.
 _FEWEST_REQUESTS, _LONGEST = 200, 4.0
-# Where most repeats of a rate do not hold, the search was lucky: a tenth less is tried, so many times.
-_STEP, _STEPS = 0.9, 3
+# Where most repeats of a rate do not hold, the search was lucky: so much less is tried, so many times in all.
+_STEP, _STEPS = 0.85, 6
 _IDLE_S = 3.0
 
 

@@ -1,16 +1,17 @@
 """Recommendation (the engine's answer) to RecommendResponse (the API's message)."""
 
-from engine.types import Explanation, Recommendation
+from collections.abc import Sequence
+
+from engine.types import Explanation, Recommendation, StageTiming
 from engine.v1 import recommendation_pb2 as pb
 
 
-def to_response(recommendation: Recommendation, *, request_id: str, debug: bool) -> pb.RecommendResponse:
+def to_response(recommendation: Recommendation, *, request_id: str) -> pb.RecommendResponse:
     """The answer as a message; the types' enum codes are the API's, so that nothing is looked up.
 
     Args:
         recommendation: item_ids and slate of one length, in slate order.
         request_id: echoed.
-        debug: whether to add stage times and counts.
 
     Raises:
         ValueError: item_ids and slate differ in length.
@@ -41,10 +42,20 @@ def to_response(recommendation: Recommendation, *, request_id: str, debug: bool)
         item.position = position
         item.source = source
         item.propensity = propensity
-    if debug:
-        response.debug.CopyFrom(_debug_info(recommendation))
-        _explain(response, recommendation.explanation)
     return response
+
+
+def add_debug(response: pb.RecommendResponse, recommendation: Recommendation, stages: Sequence[StageTiming]) -> None:
+    """Counts, what the stages took, and why each item is there, to the response that was made of a recommendation."""
+    response.debug.CopyFrom(
+        pb.DebugInfo(
+            stages=[pb.StageTiming(stage=timing.stage, duration_ms=timing.duration_ms) for timing in stages],
+            candidate_count=recommendation.candidate_count,
+            known_user=recommendation.known_user,
+            interaction_count=recommendation.interaction_count,
+        )
+    )
+    _explain(response, recommendation.explanation)
 
 
 def _explain(response: pb.RecommendResponse, explanation: Explanation | None) -> None:
@@ -62,13 +73,3 @@ def _explain(response: pb.RecommendResponse, explanation: Explanation | None) ->
                 relaxed=why.relaxed,
             )
         )
-
-
-def _debug_info(recommendation: Recommendation) -> pb.DebugInfo:
-    stages = [pb.StageTiming(stage=timing.stage, duration_ms=timing.duration_ms) for timing in recommendation.timings]
-    return pb.DebugInfo(
-        stages=stages,
-        candidate_count=recommendation.candidate_count,
-        known_user=recommendation.known_user,
-        interaction_count=recommendation.interaction_count,
-    )

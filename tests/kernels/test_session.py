@@ -171,9 +171,7 @@ def test_a_blended_session_is_its_parts_one_by_one(seed: int, count: int) -> Non
 def test_blended_session_refuses_what_its_parts_refuse() -> None:
     table, rows, kinds = np.ones((2, 3), np.float32), np.zeros(1, np.int64), np.zeros(1, np.uint8)
 
-    def blended(
-        dim: int = 3, half_life_s: float = 1.0, evidence_half: float = 1.0, window_s: float = 1.0
-    ) -> None:
+    def blended(dim: int = 3, half_life_s: float = 1.0, evidence_half: float = 1.0, window_s: float = 1.0) -> None:
         session.blended_session(
             np.ones(dim, np.float32), 0, table, rows, kinds, rows, 0, half_life_s, WEIGHTS, 1.0, evidence_half,
             1.0, WEIGHTS, window_s,

@@ -36,6 +36,14 @@ def load_sections(report: dict[str, Any]) -> list[Section]:
             f"Against a server that does nothing the generator keeps its schedule up to {ceiling:,.0f} requests a "
             "second; it shares the machine with the server and Redis."
         )
+    floor, unloaded = number(report, "floor", "latency_ms", "p50"), number(report, "unloaded", "latency_ms", "p50")
+    stages = number(report, "unloaded", "stages_ms", "sum", "p50")
+    if floor is not None and unloaded and stages is not None:
+        paragraphs.append(
+            f"Without load half the callers wait less than {milliseconds(unloaded)} ms. A service that does nothing "
+            f"takes {milliseconds(floor)} of that, the stages on the server {milliseconds(stages)}: together they "
+            f"account for {(floor + stages) / unloaded:.0%}."
+        )
     return [Section("load", "Under load", "load", paragraphs, figures, _tables(report, runs))]
 
 

@@ -30,6 +30,9 @@ PIPELINE = (
     "explore",
     "diversify",
     "respond",
+    "receive",
+    "return",
+    "convert",
 )
 
 
@@ -60,7 +63,8 @@ def test_a_small_run_from_end_to_end(cache: Path, monkeypatch: pytest.MonkeyPatc
     assert unloaded["server_rss_mib"] > 50
     assert {run["name"].split()[0] for run in report["calibration"]["runs"]} == {"calibrate"}
     assert [rate["bound_ms"] for rate in report["rates"]] == [100.0, 25.0]
-    assert len(report["targets"]) == 7
+    assert len(report["targets"]) == 8
+    assert report["floor"]["latency_ms"]["p50"] < unloaded["latency_ms"]["p50"]
     assert all(isinstance(target["value"], float) for target in report["targets"])
     # Only the bundle stays for the next time.
     assert [path.name for path in cache.iterdir() if path.is_dir()] == [f"bundles-{ITEMS}"]

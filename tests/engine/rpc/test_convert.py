@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.rpc.convert import to_response
+from engine.rpc.convert import add_debug, to_response
 from engine.types import DegradedReason, ExperimentAssignment, ItemSource, RecommendQuery, Strategy
 from engine.v1 import recommendation_pb2 as pb
 from tests.engine.rpc.recommender import answer
@@ -29,7 +29,7 @@ def test_the_enums_mirror_the_api_by_number(mirror: type[IntEnum], enum: Any, pr
 
 def test_items_keep_slate_order() -> None:
     recommendation = answer(QUERY)
-    response = to_response(recommendation, request_id="r", debug=False)
+    response = to_response(recommendation, request_id="r")
 
     assert [item.item_id for item in response.items] == list(recommendation.item_ids)
     assert [item.position for item in response.items] == list(range(1, 51))
@@ -42,7 +42,11 @@ def test_items_keep_slate_order() -> None:
 
 
 def test_debug_carries_the_stages() -> None:
-    debug = to_response(answer(QUERY), request_id="r", debug=True).debug
+    recommendation = answer(QUERY)
+    response = to_response(recommendation, request_id="r")
+    assert not response.HasField("debug")
+    add_debug(response, recommendation, recommendation.timings)
+    debug = response.debug
 
     assert [(stage.stage, stage.duration_ms) for stage in debug.stages] == [("retrieve", 1.25), ("rank", 2.5)]
     assert (debug.candidate_count, debug.known_user, debug.interaction_count) == (1000, True, 12)
@@ -51,12 +55,12 @@ def test_debug_carries_the_stages() -> None:
 def test_ids_that_do_not_match_the_slate_are_a_bug() -> None:
     torn = dataclasses.replace(answer(QUERY), item_ids=("only one",))
     with pytest.raises(ValueError, match="zip"):
-        to_response(torn, request_id="r", debug=False)
+        to_response(torn, request_id="r")
 
 
 def test_experiments_are_said_in_their_order() -> None:
     assigned = (ExperimentAssignment("e", "v"), ExperimentAssignment("f", "w", overridden=True))
-    response = to_response(dataclasses.replace(answer(QUERY), experiments=assigned), request_id="r", debug=False)
+    response = to_response(dataclasses.replace(answer(QUERY), experiments=assigned), request_id="r")
     assert [(one.experiment, one.variant, one.overridden) for one in response.experiments] == [
         ("e", "v", False),
         ("f", "w", True),
