@@ -1,5 +1,7 @@
 """What the user is after right now: the session as one vector, and its mix with the long-term one."""
 
+import math
+
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +49,7 @@ def session_vector(
 
     Cost: O(n * dim).
     """
-    vector, evidence, _, _ = session_summary(
+    vector, evidence, _ = session_summary(
         table, dim, rows, event_types, timestamps_ms, now_ms, half_life_s, type_weights, window_s
     )
     return vector, evidence
@@ -63,14 +65,15 @@ def session_summary(
     half_life_s: float,
     type_weights: Float32Array,
     window_s: float = 1800.0,
-) -> tuple[Float32Array, float, int, float]:
-    """The vector and the evidence of `session_vector`, how many events had a known item, an age within the window and a
-    positive weight, and the age in seconds of the latest of them, the window where there are none.
+) -> tuple[Float32Array, float, Float32Array]:
+    """The vector and the evidence of `session_vector`, and the session in numbers: float32 (3,).
 
-    An event whose item has no direction is among those: it happened, though it says nothing of where to.
+    These are log(1 + x) of the evidence, of how many events had a known item, an age within the window and a positive
+    weight, and of the age in seconds of the latest of them, the window where there are none. An event whose item has no
+    direction is among those: it happened, though it says nothing of where to.
     """
     _check_session(table, dim, rows, event_types, timestamps_ms, half_life_s, window_s)
-    summary: tuple[Float32Array, float, int, float] = _session_summary(
+    summary: tuple[Float32Array, float, Float32Array] = _session_summary(
         table, dim, rows, event_types, timestamps_ms, now_ms, half_life_s, type_weights, window_s
     )
     return summary
@@ -91,7 +94,7 @@ def blended_session(
     whole_half_life_s: float,
     whole_type_weights: Float32Array,
     whole_window_s: float,
-) -> tuple[Float32Array, Float32Array, float, int, float]:
+) -> tuple[Float32Array, Float32Array, float, Float32Array]:
     """`blend` with the `session_vector` of the events after `read_until_ms`, and the `session_summary` of all events.
 
     One call for what a request needs of a session: several cost more than what they work out.
@@ -101,7 +104,7 @@ def blended_session(
         whole_half_life_s, whole_type_weights, whole_window_s: for the summary of all events.
 
     Returns:
-        The blended vector, a new array; and the four parts of the summary.
+        The blended vector, a new array; and the three parts of the summary.
 
     Raises:
         ValueError: as those functions.
@@ -113,7 +116,7 @@ def blended_session(
     _check_session(table, dim, rows, event_types, timestamps_ms, whole_half_life_s, whole_window_s)
     if not evidence_half >= 0:
         raise ValueError(f"evidence_half ({evidence_half}) must not be negative")
-    found: tuple[Float32Array, Float32Array, float, int, float] = _blended_session(
+    found: tuple[Float32Array, Float32Array, float, Float32Array] = _blended_session(
         long_term, read_until_ms, table, rows, event_types, timestamps_ms, now_ms, half_life_s, type_weights, window_s,
         evidence_half, whole_half_life_s, whole_type_weights, whole_window_s,
     )  # fmt: skip
@@ -166,7 +169,7 @@ def blend(long_term: Float32Array, session_vector: Float32Array, evidence: float
 
 
 @numba.njit(
-    types.Tuple((types.float32[::1], types.float64, types.int64, types.float64))(
+    types.Tuple((types.float32[::1], types.float64, types.float32[::1]))(
         STRIDED_MATRIX, types.int64, ROWS, BYTES, ROWS, types.int64, types.float64, FLOATS, types.float64
     ),
     **REORDERED,
@@ -202,7 +205,8 @@ def _session_summary(  # type: ignore[no-untyped-def]
     if evidence > 0.0:
         for d in range(dim):
             vector[d] = np.float32(total[d] / evidence)
-    return vector, evidence, counted, latest_s
+    numbers = np.array([math.log1p(evidence), math.log1p(counted), math.log1p(latest_s)]).astype(np.float32)
+    return vector, evidence, numbers
 
 
 @numba.njit(types.float64(FLOATS), **REORDERED)
@@ -240,7 +244,7 @@ def _blend(long_term, session_vector, evidence, evidence_half):  # type: ignore[
 
 
 @numba.njit(
-    types.Tuple((types.float32[::1], types.float32[::1], types.float64, types.int64, types.float64))(
+    types.Tuple((types.float32[::1], types.float32[::1], types.float64, types.float32[::1]))(
         FLOATS, types.int64, STRIDED_MATRIX, ROWS, BYTES, ROWS, types.int64, types.float64, FLOATS, types.float64,
         types.float64, types.float64, FLOATS, types.float64,
     ),
@@ -255,10 +259,10 @@ def _blended_session(  # type: ignore[no-untyped-def]
     for event in range(len(rows)):
         if timestamps_ms[event] <= read_until_ms:
             unread[event] = -1
-    recent, evidence, _, _ = _session_summary(
+    recent, evidence, _ = _session_summary(
         table, dim, unread, event_types, timestamps_ms, now_ms, half_life_s, type_weights, window_s
     )
-    vector, whole_evidence, counted, latest_s = _session_summary(
+    vector, whole_evidence, numbers = _session_summary(
         table, dim, rows, event_types, timestamps_ms, now_ms, whole_half_life_s, whole_type_weights, whole_window_s
     )
-    return _blend(long_term, recent, evidence, evidence_half), vector, whole_evidence, counted, latest_s
+    return _blend(long_term, recent, evidence, evidence_half), vector, whole_evidence, numbers

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from kernels import cells, dpp, membership, mmr, popularity, scan, session, topk, unit_rows
+from kernels import cells, dpp, membership, mmr, popularity, prefetch, scan, session, topk, unit_rows
 from kernels.constraints import SlateConstraints
 
 
@@ -56,6 +56,7 @@ def _call_all(frozen: bool) -> None:
     popularity.count_events(rows.copy(), np.ones((2, 2)), changed, 2, rows, rows, shares)
     popularity.counts_at(rows, np.ones((2, 2)), 1, shares)
     topk.top_k(floats, 1)
+    prefetch.prefetch_rows(table, rows)
     scan.scan_eligible(units, floats, bitmap)
     cells.inner_products(units, floats)
     cells.scan_cells(bitmap, rows[:1], rows[:1], rows[:1], rows[:1], floats[:1], floats, bitmap)

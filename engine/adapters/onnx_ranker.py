@@ -12,6 +12,7 @@ from engine.errors import BundleError, EngineError
 from engine.features.schema import FeatureSchema
 from engine.logs import OncePerInterval
 from engine.types import Float32Array, Int64Array, RankingContext
+from kernels.prefetch import prefetch_rows
 
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval(interval_s=30.0))
@@ -129,6 +130,9 @@ class OnnxRanker:
             "query": query, "session": session, "collaborative": collaborative, "dense": dense, "codes": codes,
             "rows": rows,
         }  # fmt: skip
+        # Rows lie all over tables of hundreds of megabytes, and the graph would wait for one after the other.
+        for table in self._tables.values():
+            prefetch_rows(table, rows.reshape(-1))
         try:
             clicks = self._session.run(["click"], inputs | self._tables)[0]
         except Exception as error:  # ONNX Runtime's errors share no base class

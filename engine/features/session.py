@@ -50,18 +50,13 @@ class SessionSettings:
 class SessionSignal:
     """What a session says at one moment.
 
-    vector: float32 (dim,), see kernels.session.session_vector; zeros where no event counts.
+    vector: float32 (dim,), see kernels.session.session_summary; zeros where no event counts.
     evidence: the sum of the events' weights. dense: float32 (len(SESSION_DENSE),), the ranker's inputs.
     """
 
     vector: Float32Array
     evidence: float
     dense: Float32Array
-
-    @staticmethod
-    def of(vector: Float32Array, evidence: float, counted: int, latest_s: float) -> "SessionSignal":
-        """From what kernels.session.session_summary returns."""
-        return SessionSignal(vector, evidence, np.log1p(np.array([evidence, counted, latest_s])).astype(np.float32))
 
 
 def session_signal(
@@ -91,7 +86,7 @@ def session_signal(
         settings.type_weights,
         settings.window_s,
     )
-    return SessionSignal.of(*summary)
+    return SessionSignal(*summary)
 
 
 def session_inputs(

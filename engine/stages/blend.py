@@ -48,7 +48,7 @@ def blend_session(
     Cost: O(n * dim).
     """
     counted = settings.session
-    vector, whole, evidence, event_count, latest_s = blended_session(
+    vector, whole, evidence, dense = blended_session(
         long_term,
         embedded_until_ms,
         item_vectors,
@@ -64,4 +64,4 @@ def blend_session(
         read_by_ranker.type_weights,
         read_by_ranker.window_s,
     )
-    return vector, SessionSignal.of(whole, evidence, event_count, latest_s)
+    return vector, SessionSignal(whole, evidence, dense)

@@ -34,8 +34,10 @@ def test_session_vector_matches_the_oracle(seed: int, count: int, dim: int) -> N
         for row, kind, timestamp_ms in zip(*(values.tolist() for values in events), strict=True)
         if 0 <= row < len(table) and kind < len(WEIGHTS) and WEIGHTS[kind] > 0 and NOW_MS - timestamp_ms <= 1_800_000
     ]
-    _, _, counted, latest_s = session.session_summary(table, dim, *events, NOW_MS, 300.0, WEIGHTS)
-    assert (counted, latest_s) == (len(ages_s), min(ages_s, default=1800.0))
+    _, _, numbers = session.session_summary(table, dim, *events, NOW_MS, 300.0, WEIGHTS)
+    assert numbers.dtype == np.float32
+    told = np.log1p([expected_evidence, len(ages_s), min(ages_s, default=1800.0)])
+    np.testing.assert_allclose(numbers, told, rtol=1e-6)
     # Both sum in float64; the result is rounded to float32 once, and 2 ** x differs by an ulp between libraries.
     np.testing.assert_allclose(vector, expected, atol=1e-6)
     assert evidence == pytest.approx(expected_evidence, rel=1e-9)
