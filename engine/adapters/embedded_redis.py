@@ -85,8 +85,18 @@ class EmbeddedRedis:
                     return
             except redis.RedisError:
                 time.sleep(0.02)
+        ended = None if self._process is None else self._process.poll()
         self.close()
-        raise DependencyUnavailable(f"the embedded redis-server did not start; see {self._socket.parent / 'redis.log'}")
+        how = f"did not answer within {_START_TIMEOUT_S:g} s" if ended is None else f"ended with {ended}"
+        raise DependencyUnavailable(f"the embedded redis-server {how}{self._last_words()}")
+
+    def _last_words(self) -> str:
+        """The end of its log: the directory may be a temporary one, and gone before somebody looks there."""
+        try:
+            lines = (self._socket.parent / "redis.log").read_text(errors="replace").strip().splitlines()
+        except OSError:
+            return ", without a log"
+        return f"; its log ends: {lines[-1]}" if lines else ", and its log is empty"
 
     def close(self) -> None:
         """Save and stop the server, where this process owns it. Safe to call twice."""

@@ -322,8 +322,11 @@ async def test_every_answer_is_in_the_archive_once_whoever_stops_in_between(
             pb.ItemSource.Name(item.source) for item in response.items
         ]
         assert {one["experiment"]: one["variant"] for one in row["experiments"]} == variants(response)
+        # The log has what the engine took, and not what the service did before and after.
         assert row["stages"] == [
-            {"stage": timing.stage, "duration_ms": timing.duration_ms} for timing in response.debug.stages
+            {"stage": timing.stage, "duration_ms": timing.duration_ms}
+            for timing in response.debug.stages
+            if timing.stage not in ("receive", "return", "convert")
         ]
         assert row["total_ms"] == row["stages"][-1]["duration_ms"]
         assert (row["device"], row["surface"], row["bundle_version"]) == ("tv", "home", response.bundle_version)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from engine.bench.report.read import SOURCES, Reports, dig, number, objects
+from engine.bench.report.why import why_missed
 from engine.bench.targets import short
 
 # Names that say enough inside their own file, and too little beside those of others.
@@ -31,7 +32,8 @@ _GPU_TITLES: Final = {
 class Goal:
     """One target: where it was measured, what was, and whether the value is on the right side of the bound.
 
-    met: None where the run did not measure it, or not on what the target is for.
+    met: None where the run did not measure it, or not on what the target is for. why: of a missed one, what the
+    figures tell of it, where they do.
     """
 
     source: str
@@ -40,6 +42,7 @@ class Goal:
     bound: float
     at_least: bool
     met: bool | None
+    why: str = ""
 
     @property
     def relation(self) -> str:
@@ -55,7 +58,7 @@ class Goal:
 
 def goals(reports: Reports) -> list[Goal]:
     """In the order of SOURCES, and within a file in its own. A rehearsal of the GPU's bench has none."""
-    found = [goal for source in SOURCES for goal in _of(source.name, reports.of(source.name))]
+    found = [goal for source in SOURCES for goal in _of(source.name, reports)]
     gpu = reports.of("gpu")
     return found if gpu.get("rehearsal") else found + gpu_goals(gpu)
 
@@ -79,7 +82,8 @@ def gpu_goals(report: dict[str, Any]) -> list[Goal]:
     ]
 
 
-def _of(source: str, report: dict[str, Any]) -> Iterator[Goal]:
+def _of(source: str, reports: Reports) -> Iterator[Goal]:
+    report = reports.of(source)
     for each in objects(report, "targets"):
         bound = number(each, "bound")
         if bound is None:
@@ -90,7 +94,8 @@ def _of(source: str, report: dict[str, Any]) -> Iterator[Goal]:
         items = number(each, "items") or number(report, "items") or number(report, "settings", "items")
         if items and "items" not in title:
             title += f", {short(int(items))} items"
-        yield Goal(source, title, value, bound, _at_least(each, value, bound, met), met)
+        why = "" if met or value is None else why_missed(source, name, reports)
+        yield Goal(source, title, value, bound, _at_least(each, value, bound, met), met, why)
 
 
 def _at_least(target: dict[str, Any], value: float | None, bound: float, met: bool) -> bool:

@@ -74,6 +74,8 @@ def _targets(reports: Reports) -> Iterator[str]:
     ]
     if rows:
         yield _table(["target", "bound", "measured", ""], rows)
+    if why := [f"- {goal.title}: {goal.why}" for goal in goals(reports) if goal.why]:
+        yield "\n".join(["Of those that were missed:", "", *why])
 
 
 def _origins(reports: Reports) -> Iterator[str]:

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.errors import ConfigError
+from engine.errors import ConfigError, DependencyUnavailable
 
 
 def client_of(server: EmbeddedRedis) -> redis.Redis:
@@ -69,3 +69,9 @@ def test_a_path_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="too long a path"):
         EmbeddedRedis(tmp_path / ("x" * 120))
     assert not os.listdir(tmp_path)
+
+
+def test_one_that_cannot_start_says_what_its_log_says(tmp_path: Path) -> None:
+    (tmp_path / "dump.rdb").write_bytes(b"not what it once saved")
+    with pytest.raises(DependencyUnavailable, match=r"redis-server ended with 1; its log ends: .+"):
+        EmbeddedRedis(tmp_path)
