@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels import dpp, membership, mmr, scan, session, topk, unit_rows
+from kernels import cells, dpp, membership, mmr, scan, session, topk, unit_rows
 from kernels.constraints import SlateConstraints
 from kernels.warmup import warm_up
 
@@ -24,6 +24,21 @@ KEYS = np.unique(RNG.integers(-(2**63), 2**63 - 1, CATALOGUE))
 KEY_ROWS = RNG.permutation(len(KEYS))
 ASKED = RNG.choice(KEYS, CANDIDATES)
 ORDER = RNG.permutation(CATALOGUE)
+# What a search of an index visits: cells of 8-bit codes, of which nearly all items are eligible.
+CELLS, CELL_SIZE = 24, 512
+CELL_ROWS = ORDER[: CELLS * CELL_SIZE]
+CODES = RNG.integers(0, 256, (CELLS * CELL_SIZE, DIM)).astype(np.uint8)
+CELL_MEMORY = np.concatenate([CELL_ROWS.view(np.uint8), CODES.reshape(-1)])
+CELL_NUMBERS = np.arange(CELLS)
+CELL_PLACES = (
+    CELL_ROWS.nbytes + CELL_NUMBERS * CELL_SIZE * DIM,
+    CELL_NUMBERS * CELL_SIZE * 8,
+    np.full(CELLS, CELL_SIZE),
+)
+OFFSETS = RNG.standard_normal(CELLS).astype(np.float32)
+STEPS = (RNG.standard_normal(DIM) / 255).astype(np.float32)
+NEARLY_ALL = membership.pack_mask(RNG.random(CATALOGUE) < 0.9)
+MANY = RNG.standard_normal(CELLS * CELL_SIZE).astype(np.float32)
 EVENTS = (ROWS[:50], np.ones(50, np.uint8), NOW_MS - RNG.integers(0, 1_800_000, 50))
 TYPE_WEIGHTS = np.ones(6, np.float32)
 
@@ -108,9 +123,14 @@ def numpy_gather() -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def numpy_top_k() -> np.ndarray:
-    chosen = np.argpartition(-RELEVANCE, SLATE)[:SLATE]
-    return chosen[np.argsort(-RELEVANCE[chosen])]
+def numpy_top_k(scores: np.ndarray, count: int) -> np.ndarray:
+    chosen = np.argpartition(-scores, count)[:count]
+    return chosen[np.argsort(-scores[chosen])]
+
+
+def numpy_scan_cells() -> tuple[np.ndarray, np.ndarray]:
+    kept = (NEARLY_ALL[CELL_ROWS >> 3] >> (CELL_ROWS & 7)) & 1 == 1
+    return CELL_ROWS[kept], (CODES @ STEPS + np.repeat(OFFSETS, CELL_SIZE))[kept]
 
 
 def numpy_rows_of_keys() -> np.ndarray:
@@ -137,7 +157,12 @@ def numpy_first_eligible() -> np.ndarray:
 
 CASES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "gather_unit_rows": (lambda: unit_rows.gather_unit_rows(TABLE, ROWS, DIM), numpy_gather),
-    "top_k": (lambda: topk.top_k(RELEVANCE, SLATE), numpy_top_k),
+    "top_k": (lambda: topk.top_k(RELEVANCE, SLATE), lambda: numpy_top_k(RELEVANCE, SLATE)),
+    "top_k of many": (lambda: topk.top_k(MANY, CANDIDATES), lambda: numpy_top_k(MANY, CANDIDATES)),
+    "scan_cells": (
+        lambda: cells.scan_cells(CELL_MEMORY, *CELL_PLACES, CELL_NUMBERS, OFFSETS, STEPS, NEARLY_ALL),
+        numpy_scan_cells,
+    ),
     "first_eligible": (lambda: topk.first_eligible(ORDER, BITMAP, SLATE), numpy_first_eligible),
     "rows_of_keys": (lambda: membership.rows_of_keys(KEYS, KEY_ROWS, ASKED), numpy_rows_of_keys),
     "first_members": (
