@@ -19,6 +19,8 @@ def why_missed(source: str, name: str, reports: Reports) -> str:
     """What the files say of a missed target; empty where they say nothing."""
     if source == "load" and name in _STAGE_OF:
         return _awake(reports, _STAGE_OF[name])
+    if source == "bench" and name.startswith("search with "):
+        return _fresh(reports)
     if source == "bench":
         return _alone(reports, _STAGE_OF.get(name.replace("request", "unloaded", 1), ""))
     known: Mapping[str, Callable[[Reports], str]] = {
@@ -116,6 +118,17 @@ def _alone(reports: Reports, stage: str) -> str:
         f"Called again and again it takes {milliseconds(alone[0])} ms at p50: in a request every stage finds the "
         "caches as the one before it has left them."
     )
+
+
+def _fresh(reports: Reports) -> str:
+    for bench in objects(reports.of("bench"), "benchmarks"):
+        alone, both = number(bench, "extra_info", "main_p50_ms"), number(bench, "extra_info", "both_p50_ms")
+        if alone is not None and both is not None and number(bench, "extra_info", "items") == TARGET_ITEMS:
+            return (
+                f"{milliseconds(alone)} ms without them and {milliseconds(both)} with them: every fresh item is "
+                "compared, and what that takes stays what it is when the search of all others gets faster."
+            )
+    return ""
 
 
 def _requests(reports: Reports) -> list[dict[str, Any]]:
