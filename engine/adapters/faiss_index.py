@@ -136,6 +136,8 @@ class FaissIndex:
         Cost: O(cells * dim + nprobe / cells * item_count), and a test of one bit for every item of a visited cell.
         """
         check_search(self._dim, self._item_count, query, k, eligible)
+        # A column of a matrix will do as well; kernels want one piece.
+        query = np.ascontiguousarray(query)
         eligible_count = count_rows(eligible, self._item_count)
         wanted = min(k, eligible_count)
         if wanted == 0:
@@ -169,8 +171,7 @@ class FaissIndex:
             parameters.nprobe = nprobe
         # A pointer into the caller's bitmap, not a copy; `eligible` outlives the selector.
         parameters.sel = faiss.IDSelectorBitmap(len(eligible), faiss.swig_ptr(eligible))
-        batch = np.ascontiguousarray(query).reshape(1, self._dim)
-        scores, rows = self._index.search(batch, wanted, params=parameters)
+        scores, rows = self._index.search(query.reshape(1, self._dim), wanted, params=parameters)
         # FAISS fills what it did not find with -1, always at the end.
         found = wanted if rows[0, -1] >= 0 else int(np.count_nonzero(rows[0] >= 0))
         return rows[0, :found], scores[0, :found]

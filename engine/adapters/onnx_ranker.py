@@ -17,6 +17,10 @@ from kernels.prefetch import prefetch_rows
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval(interval_s=30.0))
 
+# Of so many in one call the first are still in the cache when the last have been fetched. In turns, with and without,
+# for 1, 2, 4, 8 and 16 thousand: 0.69 and 0.74 ms, 1.34 and 1.42, 2.78 and 2.81, 5.84 and 5.69, 15.0 and 14.4.
+_PREFETCHED_ROWS = 4096
+
 
 class OnnxRanker:
     """Scores candidates with a bundle's ranker.onnx: a Ranker and a BatchRanker. Safe for concurrent calls.
@@ -130,9 +134,10 @@ class OnnxRanker:
             "query": query, "session": session, "collaborative": collaborative, "dense": dense, "codes": codes,
             "rows": rows,
         }  # fmt: skip
-        # Rows lie all over tables of hundreds of megabytes, and the graph would wait for one after the other.
-        for table in self._tables.values():
-            prefetch_rows(table, rows.reshape(-1))
+        if rows.size <= _PREFETCHED_ROWS:
+            # Rows lie all over tables of hundreds of megabytes, and the graph would wait for one after the other.
+            for table in self._tables.values():
+                prefetch_rows(table, rows.reshape(-1))
         try:
             clicks = self._session.run(["click"], inputs | self._tables)[0]
         except Exception as error:  # ONNX Runtime's errors share no base class

@@ -269,6 +269,16 @@ def test_inputs_may_be_read_only_and_are_left_as_they_were(subject: Subject) -> 
     assert subject.index.search(query, 100, bitmap)[0][0] != -1
 
 
+def test_a_query_may_be_a_column_of_a_matrix(subject: Subject) -> None:
+    column = np.repeat(subject.queries[0][:, None], 2, axis=1)[:, 0]
+    assert not column.flags.c_contiguous
+    for bitmap in (everything(), pack_mask(np.arange(ITEM_COUNT) < 1000)):
+        rows, scores = subject.index.search(column, 20, bitmap)
+        expected_rows, expected_scores = subject.index.search(subject.queries[0], 20, bitmap)
+        np.testing.assert_array_equal(rows, expected_rows)
+        np.testing.assert_array_equal(scores, expected_scores)
+
+
 def test_a_zero_query_still_gets_a_full_answer(subject: Subject) -> None:
     assert_sound(subject, np.zeros(DIM, np.float32), 100, np.ones(ITEM_COUNT, np.bool_))
 

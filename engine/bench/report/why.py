@@ -73,9 +73,8 @@ def _unexplained(reports: Reports) -> str:
     if whole is None or stages is None or floor is None:
         return ""
     return (
-        f"{milliseconds(whole - stages - floor)} of {milliseconds(whole)} ms lie between the stages and what a service "
-        "that does nothing takes: the call's way through the interceptor, and caches that the answer's computing has "
-        "swept for gRPC."
+        f"{milliseconds(whole - stages - floor)} of {milliseconds(whole)} ms are neither in a stage nor what a service "
+        "that does nothing takes: the interceptor's work is among it, and whatever takes gRPC longer here than there."
     )
 
 
@@ -89,7 +88,7 @@ def _awake(reports: Reports, stage: str) -> str:
         return ""
     return (
         f"At p50 {milliseconds(idle)} ms, and {milliseconds(busy)} where one request follows the other (`make bench`): "
-        "in the 40 ms between two the processor has gone to sleep and its caches to others."
+        "after 40 ms of nothing all stages take longer, arithmetic, interpreter and memory alike."
     )
 
 

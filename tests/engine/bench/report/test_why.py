@@ -50,7 +50,7 @@ BENCH = {
          "the share is 0.50."),
         ("peers", "rate at p99 <= 25 ms, times naive's", "engine 100 a second, ended by the server; naive 0 a second"),
         ("peers", "rank, times as fast as the tiled graph", "1.00 ms, and 2.25 with 0.25 of it for the matrix"),
-        ("load", "floor and stages, share of the unloaded p50", "1.00 of 6.00 ms lie between"),
+        ("load", "floor and stages, share of the unloaded p50", "1.00 of 6.00 ms are neither in a stage"),
         ("load", "unloaded rank p50 ms", "At p50 1.70 ms, and 1.20 where one request follows the other"),
         ("bench", "request rank p50 ms", "Called again and again it takes 0.90 ms"),
         ("bench", "request total p50 ms", "The quickest of all took 2.10 ms."),
