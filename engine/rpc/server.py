@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from engine.errors import ConfigError
 from engine.rpc.access_log import AccessLog
@@ -19,6 +18,7 @@ from engine.rpc.health import HealthServicer
 from engine.rpc.interceptors import Admission, CallInterceptor
 from engine.rpc.metrics import MeasuredAccessLog, ServerMetrics
 from engine.rpc.port import address_of, check_bindable
+from engine.rpc.reflection import add_reflection
 from engine.rpc.servicer import RecommendationServicer, Recommender
 from engine.rpc.validate import MAX_REQUEST_BYTES
 from engine.rpc.validate_catalog import CatalogueRules
@@ -226,7 +226,7 @@ def create_server(
         reports = ExperimentServicer(reporter)
         experiment_pb2_grpc.add_ExperimentServiceServicer_to_server(reports, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    reflection.enable_server_reflection([*admissions, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME], server)
+    add_reflection(server, [*admissions, HEALTH_SERVICE_NAME])
     return Server(server, health, admissions.values(), _bind(server, settings, credentials))
 
 

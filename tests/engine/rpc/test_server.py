@@ -101,6 +101,7 @@ class TestReflection:
         assert services == [
             "engine.v1.RecommendationService",
             "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection",
             "grpc.reflection.v1alpha.ServerReflection",
         ]
         assert [item.item_id for item in response.items] == ["u1-0", "u1-1", "u1-2"]
