@@ -28,6 +28,7 @@ class EventType(IntEnum):
     CART = 3
     PURCHASE = 4
     DWELL = 5
+    RETURN = 6
 
 
 class Strategy(IntEnum):

@@ -22,7 +22,7 @@ EVENT_FIELDS: Final = 14
 _VERSION, _EVENT, _RECEIVED = 1, 2, 3
 _SECONDS, _NANOS = 1, 2
 _VARINT, _FIXED64, _LENGTH = 0, 1, 2
-_PURCHASE, _DWELL = 5, 6
+_PURCHASE, _DWELL, _RETURN = 5, 6, 7
 # The bits of the smallest double that is not finite: those of every finite, positive one are below them.
 _INFINITY_BITS: Final = 0x7FF0000000000000
 
@@ -35,8 +35,9 @@ def scan_events(
 
     A plain message is one LoggedEvent of this schema version with both an event and when it was received, no field
     twice and none that is not declared, with texts of printable ASCII within their limits, ids that are not empty, a
-    known type, a value for a purchase alone and a duration for a dwell event alone. All else is told by nothing but a
-    type of 0, whether it is good or bad: whoever asks reads that with the protobuf library, which is the judge of it.
+    known type, a value for a purchase or return alone and a duration for a dwell event alone. All else is told by
+    nothing but a type of 0, whether it is good or bad: whoever asks reads that with the protobuf library, which is the
+    judge of it.
 
     Args:
         buffer: uint8, the messages one behind the other. ends: int64 (n,), where each of them ends; ascending.
@@ -142,7 +143,7 @@ def _event(buffer, at, end, text_limits, position_limit, time_end_s, row):  # ty
                 row[column], row[column + 1] = start, at
         elif field == _TYPE and wire == _VARINT:
             kind, at = _varint(buffer, at, end, 9)
-            if kind > _DWELL:
+            if kind > _RETURN:
                 return 0
         elif field == _TIME and wire == _LENGTH:
             start, at = _span(buffer, at, end)
@@ -176,7 +177,9 @@ def _event(buffer, at, end, text_limits, position_limit, time_end_s, row):  # ty
         return 0
     if row[EVENT_ID] == row[EVENT_ID + 1] or row[USER_ID] == row[USER_ID + 1] or row[ITEM_ID] == row[ITEM_ID + 1]:
         return 0
-    if bool(seen & (1 << _VALUE)) != (kind == _PURCHASE) or bool(seen & (1 << _DWELL_MS)) != (kind == _DWELL):
+    if bool(seen & (1 << _VALUE)) != (kind in (_PURCHASE, _RETURN)):
+        return 0
+    if bool(seen & (1 << _DWELL_MS)) != (kind == _DWELL):
         return 0
     return kind
 

@@ -57,6 +57,7 @@ def fold_states(
     events: Events,
     positive: BoolArray,
     purchase: int,
+    returned: int,
     session_limit: int,
     seen_limit: int,
 ) -> Folded:
@@ -67,7 +68,7 @@ def fold_states(
             empty one is that of somebody new.
         users: int64 (n,), the position in `ends` of each event's user.
         positive: bool (256,), by type: whether it counts as an interaction and its item as seen.
-        purchase: the type that counts as a purchase, too.
+        purchase: the type that counts as a purchase, too. returned: the type that takes one back.
         session_limit, seen_limit: events, and as many ids of events, and items that a state holds at most.
 
     Raises:
@@ -81,7 +82,7 @@ def fold_states(
         raise ValueError(f"{len(positive)} types where there are 256")
     if not (0 < session_limit < 2**16 and seen_limit > 0):
         raise ValueError(f"limits of {session_limit} events and {seen_limit} items")
-    return Folded(*_fold_states(states, ends, users, *events, positive, purchase, session_limit, seen_limit))
+    return Folded(*_fold_states(states, ends, users, *events, positive, purchase, returned, session_limit, seen_limit))
 
 
 @numba.njit(types.int64(BYTES, types.int64, types.int64), **EXACT)
@@ -105,6 +106,15 @@ def _find(entries, start, end, entry):  # type: ignore[no-untyped-def]
     """Where an entry stands in entries[start:end], the last one first; -1 where it does not."""
     for at in range(end - 1, start - 1, -1):
         if entries[at] == entry:
+            return at
+    return -1
+
+
+@numba.njit(types.int64(BYTES, types.int64, types.int64, types.int64, types.int64), **EXACT)
+def _find_in_session(session, start, end, item_key, kind):  # type: ignore[no-untyped-def]
+    """Where the latest event of this type on this item stands in session[start:end]; -1 where none does."""
+    for at in range(end - _EVENT, start - 1, -_EVENT):
+        if session[at + _TYPE] == kind and _load(session, at, 8) == item_key:
             return at
     return -1
 
@@ -146,13 +156,13 @@ def _grouped(users, user_count):  # type: ignore[no-untyped-def]
 @numba.njit(
     types.Tuple((types.uint8[::1], types.int64[::1], types.boolean[::1], types.boolean[::1]))(
         BYTES, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS,
-        read_only(types.boolean), types.int64, types.int64, types.int64,
+        read_only(types.boolean), types.int64, types.int64, types.int64, types.int64,
     ),
     **EXACT,
 )  # fmt: skip
 def _fold_states(  # type: ignore[no-untyped-def]
     states, ends, users, logs, offsets, digests, item_keys, kinds, times_ms,
-    positive, purchase, session_limit, seen_limit,
+    positive, purchase, returned, session_limit, seen_limit,
 ):  # fmt: skip
     for kind in kinds:
         if kind < 0 or kind >= len(positive):
@@ -202,6 +212,16 @@ def _fold_states(  # type: ignore[no-untyped-def]
             ids[ids_to] = digests[event]
             ids_to += 1
             ids_from = max(ids_from, ids_to - session_limit)
+            if kinds[event] == returned:
+                # The latest purchase of the item counts as never made, here and where it stands in the session.
+                if purchases > 0:
+                    purchases -= 1
+                    interactions = max(interactions - 1, 0)
+                at = _find_in_session(session, session_from, session_to, item_keys[event], purchase)
+                if at >= 0:
+                    _copy(session, at, session, at + _EVENT, session_to)
+                    session_to -= _EVENT
+                continue
             # Behind all that are not later. Events come almost in order, so that the search starts at the end.
             at = session_to
             while at > session_from and _load(session, at - _EVENT + _TIME, 8) > times_ms[event]:

@@ -8,10 +8,14 @@ import numpy.typing as npt
 import polars as pl
 
 from engine.features.history import Histories
+from engine.features.returns import taken_back
 from engine.types import EventType, Float32Array, Int64Array, UInt8Array
 
-# An event that shows interest. An impression only says that the item was shown, dwell that it was looked at.
+# An event that shows interest. An impression only says that the item was shown, dwell that it was looked at, a return
+# that it was bought in error.
 POSITIVE_EVENTS = (EventType.VIEW, EventType.CLICK, EventType.CART, EventType.PURCHASE)
+# What a live session never holds: both say nothing of what a person is after.
+_NEVER_IN_SESSION = (EventType.IMPRESSION, EventType.RETURN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,25 @@ class Interactions:
             self.values[mask], self.surfaces[mask], self.devices[mask], self.countries[mask],
         )  # fmt: skip
 
+    def is_positive(self) -> npt.NDArray[np.bool_]:
+        """bool (n,): whether an event shows interest: POSITIVE_EVENTS, but no purchase that was taken back.
+
+        A purchase of a negative value is none either: money that flows back is no interest, whatever a table calls it.
+        """
+        purchases = self.event_types == EventType.PURCHASE
+        back = taken_back(self.users, self.rows, purchases, self.event_types == EventType.RETURN)
+        # A value that is absent is NaN, which is below nothing.
+        left_out = back | (purchases & (self.values < 0))
+        positive: npt.NDArray[np.bool_] = np.isin(self.event_types, POSITIVE_EVENTS) & ~left_out
+        return positive
+
     def positive(self) -> "Interactions":
-        """The events that show interest (POSITIVE_EVENTS)."""
-        return self.select(np.isin(self.event_types, POSITIVE_EVENTS))
+        """The events that show interest (is_positive)."""
+        return self.select(self.is_positive())
+
+    def of_sessions(self) -> "Interactions":
+        """The events that a live session holds."""
+        return self.select(~np.isin(self.event_types, _NEVER_IN_SESSION))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from engine.data.dataset import Dataset
 from engine.features.history import Histories, HistoryStates
-from engine.types import EventType, Int64Array
+from engine.types import Int64Array
 
 # The last part of each user's events is replayed, at most so many of them.
 TAIL_SHARE = 0.2
@@ -62,8 +62,8 @@ def next_events(dataset: Dataset, min_training_events: int, window_s: float, ses
     - Only the first event on an item is a test: what was seen is not offered again.
     - What happened at the very moment of an event is unknown to it: the order within a tie is the order of a file.
     - The long-term vector is the one published at the last full hour, and at the cut at the earliest.
-    - The session is what the stream processor would hold: everything but impressions, the latest `session_events`
-      of the last `window_s` seconds, also those before the cut.
+    - The session is what the stream processor would hold: everything but impressions and returns, the latest
+      `session_events` of the last `window_s` seconds, also those before the cut.
 
     Cost: O(n log n).
     """
@@ -118,7 +118,7 @@ def next_events(dataset: Dataset, min_training_events: int, window_s: float, ses
 
 
 def _signals(dataset: Dataset) -> Histories:
-    events = dataset.interactions.select(dataset.interactions.event_types != EventType.IMPRESSION)
+    events = dataset.interactions.of_sessions()
     return Histories.build(events.users, events.rows, events.event_types, events.timestamps_ms, dataset.user_count)
 
 

@@ -75,7 +75,7 @@ class EventFields(TypedDict, total=False):
 
     event_id: a fresh random one by default. An event that is sent again must keep its id, or it counts twice.
     time: when it happened, with its zone; now by default.
-    value: money, for a purchase. dwell_ms: for dwell.
+    value: money, for a purchase, and for a return what is given back; never negative. dwell_ms: for dwell.
     request_id, position: of the recommendation that led here.
     """
 

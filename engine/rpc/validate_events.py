@@ -24,7 +24,9 @@ MAX_BATCH_EVENTS = 500
 MAX_EVENT_ID_BYTES = 128
 _TYPES = frozenset(pb.EventType.values()) - {pb.EVENT_TYPE_UNSPECIFIED}
 # Those that carry neither a value nor a duration.
-_BARE_TYPES = _TYPES - {pb.EVENT_TYPE_PURCHASE, pb.EVENT_TYPE_DWELL}
+_BARE_TYPES = _TYPES - {pb.EVENT_TYPE_PURCHASE, pb.EVENT_TYPE_DWELL, pb.EVENT_TYPE_RETURN}
+
+_RETURN_HINT = "; goods sent back are an event of type EVENT_TYPE_RETURN with a positive value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +172,13 @@ def _check(event: pb.Event, rules: EventRules, now_ms: int) -> None:
 
 
 def _check_value(event: pb.Event) -> None:
-    if event.type != pb.EVENT_TYPE_PURCHASE:
+    if event.type not in (pb.EVENT_TYPE_PURCHASE, pb.EVENT_TYPE_RETURN):
         if event.HasField("value"):
-            raise InvalidRequest("value", "belongs to purchases only")
+            raise InvalidRequest("value", "belongs to purchases and returns only")
     elif not event.HasField("value"):
-        raise InvalidRequest("value", "is required for a purchase")
+        raise InvalidRequest("value", "is required for a purchase and for a return")
     elif not (math.isfinite(event.value) and event.value >= 0):
-        raise InvalidRequest("value", f"must be finite and not negative, got {event.value:g}")
+        raise InvalidRequest("value", f"must be finite and not negative, got {event.value:g}{_RETURN_HINT}")
 
 
 def _check_dwell(event: pb.Event) -> None:

@@ -20,6 +20,7 @@ IS_POSITIVE: Final[BoolArray] = np.zeros(256, np.bool_)
 IS_POSITIVE[[EventType.VIEW, EventType.CLICK, EventType.CART, EventType.PURCHASE]] = True
 # A plain number: what is a member of an enum costs a kernel's call more than all its arrays.
 _PURCHASE: Final = int(EventType.PURCHASE)
+_RETURN: Final = int(EventType.RETURN)
 
 
 class Folded(NamedTuple):
@@ -42,6 +43,8 @@ def fold(blobs: Sequence[bytes | None], users: Int64Array, log: str, batch: Even
     - An event whose id is among the last `session_events` ids counts once.
     - The session keeps the latest `session_events` events by time, in time order, ties in order of arrival; an event
       that arrives late takes its place in it, and one older than all of a full session has none.
+    - A return takes back a purchase: it counts as never made, and the item's latest purchase leaves the session. It has
+      no place in the session of its own.
     - Positive events count as interactions, purchases also as purchases, and their items are seen: each item once,
       in order of its latest arrival, the most recent `seen_items` of them.
 
@@ -70,6 +73,7 @@ def fold(blobs: Sequence[bytes | None], users: Int64Array, log: str, batch: Even
         ),
         IS_POSITIVE,
         _PURCHASE,
+        _RETURN,
         limits.session_events,
         limits.seen_items,
     )

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65ngine/v1/event.proto\x12\tengine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"7\n\x13RecordEventsRequest\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.engine.v1.Event\"Z\n\x14RecordEventsResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x05\x12*\n\x08rejected\x18\x02 \x03(\x0b\x32\x18.engine.v1.RejectedEvent\"O\n\rRejectedEvent\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xb7\x02\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\"\n\x04type\x18\x03 \x01(\x0e\x32\x14.engine.v1.EventType\x12\x0f\n\x07item_id\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07surface\x18\x06 \x01(\t\x12\x12\n\nsession_id\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\x0f\n\x07\x63ountry\x18\t \x01(\t\x12\x12\n\x05value\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x64well_ms\x18\x0b \x01(\x03H\x01\x88\x01\x01\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x10\n\x08position\x18\r \x01(\x05\x42\x08\n\x06_valueB\x0b\n\t_dwell_ms\"t\n\x0bLoggedEvent\x12\x16\n\x0eschema_version\x18\x01 \x01(\x05\x12\x1f\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x10.engine.v1.Event\x12,\n\x08received\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xb1\x01\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45VENT_TYPE_IMPRESSION\x10\x01\x12\x13\n\x0f\x45VENT_TYPE_VIEW\x10\x02\x12\x14\n\x10\x45VENT_TYPE_CLICK\x10\x03\x12\x13\n\x0f\x45VENT_TYPE_CART\x10\x04\x12\x17\n\x13\x45VENT_TYPE_PURCHASE\x10\x05\x12\x14\n\x10\x45VENT_TYPE_DWELL\x10\x06\x32_\n\x0c\x45ventService\x12O\n\x0cRecordEvents\x12\x1e.engine.v1.RecordEventsRequest\x1a\x1f.engine.v1.RecordEventsResponseBo\n\tengine.v1B\nEventProtoP\x01Z)personalization-engine/engine/v1;enginev1\xa2\x02\x03\x45NG\xaa\x02\tEngine.V1\xca\x02\tEngine\\V1\xea\x02\nEngine::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65ngine/v1/event.proto\x12\tengine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"7\n\x13RecordEventsRequest\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.engine.v1.Event\"Z\n\x14RecordEventsResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x05\x12*\n\x08rejected\x18\x02 \x03(\x0b\x32\x18.engine.v1.RejectedEvent\"O\n\rRejectedEvent\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xb7\x02\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\"\n\x04type\x18\x03 \x01(\x0e\x32\x14.engine.v1.EventType\x12\x0f\n\x07item_id\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07surface\x18\x06 \x01(\t\x12\x12\n\nsession_id\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\x0f\n\x07\x63ountry\x18\t \x01(\t\x12\x12\n\x05value\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x64well_ms\x18\x0b \x01(\x03H\x01\x88\x01\x01\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x10\n\x08position\x18\r \x01(\x05\x42\x08\n\x06_valueB\x0b\n\t_dwell_ms\"t\n\x0bLoggedEvent\x12\x16\n\x0eschema_version\x18\x01 \x01(\x05\x12\x1f\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x10.engine.v1.Event\x12,\n\x08received\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xc8\x01\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45VENT_TYPE_IMPRESSION\x10\x01\x12\x13\n\x0f\x45VENT_TYPE_VIEW\x10\x02\x12\x14\n\x10\x45VENT_TYPE_CLICK\x10\x03\x12\x13\n\x0f\x45VENT_TYPE_CART\x10\x04\x12\x17\n\x13\x45VENT_TYPE_PURCHASE\x10\x05\x12\x14\n\x10\x45VENT_TYPE_DWELL\x10\x06\x12\x15\n\x11\x45VENT_TYPE_RETURN\x10\x07\x32_\n\x0c\x45ventService\x12O\n\x0cRecordEvents\x12\x1e.engine.v1.RecordEventsRequest\x1a\x1f.engine.v1.RecordEventsResponseBo\n\tengine.v1B\nEventProtoP\x01Z)personalization-engine/engine/v1;enginev1\xa2\x02\x03\x45NG\xaa\x02\tEngine.V1\xca\x02\tEngine\\V1\xea\x02\nEngine::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\tengine.v1B\nEventProtoP\001Z)personalization-engine/engine/v1;enginev1\242\002\003ENG\252\002\tEngine.V1\312\002\tEngine\\V1\352\002\nEngine::V1'
   _globals['_EVENTTYPE']._serialized_start=732
-  _globals['_EVENTTYPE']._serialized_end=909
+  _globals['_EVENTTYPE']._serialized_end=932
   _globals['_RECORDEVENTSREQUEST']._serialized_start=69
   _globals['_RECORDEVENTSREQUEST']._serialized_end=124
   _globals['_RECORDEVENTSRESPONSE']._serialized_start=126
@@ -45,6 +45,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENT']._serialized_end=611
   _globals['_LOGGEDEVENT']._serialized_start=613
   _globals['_LOGGEDEVENT']._serialized_end=729
-  _globals['_EVENTSERVICE']._serialized_start=911
-  _globals['_EVENTSERVICE']._serialized_end=1006
+  _globals['_EVENTSERVICE']._serialized_start=934
+  _globals['_EVENTSERVICE']._serialized_end=1029
 # @@protoc_insertion_point(module_scope)

@@ -19,6 +19,7 @@ class EventType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EVENT_TYPE_CART: _ClassVar[EventType]
     EVENT_TYPE_PURCHASE: _ClassVar[EventType]
     EVENT_TYPE_DWELL: _ClassVar[EventType]
+    EVENT_TYPE_RETURN: _ClassVar[EventType]
 EVENT_TYPE_UNSPECIFIED: EventType
 EVENT_TYPE_IMPRESSION: EventType
 EVENT_TYPE_VIEW: EventType
@@ -26,6 +27,7 @@ EVENT_TYPE_CLICK: EventType
 EVENT_TYPE_CART: EventType
 EVENT_TYPE_PURCHASE: EventType
 EVENT_TYPE_DWELL: EventType
+EVENT_TYPE_RETURN: EventType
 
 class RecordEventsRequest(_message.Message):
     __slots__ = ("events",)

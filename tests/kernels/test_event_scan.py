@@ -48,6 +48,7 @@ def scan(*payloads: bytes) -> np.ndarray:
         {"type": pb.EVENT_TYPE_IMPRESSION},
         {"type": pb.EVENT_TYPE_PURCHASE, "value": 0.0},
         {"type": pb.EVENT_TYPE_DWELL, "dwell_ms": 2**62},
+        {"type": pb.EVENT_TYPE_RETURN, "value": 9.5},
         {"user_id": " ~[]{}%\x20"},
     ],
 )
@@ -79,10 +80,13 @@ def test_what_is_not_plain_is_told_and_harms_no_neighbour() -> None:
         b"", b"\xff", good[:-1], good + b"\x08\x01", good + b"\x28\x01", later, later + b"\x08\x02", later + b"\x0d",
         message(user_id="ü").SerializeToString(), message(user_id="").SerializeToString(),
         message(surface="nine byte").SerializeToString(), message(position=201).SerializeToString(),
-        message(position=-1).SerializeToString(), message(type=7).SerializeToString(),
+        message(position=-1).SerializeToString(), message(type=8).SerializeToString(),
         message(value=1.0).SerializeToString(), message(type=pb.EVENT_TYPE_PURCHASE).SerializeToString(),
         message(type=pb.EVENT_TYPE_PURCHASE, value=float("nan")).SerializeToString(),
         message(type=pb.EVENT_TYPE_PURCHASE, value=-1.0).SerializeToString(),
+        message(type=pb.EVENT_TYPE_RETURN).SerializeToString(),
+        message(type=pb.EVENT_TYPE_RETURN, value=-1.0).SerializeToString(),
+        message(type=pb.EVENT_TYPE_RETURN, value=1.0, dwell_ms=1).SerializeToString(),
         message(type=pb.EVENT_TYPE_DWELL, dwell_ms=0).SerializeToString(), other.SerializeToString(),
     ]  # fmt: skip
     found = scan(good, *(payload for one in strange for payload in (one, good)))

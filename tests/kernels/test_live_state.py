@@ -20,7 +20,7 @@ def call(
     states = np.zeros(size, np.uint8)
     states.flags.writeable = False
     folded = fold_states(
-        states, np.array(ends, np.int64), np.array(users, np.int64), columns, POSITIVE, 4, session, seen
+        states, np.array(ends, np.int64), np.array(users, np.int64), columns, POSITIVE, 4, 6, session, seen
     )
     return folded.ends
 

@@ -11,10 +11,13 @@ import polars as pl
 
 from engine.errors import DataError, InvalidRequest
 from engine.experiments.analysis.files import Archive
-from engine.experiments.analysis.question import HOUR_MS, Clock, Question
+from engine.experiments.analysis.question import DAY_MS, HOUR_MS, Clock, Question
+from engine.features.returns import pair_returns
 
 # After every time that an archive can hold: 2101.
 _END_MS = 4_133_980_800_000
+# Purchases come back for so long after the last of them that counts.
+_RETURNS_MS = 90 * DAY_MS
 # What is read of an event, for an archive that holds none.
 _EVENT_COLUMNS = {
     "user_id": pl.String, "item_id": pl.String, "event_type": pl.String, "timestamp_ms": pl.Int64, "value": pl.Float64,
@@ -106,8 +109,31 @@ def tell_outcomes(connection: duckdb.DuckDBPyConnection, archive: Archive, quest
     begin_ms, end_ms = first_ms - HOUR_MS, last_ms + question.rules.window_ms + 1
     open_events(connection, archive.event_files(begin_ms, end_ms))
     run_step(connection, "events", begin_ms=begin_ms, end_ms=end_ms)
+    _take_back(connection, archive, begin_ms, end_ms + _RETURNS_MS)
     run_step(connection, "outcomes", window_ms=question.rules.window_ms, session_gap_ms=question.rules.session_gap_ms)
     return first_ms, last_ms
+
+
+def _take_back(connection: duckdb.DuckDBPyConnection, archive: Archive, begin_ms: int, end_ms: int) -> None:
+    """Make the table `returned`, and take what was given back off the money of the purchases that it names.
+
+    A return takes back what it takes back in training (engine.features.returns). What people send back is no act of a
+    session of theirs: no return stays in `events`.
+    """
+    open_events(connection, archive.event_files(begin_ms, end_ms))
+    trades = run_step(connection, "returns", begin_ms=begin_ms, end_ms=end_ms)
+    is_return = trades["event"].is_null()
+    bought, sent_back = pair_returns(
+        trades["person"].to_numpy(), trades["item"].to_numpy(), (~is_return).to_numpy(), is_return.to_numpy()
+    )
+    pairs = pl.DataFrame({"event": trades["event"][bought], "money": trades["money"][sent_back]})
+    connection.register("pairs", pairs)
+    connection.execute("CREATE TEMP TABLE returned AS FROM pairs")
+    connection.execute(
+        "UPDATE events SET money = events.money - pairs.money FROM pairs WHERE events.event = pairs.event"
+    )
+    connection.execute("DELETE FROM events WHERE event_type = 'return'")
+    connection.unregister("pairs")
 
 
 def open_events(connection: duckdb.DuckDBPyConnection, files: list[str]) -> None:

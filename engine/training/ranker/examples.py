@@ -17,7 +17,7 @@ from engine.features.session import SessionSettings, session_inputs
 from engine.training.config import RankerConfig
 from engine.training.embeddings import EmbeddingModel
 from engine.training.ranker.split import RankerSplit
-from engine.types import EventType, Float32Array, Int64Array
+from engine.types import Float32Array, Int64Array
 
 # Scores computed at once while retrieving: bounds memory to about 64 MB.
 _CHUNK_FLOATS = 16_000_000
@@ -169,8 +169,8 @@ def request_inputs(
 
 
 def _sessions(dataset: Dataset) -> Histories:
-    """Events as the stream processor keeps them: of every kind but impressions, which say nothing of the user."""
-    events = dataset.interactions.select(dataset.interactions.event_types != EventType.IMPRESSION)
+    """Events as the stream processor keeps them."""
+    events = dataset.interactions.of_sessions()
     return Histories.build(events.users, events.rows, events.event_types, events.timestamps_ms, dataset.user_count)
 
 

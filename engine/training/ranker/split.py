@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.dataset import POSITIVE_EVENTS, Dataset, Interactions
+from engine.data.dataset import Dataset, Interactions
 from engine.features.history import Histories, HistoryStates
 from engine.training.config import RankerConfig
 from engine.types import Int64Array
@@ -51,7 +51,7 @@ def split_for_ranker(dataset: Dataset, config: RankerConfig, seed: int) -> Ranke
     """
     events = dataset.interactions
     histories = dataset.histories()
-    positive = np.isin(events.event_types, POSITIVE_EVENTS)
+    positive = events.is_positive()
     # Position in the histories of each positive event: the same stable order as Histories.build.
     positions = np.flatnonzero(positive)[np.lexsort((events.timestamps_ms[positive], events.users[positive]))]
     if config.split == "per-user-tail":

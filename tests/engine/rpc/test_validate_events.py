@@ -50,8 +50,8 @@ BAD = [
     ("user_id", setting(user_id=""), "empty"),
     ("user_id", setting(user_id="é" * 129), "256 bytes of UTF-8, got 258"),
     ("user_id", setting(user_id="a\x00"), "control"),
-    ("type", setting(type=pb.EVENT_TYPE_UNSPECIFIED), "from 1 to 6, got 0"),
-    ("type", setting(type=7), "got 7"),
+    ("type", setting(type=pb.EVENT_TYPE_UNSPECIFIED), "from 1 to 7, got 0"),
+    ("type", setting(type=8), "got 8"),
     ("type", setting(type=-1), "got -1"),
     ("item_id", setting(item_id=""), "empty"),
     ("item_id", setting(item_id="i" * 257), "256 bytes"),
@@ -73,10 +73,13 @@ BAD = [
     ("country", setting(country="\x7f"), "control"),
     ("value", setting(type=pb.EVENT_TYPE_PURCHASE), "required for a purchase"),
     ("value", purchase(-0.01), "not negative, got -0.01"),
+    ("value", purchase(-25.0), "EVENT_TYPE_RETURN with a positive value"),
+    ("value", setting(type=pb.EVENT_TYPE_RETURN), "required for a purchase and for a return"),
+    ("value", setting(type=pb.EVENT_TYPE_RETURN, value=-25.0), "not negative, got -25"),
     ("value", purchase(math.nan), "got nan"),
     ("value", purchase(math.inf), "got inf"),
     ("value", purchase(-math.inf), "got -inf"),
-    ("value", setting(value=0.0), "purchases only"),
+    ("value", setting(value=0.0), "purchases and returns only"),
     ("dwell_ms", setting(type=pb.EVENT_TYPE_DWELL), "required for a dwell event"),
     ("dwell_ms", dwell(0), "positive, got 0"),
     ("dwell_ms", dwell(-5), "positive, got -5"),
@@ -95,6 +98,7 @@ GOOD = {
     "furthest ahead": (at(NOW_MS + 300_000),),
     "free of charge": (purchase(0.0),),
     "purchase": (purchase(1e9),),
+    "return": (setting(type=pb.EVENT_TYPE_RETURN, value=25.0),),
     "dwell": (dwell(1),),
     "from a recommendation": (setting(request_id="r" * 256, position=200),),
     "context": (setting(device="d" * 64, country="c" * 64),),
@@ -117,7 +121,9 @@ def test_good_events(changes: tuple[Change, ...]) -> None:
 
 @pytest.mark.parametrize("event_type", [kind for kind in pb.EventType.values() if kind])
 def test_every_type_is_known(event_type: int) -> None:
-    needs = {pb.EVENT_TYPE_PURCHASE: {"value": 1.0}, pb.EVENT_TYPE_DWELL: {"dwell_ms": 1}}
+    needs = {kind: {"value": 1.0} for kind in (pb.EVENT_TYPE_PURCHASE, pb.EVENT_TYPE_RETURN)} | {
+        pb.EVENT_TYPE_DWELL: {"dwell_ms": 1}
+    }
     assert check_event(event_with(setting(type=event_type, **needs.get(event_type, {})))).time_ms == NOW_MS
 
 

@@ -81,6 +81,15 @@ def test_the_fold_agrees_with_plain_lists(stream: list[StreamEvent]) -> None:
         if digest(event) in ids[-4:]:
             continue
         ids.append(digest(event))
+        if event.event_type == EventType.RETURN:
+            # Of nothing that was bought it takes nothing back.
+            interactions -= interactions > 0 and purchases > 0
+            purchases -= purchases > 0
+            bought = [place for place, (key, _, kind) in enumerate(session)
+                      if (key, kind) == (event.item_key, EventType.PURCHASE)]  # fmt: skip
+            if bought:
+                del session[bought[-1]]
+            continue
         entry = event.item_key, event.time_ms, int(event.event_type)
         session = sorted([*session, entry], key=lambda entry: entry[1])[-4:]
         if event.event_type != EventType.DWELL:
@@ -98,6 +107,20 @@ def test_the_fold_agrees_with_plain_lists(stream: list[StreamEvent]) -> None:
         assert (state.log_partition, state.offset) == (log_partition("", 3), stream[-1].offset)
         # Bit for bit what the other side of the format would have written.
         assert pack_state(state) == blob
+
+
+def test_a_return_leaves_what_there_was_before_the_purchase() -> None:
+    clicked = [StreamEvent(0, 7, EventType.CLICK, 10)]
+    bought = [StreamEvent(1, 8, EventType.PURCHASE, 20), StreamEvent(2, 7, EventType.PURCHASE, 30)]
+    kept = view_state(packed_after([*clicked, *bought, StreamEvent(3, 7, EventType.RETURN, 40)]))
+    assert (kept.interaction_count, kept.purchase_count) == (2, 1)
+    assert [*zip(kept.session.item_keys, kept.session.event_types, strict=True)] == [
+        (7, EventType.CLICK), (8, EventType.PURCHASE),
+    ]  # fmt: skip
+    # A return of what this state does not know leaves no trace.
+    stranger = view_state(packed_after([StreamEvent(0, 7, EventType.RETURN)]))
+    assert (stranger.interaction_count, stranger.purchase_count, len(stranger.session.item_keys)) == (0, 0, 0)
+    assert not len(stranger.seen_keys)
 
 
 def test_out_of_order_events_are_put_in_time_order_with_ties_in_order_of_arrival() -> None:

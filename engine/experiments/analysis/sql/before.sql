@@ -16,8 +16,9 @@ WITH acts AS (
 SELECT unit,
        count(*) FILTER (event_type = 'click') AS clicks_before,
        sum(cut) AS sessions_before,
-       count(*) FILTER (event_type = 'purchase') AS purchases_before,
-       coalesce(sum(money ORDER BY money) FILTER (event_type = 'purchase'), 0.0) AS revenue_before,
+       greatest(count(*) FILTER (event_type = 'purchase') - count(*) FILTER (event_type = 'return'), 0) AS purchases_before,
+       coalesce(sum(money ORDER BY money) FILTER (event_type = 'purchase'), 0.0)
+           - coalesce(sum(money ORDER BY money) FILTER (event_type = 'return'), 0.0) AS revenue_before,
        coalesce(sum(pause) FILTER (cut = 0), 0) / 1000.0 AS session_s_before
 FROM acts
 GROUP BY unit;

@@ -24,7 +24,7 @@ CREATE TEMP TABLE credited AS FROM named UNION ALL FROM earlier;
 CREATE TEMP TABLE outcomes AS
 SELECT request_id,
        count(DISTINCT item_id) FILTER (event_type = 'click') AS clicks,
-       count(*) FILTER (event_type = 'purchase') AS purchases,
+       count(*) FILTER (event_type = 'purchase' AND event NOT IN (SELECT event FROM returned)) AS purchases,
        coalesce(sum(money ORDER BY money) FILTER (event_type = 'purchase'), 0.0) AS revenue
 FROM credited
 GROUP BY request_id;

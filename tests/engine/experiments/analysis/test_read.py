@@ -30,6 +30,38 @@ def of_unit(read: Counted, unit: int, surface: str = "home") -> dict[str, float]
     return dict(zip(TOTALS, read.totals(read.surfaces.index(surface))[unit], strict=True))
 
 
+class TestReturns:
+    def test_a_return_takes_back_the_purchase_and_its_money(self, tmp_path: Path) -> None:
+        bought = [
+            event("u", "purchase", "a", T + HOUR_MS, value=20.0),
+            event("u", "purchase", "b", T + HOUR_MS + 1, value=5.0),
+        ]
+        sent_back = event("u", "return", "a", T + 5 * DAY_MS, value=18.0)
+        shown = [exposure("u", "engine", T), exposure("v", "engine", T)]
+        kept = of_unit(counted(tmp_path / "kept", shown, bought), 0)
+        assert (kept["revenue"], kept["converted_sessions"]) == (25.0, 1)
+        # Days later, by what came back; delivered twice, it came back once.
+        left = counted(
+            tmp_path / "left", shown, [*bought, sent_back, {**sent_back, "offset": sent_back["offset"] + 500}]
+        )
+        assert (of_unit(left, 0)["revenue"], of_unit(left, 0)["converted_sessions"]) == (7.0, 1)
+        # It is no visit of anybody.
+        assert of_unit(left, 0)["sessions"] == kept["sessions"]
+        nothing = counted(
+            tmp_path / "nothing", shown, [*bought, sent_back, event("u", "return", "b", T + 2 * HOUR_MS, value=5.0)]
+        )
+        assert (of_unit(nothing, 0)["revenue"], of_unit(nothing, 0)["converted_sessions"]) == (2.0, 0)
+
+    def test_of_what_was_not_bought_here_it_takes_nothing(self, tmp_path: Path) -> None:
+        events = [
+            event("u", "return", "a", T - 1, value=9.0),
+            event("u", "purchase", "a", T + 1, value=9.0),
+            event("v", "return", "a", T + 2, value=9.0),
+        ]
+        totals = of_unit(counted(tmp_path, [exposure("u", "engine", T), exposure("v", "engine", T)], events), 0)
+        assert (totals["revenue"], totals["converted_sessions"]) == (9.0, 1)
+
+
 class TestClicks:
     def test_by_request(self, tmp_path: Path) -> None:
         shown = exposure("u", "engine", T)
