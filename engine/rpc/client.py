@@ -20,6 +20,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from engine.errors import DependencyUnavailable
+from engine.rpc.arguments import check_names
 from engine.rpc.channel import (
     DEFAULT_RETRIES,
     DEFAULT_TIMEOUT_S,
@@ -36,9 +37,11 @@ from engine.rpc.requests import (
     ReportFields,
     RequestFields,
     build_batch,
+    build_delete,
+    build_inventory,
     build_report_request,
     build_request,
-    stock_levels,
+    build_upsert,
 )
 from engine.v1 import catalog_pb2, catalog_pb2_grpc, event_pb2, event_pb2_grpc, experiment_pb2, experiment_pb2_grpc
 from engine.v1 import recommendation_pb2 as pb
@@ -91,12 +94,14 @@ class AsyncRecommendationClient:
             fields: see RequestFields.
 
         Raises:
+            TypeError: a keyword that is not there, or a value of another type, such as a string for a list.
             InvalidRequest: with the field and the reason.
             DeadlineExceeded: no answer in time.
             Overloaded: the server is at its limit; try later or elsewhere.
             DependencyUnavailable: no server could be reached, or it is starting, after all retries.
             EngineError: any other failure.
         """
+        check_names("recommend", fields, RequestFields, "timeout_s")
         request = build_request(user_id, surface, **fields)
         try:
             response: pb.RecommendResponse = await self._recommend(
@@ -119,6 +124,7 @@ class AsyncRecommendationClient:
             How many were accepted, which are safely in the log, and those rejected with the field and the reason.
 
         Raises:
+            TypeError: something else than a list of events.
             InvalidRequest: the batch itself is empty or too long.
             DeadlineExceeded, Overloaded, DependencyUnavailable, EngineError: as for `recommend`. Nothing of the batch
                 has been answered for; the same events may be sent again and count once.
@@ -137,9 +143,7 @@ class AsyncRecommendationClient:
 
         Raises as `record_events` does; sending the same batch again is safe.
         """
-        response: catalog_pb2.UpsertItemsResponse = await self._change(
-            "UpsertItems", catalog_pb2.UpsertItemsRequest(items=items), timeout_s
-        )
+        response: catalog_pb2.UpsertItemsResponse = await self._change("UpsertItems", build_upsert(items), timeout_s)
         return response
 
     async def update_inventory(
@@ -147,7 +151,7 @@ class AsyncRecommendationClient:
     ) -> catalog_pb2.UpdateInventoryResponse:
         """Say of 1 to 1000 items, by id, whether they are in stock. Otherwise as `upsert_items`."""
         response: catalog_pb2.UpdateInventoryResponse = await self._change(
-            "UpdateInventory", stock_levels(in_stock), timeout_s
+            "UpdateInventory", build_inventory(in_stock), timeout_s
         )
         return response
 
@@ -155,9 +159,7 @@ class AsyncRecommendationClient:
         self, item_ids: Iterable[str], *, timeout_s: float = RECORD_TIMEOUT_S
     ) -> catalog_pb2.DeleteItemsResponse:
         """Take 1 to 1000 items out of every answer. Otherwise as `upsert_items`."""
-        response: catalog_pb2.DeleteItemsResponse = await self._change(
-            "DeleteItems", catalog_pb2.DeleteItemsRequest(item_ids=item_ids), timeout_s
-        )
+        response: catalog_pb2.DeleteItemsResponse = await self._change("DeleteItems", build_delete(item_ids), timeout_s)
         return response
 
     async def _change(self, method: str, request: Any, timeout_s: float) -> Any:
@@ -175,9 +177,11 @@ class AsyncRecommendationClient:
             fields: see ReportFields.
 
         Raises:
+            TypeError: a keyword that is not there, or a value of another type.
             InvalidRequest: nobody was exposed to it, or a field is wrong.
             DeadlineExceeded, Overloaded, DependencyUnavailable, EngineError: as for `recommend`.
         """
+        check_names("get_report", fields, ReportFields, "timeout_s")
         request = build_report_request(experiment, **fields)
         try:
             response: experiment_pb2.GetReportResponse = await self._report(request, timeout=timeout_s)
@@ -247,6 +251,7 @@ class RecommendationClient:
         **fields: Unpack[RequestFields],
     ) -> pb.RecommendResponse:
         """As AsyncRecommendationClient.recommend, with the same errors."""
+        check_names("recommend", fields, RequestFields, "timeout_s")
         request = build_request(user_id, surface, **fields)
         try:
             response: pb.RecommendResponse = self._recommend(
@@ -271,9 +276,7 @@ class RecommendationClient:
         self, items: Iterable[catalog_pb2.Item], *, timeout_s: float = RECORD_TIMEOUT_S
     ) -> catalog_pb2.UpsertItemsResponse:
         """As AsyncRecommendationClient.upsert_items, with the same errors."""
-        response: catalog_pb2.UpsertItemsResponse = self._change(
-            "UpsertItems", catalog_pb2.UpsertItemsRequest(items=items), timeout_s
-        )
+        response: catalog_pb2.UpsertItemsResponse = self._change("UpsertItems", build_upsert(items), timeout_s)
         return response
 
     def update_inventory(
@@ -281,7 +284,7 @@ class RecommendationClient:
     ) -> catalog_pb2.UpdateInventoryResponse:
         """As AsyncRecommendationClient.update_inventory, with the same errors."""
         response: catalog_pb2.UpdateInventoryResponse = self._change(
-            "UpdateInventory", stock_levels(in_stock), timeout_s
+            "UpdateInventory", build_inventory(in_stock), timeout_s
         )
         return response
 
@@ -289,9 +292,7 @@ class RecommendationClient:
         self, item_ids: Iterable[str], *, timeout_s: float = RECORD_TIMEOUT_S
     ) -> catalog_pb2.DeleteItemsResponse:
         """As AsyncRecommendationClient.delete_items, with the same errors."""
-        response: catalog_pb2.DeleteItemsResponse = self._change(
-            "DeleteItems", catalog_pb2.DeleteItemsRequest(item_ids=item_ids), timeout_s
-        )
+        response: catalog_pb2.DeleteItemsResponse = self._change("DeleteItems", build_delete(item_ids), timeout_s)
         return response
 
     def _change(self, method: str, request: Any, timeout_s: float) -> Any:
@@ -304,6 +305,7 @@ class RecommendationClient:
         self, experiment: str, *, timeout_s: float = REPORT_TIMEOUT_S, **fields: Unpack[ReportFields]
     ) -> experiment_pb2.ExperimentReport:
         """As AsyncRecommendationClient.get_report, with the same errors."""
+        check_names("get_report", fields, ReportFields, "timeout_s")
         request = build_report_request(experiment, **fields)
         try:
             response: experiment_pb2.GetReportResponse = self._report(request, timeout=timeout_s)

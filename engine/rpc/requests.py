@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypedDict, Unpack
 
 from engine.errors import InvalidRequest
+from engine.rpc.arguments import checked, checked_fields
 from engine.rpc.validate import MAX_REQUEST_BYTES
 from engine.types import Demographics
 from engine.v1 import catalog_pb2, event_pb2, experiment_pb2
@@ -38,24 +39,25 @@ def build_request(user_id: str, surface: str, **fields: Unpack[RequestFields]) -
 
     Raises:
         InvalidRequest: a value that the message cannot hold, or a time without its zone. Limits are the server's.
-        TypeError: a value of another type.
+        TypeError: a keyword that is not there, or a value of another type.
     """
-    moment, demographics = fields.get("time"), fields.get("demographics")
+    given = checked_fields("build_request", fields, RequestFields)
+    moment, demographics = given.get("time"), given.get("demographics")
     _check_zone("context.time", moment)
     try:
         request = pb.RecommendRequest(
-            user_id=user_id,
-            surface=surface,
-            item_count=fields.get("item_count"),
-            context=pb.Context(device=fields.get("device"), country=fields.get("country")),
-            exclude_item_ids=fields.get("exclude_item_ids"),
-            diversity_weight=fields.get("diversity_weight"),
-            request_id=fields.get("request_id"),
-            debug=fields.get("debug", False),
-            session_id=fields.get("session_id"),
+            user_id=checked("user_id", user_id, str),
+            surface=checked("surface", surface, str),
+            item_count=given.get("item_count"),
+            context=pb.Context(device=given.get("device"), country=given.get("country")),
+            exclude_item_ids=given.get("exclude_item_ids"),
+            diversity_weight=given.get("diversity_weight"),
+            request_id=given.get("request_id"),
+            debug=given.get("debug"),
+            session_id=given.get("session_id"),
             experiment_overrides=[
                 pb.ExperimentOverride(experiment=experiment, variant=variant)
-                for experiment, variant in fields.get("experiment_overrides", {}).items()
+                for experiment, variant in given.get("experiment_overrides", {}).items()
             ],
         )
         if moment is not None:
@@ -101,24 +103,25 @@ def build_event(
 
     Raises:
         InvalidRequest: a value that the message cannot hold, or a time without its zone. Limits are the server's.
-        TypeError: a value of another type.
+        TypeError: a keyword that is not there, or a value of another type.
     """
-    moment = fields.get("time")
+    given = checked_fields("build_event", fields, EventFields)
+    moment = given.get("time")
     _check_zone("time", moment)
     try:
         event = event_pb2.Event(
-            event_id=fields.get("event_id") or uuid.uuid4().hex,
-            user_id=user_id,
+            event_id=given.get("event_id") or uuid.uuid4().hex,
+            user_id=checked("user_id", user_id, str),
             type=event_type,
-            item_id=item_id,
-            surface=fields.get("surface"),
-            session_id=fields.get("session_id"),
-            device=fields.get("device"),
-            country=fields.get("country"),
-            value=fields.get("value"),
-            dwell_ms=fields.get("dwell_ms"),
-            request_id=fields.get("request_id"),
-            position=fields.get("position"),
+            item_id=checked("item_id", item_id, str),
+            surface=given.get("surface"),
+            session_id=given.get("session_id"),
+            device=given.get("device"),
+            country=given.get("country"),
+            value=given.get("value"),
+            dwell_ms=given.get("dwell_ms"),
+            request_id=given.get("request_id"),
+            position=given.get("position"),
         )
         event.time.FromDatetime(moment or datetime.datetime.now(datetime.UTC))
     except ValueError as error:
@@ -127,16 +130,27 @@ def build_event(
 
 
 def build_batch(events: Iterable[event_pb2.Event]) -> event_pb2.RecordEventsRequest:
-    """The API's message; InvalidRequest where it is longer than the server takes in."""
-    request = event_pb2.RecordEventsRequest(events=events)
+    """The API's message; TypeError for other than events, InvalidRequest where the server would not take it in."""
+    request = event_pb2.RecordEventsRequest(events=checked("events", events, Iterable[event_pb2.Event]))
     _check_size(request.ByteSize())
     return request
 
 
-def stock_levels(in_stock: Mapping[str, bool]) -> catalog_pb2.UpdateInventoryRequest:
-    """The API's message from item ids and whether each is in stock."""
-    levels = [catalog_pb2.StockLevel(item_id=item_id, in_stock=there) for item_id, there in in_stock.items()]
+def build_upsert(items: Iterable[catalog_pb2.Item]) -> catalog_pb2.UpsertItemsRequest:
+    """The API's message; TypeError for other than items."""
+    return catalog_pb2.UpsertItemsRequest(items=checked("items", items, Iterable[catalog_pb2.Item]))
+
+
+def build_inventory(in_stock: Mapping[str, bool]) -> catalog_pb2.UpdateInventoryRequest:
+    """The API's message from item ids and whether each is in stock; TypeError for other than a mapping of those."""
+    stock: dict[str, bool] = checked("in_stock", in_stock, Mapping[str, bool])
+    levels = [catalog_pb2.StockLevel(item_id=item_id, in_stock=bool(there)) for item_id, there in stock.items()]
     return catalog_pb2.UpdateInventoryRequest(levels=levels)
+
+
+def build_delete(item_ids: Iterable[str]) -> catalog_pb2.DeleteItemsRequest:
+    """The API's message; TypeError for other than a list of ids."""
+    return catalog_pb2.DeleteItemsRequest(item_ids=checked("item_ids", item_ids, Iterable[str]))
 
 
 class ReportFields(TypedDict, total=False):
@@ -150,15 +164,16 @@ class ReportFields(TypedDict, total=False):
 
 
 def build_report_request(experiment: str, **fields: Unpack[ReportFields]) -> experiment_pb2.GetReportRequest:
-    """The API's message; InvalidRequest for a time without its zone. Limits are the server's."""
+    """The API's message; errors as for build_request. Limits are the server's."""
+    given = checked_fields("build_report_request", fields, ReportFields)
     request = experiment_pb2.GetReportRequest(
-        experiment=experiment,
-        surface=fields.get("surface"),
-        control=fields.get("control"),
-        shares=fields.get("shares"),
+        experiment=checked("experiment", experiment, str),
+        surface=given.get("surface"),
+        control=given.get("control"),
+        shares=given.get("shares"),
     )
-    bounds = (("served_from", fields.get("served_from")), ("served_to", fields.get("served_to")))
-    for name, moment in bounds:
+    for name in ("served_from", "served_to"):
+        moment = given.get(name)
         _check_zone(name, moment)
         if moment is not None:
             getattr(request, name).FromDatetime(moment)
