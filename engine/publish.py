@@ -1,5 +1,6 @@
 """The hourly job: every user's record computed from their history, in the vector space of one bundle."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -75,7 +76,7 @@ def user_batches(
         embeddings = embed(histories, states, codes)
         collaborative = fold_in(histories, states, codes)
         profiles = profile_features(histories, states, stats)
-        until_ms = histories.last_times_ms(states)
+        until_ms = np.minimum(histories.last_times_ms(states), time.time_ns() // 1_000_000)
         yield [
             (
                 user_ids[user],

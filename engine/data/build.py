@@ -1,5 +1,7 @@
 """A Dataset (positions for ids) from the canonical tables."""
 
+import logging
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import polars as pl
 from engine.data.dataset import Dataset, Interactions
 from engine.data.tables import Tables, read_tables
 from engine.errors import DataError
-from engine.types import EventType
+from engine.types import EventType, Int64Array
+
+log = logging.getLogger(__name__)
 
 _EVENT_VOCABULARIES = ("surface", "device", "country")
 _USER_VOCABULARIES = ("age_group", "location", "signup_source")
@@ -21,9 +25,11 @@ def load_dataset(directory: Path, more_items: pl.DataFrame | None = None) -> Dat
     return build_dataset(read_tables(directory, more_items))
 
 
-def build_dataset(tables: Tables) -> Dataset:
+def build_dataset(tables: Tables, now_ms: int | None = None) -> Dataset:
     """Give positions to items (table order) and users (table order, then order of appearance), and sort events by time.
 
+    An event after `now_ms` (Unix milliseconds; None: the machine's clock) counts as of then, as one does that reaches
+    the log before its own time: nothing that reads a data set can be carried into the future by somebody's clock.
     Events with equal timestamps keep the table's order. An event id that was seen before is the same event delivered
     twice and counts once; events without an id always count.
 
@@ -36,7 +42,8 @@ def build_dataset(tables: Tables) -> Dataset:
     repeated = events["event_id"].is_not_null() & ~events["event_id"].is_first_distinct()
     if repeated.any():
         events = events.filter(~repeated)
-    order = np.argsort(events["timestamp_ms"].to_numpy(), kind="stable")
+    times_ms = _until(events["timestamp_ms"].to_numpy(), time.time_ns() // 1_000_000 if now_ms is None else now_ms)
+    order = np.argsort(times_ms, kind="stable")
     users = _all_users(tables.users, events)
     vocabularies = {name: _vocabulary(events[name]) for name in _EVENT_VOCABULARIES}
     codes = {name: _event_codes(events[name], vocabularies[name])[order] for name in _EVENT_VOCABULARIES}
@@ -45,13 +52,25 @@ def build_dataset(tables: Tables) -> Dataset:
         users=_positions(events["user_id"], users["user_id"])[order],
         rows=_positions(events["item_id"], tables.items["item_id"])[order],
         event_types=events["event_type"].replace_strict(_EVENT_CODES, return_dtype=pl.UInt8).to_numpy()[order],
-        timestamps_ms=events["timestamp_ms"].to_numpy()[order],
+        timestamps_ms=times_ms[order],
         values=events["value"].cast(pl.Float32).fill_null(float("nan")).to_numpy()[order],
         surfaces=codes["surface"],
         devices=codes["device"],
         countries=codes["country"],
     )
     return Dataset(tables.items, users, interactions, vocabularies)
+
+
+def _until(times_ms: Int64Array, now_ms: int) -> Int64Array:
+    ahead = times_ms > now_ms
+    if ahead.any():
+        log.warning(
+            "%d of %d events are of the future, up to %s, and count as of now; look at the clocks and time zones",
+            ahead.sum(),
+            len(times_ms),
+            time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(int(times_ms.max()) // 1000)),
+        )
+    return np.minimum(times_ms, now_ms)
 
 
 def _all_users(users: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""How popular an item is, as of a moment: exponentially decayed counts over several lifetimes, and the count of all.
+"""How popular an item is, as of a moment: decayed counts of people over several lifetimes, and the count of them all.
 
 Training asks for many (item, moment) pairs, serving for all items at one moment; both read the same timeline, so
 that an example never sees an event at or after its own moment.
@@ -10,6 +10,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from engine.features.people import NEVER_MS, since_latest_ms
 from engine.features.schema import ITEM_DYNAMIC, POPULARITY_WINDOWS_S
 from engine.types import Float32Array, Int64Array
 
@@ -21,22 +22,27 @@ class PopularityTimeline:
     """n events grouped by item, each item's in time order, with the running decayed count after each.
 
     offsets: int64 (items + 1,); item r's events are [offsets[r], offsets[r + 1]).
-    timestamps_ms: int64 (n,). running: float32 (n, windows), the decayed counts just after each event.
+    timestamps_ms: int64 (n,). running: float32 (n, windows), the decayed counts of people just after each event.
+    people: int64 (n,), how many people each event's item has had up to and with it.
     keys: int64 (n,), ascending: (item, time) folded into one number, what `at` searches in.
     """
 
     offsets: Int64Array
     timestamps_ms: Int64Array
     running: Float32Array
+    people: Int64Array
     keys: Int64Array
     first_ms: int
     span_ms: int
 
     @staticmethod
-    def build(rows: npt.NDArray[np.integer], timestamps_ms: Int64Array, item_count: int) -> "PopularityTimeline":
-        """Index n events (rows int (n,), times int64 (n,), any order). Cost: one sort and one pass."""
+    def build(
+        users: npt.NDArray[np.integer], rows: npt.NDArray[np.integer], timestamps_ms: Int64Array, item_count: int
+    ) -> "PopularityTimeline":
+        """Index n events (users and rows int (n,), times int64 (n,), any order). Cost: two sorts and one pass."""
+        since_ms = since_latest_ms(users, rows, timestamps_ms)
         order = np.lexsort((timestamps_ms, rows))
-        rows, timestamps_ms = rows[order].astype(np.int64), timestamps_ms[order]
+        rows, timestamps_ms, since_ms = rows[order].astype(np.int64), timestamps_ms[order], since_ms[order]
         offsets = np.zeros(item_count + 1, np.int64)
         np.cumsum(np.bincount(rows, minlength=item_count), out=offsets[1:])
         first_ms = int(timestamps_ms.min()) if len(rows) else 0
@@ -45,7 +51,8 @@ class PopularityTimeline:
         return PopularityTimeline(
             offsets=offsets,
             timestamps_ms=timestamps_ms,
-            running=_running_counts(offsets, timestamps_ms, _LIFETIMES_MS),
+            running=_running_counts(offsets, timestamps_ms, since_ms, _LIFETIMES_MS),
+            people=_running_people(offsets, since_ms),
             keys=rows * span_ms + (timestamps_ms - first_ms),
             first_ms=first_ms,
             span_ms=span_ms,
@@ -58,7 +65,7 @@ class PopularityTimeline:
             rows, moments_ms: int64, broadcastable against each other to one shape S.
 
         Returns:
-            float32 (*S, len(ITEM_DYNAMIC)), log1p of the decayed counts and of the count of all.
+            float32 (*S, len(ITEM_DYNAMIC)), log1p of the decayed counts of people and of the count of them all.
 
         Cost: one binary search a pair.
         """
@@ -69,8 +76,8 @@ class PopularityTimeline:
         count = end - self.offsets[rows]
         last = np.maximum(end - 1, 0)
         out = np.zeros((*rows.shape, len(ITEM_DYNAMIC)), np.float32)
-        out[..., -1] = count
         if len(self.keys):
+            out[..., -1] = np.where(count > 0, self.people[last], 0)
             elapsed_ms = (moments_ms - self.timestamps_ms[last]).astype(np.float64)
             for window, lifetime_ms in enumerate(_LIFETIMES_MS):
                 decay = np.exp(-np.maximum(elapsed_ms, 0.0) / lifetime_ms)
@@ -84,16 +91,26 @@ class PopularityTimeline:
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def _running_counts(
-    offsets: Int64Array, timestamps_ms: Int64Array, lifetimes_ms: npt.NDArray[np.float64]
+    offsets: Int64Array, timestamps_ms: Int64Array, since_ms: Int64Array, lifetimes_ms: npt.NDArray[np.float64]
 ) -> Float32Array:
-    """Decayed counts just after each event: one pass an item, since exp(-(a + b)) = exp(-a) exp(-b)."""
+    """Decayed counts of people just after each event: one pass an item, since exp(-(a + b)) = exp(-a) exp(-b).
+
+    An event adds what is missing to one of its person's count: 1 - exp(-since / lifetime).
+    """
     running = np.empty((len(timestamps_ms), len(lifetimes_ms)), np.float32)
     for item in range(len(offsets) - 1):
         for event in range(offsets[item], offsets[item + 1]):
             for window in range(len(lifetimes_ms)):
-                count = 1.0
+                count = -np.expm1(-since_ms[event] / lifetimes_ms[window])
                 if event > offsets[item]:
                     elapsed_ms = timestamps_ms[event] - timestamps_ms[event - 1]
                     count += running[event - 1, window] * np.exp(-elapsed_ms / lifetimes_ms[window])
                 running[event, window] = count
     return running
+
+
+def _running_people(offsets: Int64Array, since_ms: Int64Array) -> Int64Array:
+    """int64 (n,): how many of an item's events up to each one are their person's first on it."""
+    first = np.concatenate([[0], np.cumsum(since_ms == NEVER_MS)])
+    lengths = np.diff(offsets)
+    return np.asarray(first[1:] - np.repeat(first[offsets[:-1]], lengths))

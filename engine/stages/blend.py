@@ -7,6 +7,9 @@ from engine.features.session import SessionSettings, SessionSignal
 from engine.types import Float32Array, Int64Array, Session
 from kernels.session import blended_session
 
+# Clocks of machines differ by less; a moment of reading that is further ahead was never one.
+_MAX_AHEAD_MS = 86_400_000
+
 
 @dataclass(frozen=True, slots=True)
 class BlendSettings:
@@ -37,7 +40,8 @@ def blend_session(
     session, the part that the embedding has read as well: it learned beside both.
 
     Args:
-        long_term: float32 (dim,), which has read the user's events up to embedded_until_ms.
+        long_term: float32 (dim,), which has read the user's events up to embedded_until_ms. A moment far in the future
+            is of a clock that was wrong, and tells nothing: all of the session counts as unread.
         session_rows: int64 (n,), the rows of the session's items, -1 for unknown ones.
         item_vectors: float32 (items, dim), may be a strided view.
         read_by_ranker: which events the ranker counts, and how much.
@@ -48,6 +52,9 @@ def blend_session(
     Cost: O(n * dim).
     """
     counted = settings.session
+    latest_ms = int(session.timestamps_ms[-1]) if len(session.timestamps_ms) else 0
+    if embedded_until_ms > max(now_ms, latest_ms) + _MAX_AHEAD_MS:
+        embedded_until_ms = 0
     vector, whole, evidence, dense = blended_session(
         long_term,
         embedded_until_ms,

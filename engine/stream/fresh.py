@@ -121,7 +121,7 @@ def fresh_records(touched: Sequence[Touched], model: UserModel) -> list[tuple[st
     collaborative = model.fold_in(histories, states, codes)
     stats = ItemStats.from_tables(bundle.schema, bundle.item_table, bundle.item_dynamic)
     profiles = profile_features(histories, states, stats)
-    until_ms = histories.last_times_ms(states)
+    until_ms = np.minimum(histories.last_times_ms(states), time.time_ns() // 1_000_000)
     lengths = histories.lengths()
     records = []
     for position, user in enumerate(touched):

@@ -15,6 +15,9 @@ from engine.training.config import AlsConfig
 from engine.training.embeddings import Progress
 from engine.types import Float32Array, Int64Array
 
+# Events of one person on one item that add to its confidence.
+_MOST_A_PAIR = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class AlsModel:
@@ -60,6 +63,8 @@ def train_als(
         (np.ones(len(events), np.float32), (events.users, events.rows)), (dataset.user_count, dataset.item_count)
     )
     counts.sum_duplicates()
+    # Confidence grows with what a person does with an item, but one who never stops must not own the item's vector.
+    np.minimum(counts.data, _MOST_A_PAIR, out=counts.data)
 
     def report(iteration: int, elapsed_s: float, loss: float | None) -> None:
         if progress is not None:

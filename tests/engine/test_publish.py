@@ -63,7 +63,7 @@ def test_items_unknown_to_the_bundle_stay_seen_and_out_of_the_vectors(
     user_id = next(name for name, (record, _) in published.items() if record.interaction_count >= 10)
     newest = pl.DataFrame({"item_id": ["brand-new"], "title": ["Brand new"]})
     click = pl.DataFrame(
-        {"user_id": [user_id], "item_id": ["brand-new"], "event_type": ["click"], "timestamp_ms": [1_800_000_000_000]}
+        {"user_id": [user_id], "item_id": ["brand-new"], "event_type": ["click"], "timestamp_ms": [1_768_000_000_000]}
     )
     later = build_dataset(
         make_tables(

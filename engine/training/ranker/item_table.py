@@ -40,6 +40,6 @@ def build_item_table(
 
 
 def item_popularity(dataset: Dataset) -> PopularityTimeline:
-    """The timeline of the data set's positive events; `.table(as_of_ms)` of it is the ranker's item_dynamic."""
+    """The timeline of people's positive events; `.table(as_of_ms)` of it is the ranker's item_dynamic."""
     events = dataset.interactions.positive()
-    return PopularityTimeline.build(events.rows, events.timestamps_ms, dataset.item_count)
+    return PopularityTimeline.build(events.users, events.rows, events.timestamps_ms, dataset.item_count)

@@ -12,6 +12,7 @@ from engine.data.build import build_dataset, load_dataset
 from engine.data.dataset import Dataset
 from engine.data.tables import make_tables, write_tables
 from engine.errors import DataError
+from engine.training.ranker.item_table import item_popularity
 from engine.types import EventType
 from tests.engine.data.frames import T0_MS, small_interactions, small_items, small_tables
 
@@ -31,6 +32,24 @@ EVENT = st.fixed_dictionaries(
 )
 ITEMS = pl.DataFrame({"item_id": ["d d", "a", "5", "ü", "b", "unused"], "title": "t"})
 USERS = pl.DataFrame({"user_id": ["idle", "b"], "age_group": ["old", None], "location": [None, "x"]})
+
+
+def test_an_event_of_the_future_counts_as_of_now_and_moves_no_other() -> None:
+    """As case 06-event-from-the-future has it, whatever a table lets in."""
+    now_ms = T0_MS + 1000
+    events = pl.DataFrame(
+        {
+            "user_id": ["a", "b", "a", "b"], "item_id": ["a", "b", "5", "a"], "event_type": "click",
+            "timestamp_ms": [T0_MS, now_ms, 4_070_908_800_000, T0_MS + 2],
+        }
+    )  # fmt: skip
+    found = build_dataset(make_tables(events, ITEMS), now_ms)
+    assert found.interactions.timestamps_ms.tolist() == [T0_MS, T0_MS + 2, now_ms, now_ms]
+    known = build_dataset(make_tables(events.filter(pl.col("timestamp_ms") <= now_ms), ITEMS), now_ms)
+    counts = [item_popularity(data).table(now_ms + 1)[[0, 1, 2, 4, 5]] for data in (found, known)]
+    np.testing.assert_array_equal(*[np.delete(table, 2, axis=0) for table in counts])
+    histories = found.histories()
+    assert histories.last_times_ms(histories.latest()).max() == now_ms
 
 
 def decoded(dataset: Dataset) -> list[tuple[object, ...]]:

@@ -37,6 +37,17 @@ def test_a_vector_that_has_read_everything_is_left_as_it_is() -> None:
     assert signal.evidence == 0
 
 
+def test_a_vector_of_the_future_has_read_nothing_that_is_known() -> None:
+    """A wrong clock once said what the vector has read; nothing that its user does may be taken for read by that."""
+    np.testing.assert_array_equal(mixed(4_070_908_800_000), mixed(0))
+    # A request that asks as of an earlier moment is not a wrong clock of the vector.
+    rows, times = np.arange(len(AGES_S)), NOW_MS - 1000 * np.array(AGES_S, np.int64)
+    session = Session(rows, np.full(len(rows), EventType.CLICK, np.uint8), times)
+    asked_ms = NOW_MS - 30 * 86_400_000
+    vector = blend_session(LONG_TERM, NOW_MS, session, rows, ITEMS, asked_ms, SETTINGS, SETTINGS.session)[0]
+    np.testing.assert_array_equal(vector, LONG_TERM)
+
+
 def test_the_ranker_reads_all_of_the_session_by_settings_of_its_own() -> None:
     reading = replace(SETTINGS.session, half_life_s=50.0, window_s=400.0)
     rows, times = np.arange(len(AGES_S)), NOW_MS - 1000 * np.array(AGES_S, np.int64)

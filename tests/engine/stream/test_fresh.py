@@ -22,7 +22,7 @@ from engine.types import EventType, Session, UserRecord, item_key
 from tests.conftest import Trained
 from tests.engine.stream.folding import StreamEvent, packed_after
 
-NOW_MS = 1_800_000_000_000
+NOW_MS = 1_768_000_000_000
 
 
 @pytest.fixture(scope="module")

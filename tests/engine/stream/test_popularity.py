@@ -24,7 +24,8 @@ def test_counts_are_those_that_training_computes_in_whatever_order_events_come(
     times_ms: list[int], random: object
 ) -> None:
     now = max(times_ms) + 1
-    table = PopularityTimeline.build(np.zeros(len(times_ms), np.int64), np.array(times_ms), 1).table(now)
+    people, rows = np.arange(len(times_ms)), np.zeros(len(times_ms), np.int64)
+    table = PopularityTimeline.build(people, rows, np.array(times_ms), 1).table(now)
     random.shuffle(times_ms)  # type: ignore[attr-defined]
     scope = Scope.unpack({})
     count(scope, [(7, moment) for moment in times_ms], 5)

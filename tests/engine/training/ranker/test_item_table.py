@@ -42,8 +42,9 @@ def test_unknown_values_hold_the_mean_and_say_so() -> None:
     assert not table[:, columns["published_days"][0]].any()
 
 
-def test_popularity_counts_events_of_interest() -> None:
+def test_popularity_counts_people_with_events_of_interest() -> None:
     dataset = world()
-    counts = np.bincount(dataset.interactions.rows, minlength=dataset.item_count)
+    pairs = np.unique(np.stack([dataset.interactions.users, dataset.interactions.rows]), axis=1)
+    counts = np.bincount(pairs[1], minlength=dataset.item_count)
     after_all = int(dataset.interactions.timestamps_ms.max()) + 1
     np.testing.assert_allclose(item_popularity(dataset).table(after_all)[:, -1], np.log1p(counts), rtol=1e-6)
