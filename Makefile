@@ -13,11 +13,14 @@ JOBS ?= 2
 # What bench-compare holds this checkout against, and by how many percent a median may be longer than there.
 BASELINE ?= .benchmarks/bench.json
 THRESHOLD ?= 25
+# Of the local broker. The tests that meet a broker are those that use tests/kafka.py, or a fixture that does.
+KAFKA_VERSION ?= 4.3.1
+KAFKA_TESTS = $(shell grep -rlE "from tests.kafka import|bus: Bus" tests --include='test_*.py' | sort)
 # The benchmarks to run: a folder, a file, or several.
 BENCHES ?= bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-gpu lint proto bench bench-compare bench-load bench-peers bench-startup bench-gpu report
+.PHONY: help demo test test-gpu kafka test-kafka lint proto bench bench-compare bench-load bench-peers bench-startup bench-gpu report
 .PHONY: validate-deploy rehearse clean
 
 help: ## List the targets
@@ -51,6 +54,13 @@ test: $(READY) ## Run the tests: make test ARGS="-k mmr" JOBS=4
 
 test-gpu: $(GPU_READY) ## Run the tests that need a CUDA device
 	$(GPU_BIN)/python -m pytest -m gpu tests/contracts tests/engine/adapters tests/engine/test_device.py $(ARGS)
+
+kafka: $(READY) ## Run a real Kafka broker on a free port until Ctrl-C (java, mvn): make kafka KAFKA_VERSION=3.9.1
+	$(BIN)/python -m deploy.local_kafka --version $(KAFKA_VERSION) $(ARGS)
+
+test-kafka: $(READY) ## Run every test that meets a broker on a real Kafka, none skipped: make test-kafka KAFKA_VERSION=3.9.1
+	$(BIN)/python -m deploy.local_kafka --version $(KAFKA_VERSION) -- \
+		$(BIN)/python -m pytest -p tests.refuse_skips $(KAFKA_TESTS) $(ARGS)
 
 lint: $(READY) ## Check style, types and that the generated code is current
 	$(BIN)/ruff check .

@@ -301,7 +301,7 @@ def kafka_brokers(config: EngineConfig) -> Iterator[str]:
     if config.kafka.brokers:
         yield config.kafka.brokers
     else:
-        with EmbeddedKafka(config.kafka.directory) as broker:
+        with EmbeddedKafka(config.kafka.directory, config.kafka.topic_prefix) as broker:
             yield broker.brokers
 
 

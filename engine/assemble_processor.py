@@ -89,7 +89,7 @@ def process(config: EngineConfig, stop: threading.Event) -> None:
             server, _ = start_http_server(settings.metrics_port)
             resources.callback(server.server_close)
             resources.callback(server.shutdown)
-        log.info("processing %s from %s", EVENTS.name, brokers)
+        log.info("processing %s from %s", config.kafka.named(EVENTS.name), brokers)
         loops = [processor.run for processor in processors]
         run_until_stopped(loops + ([refresher.run] if refresher else []), stop)
 

@@ -65,11 +65,21 @@ class BundleConfig(_Section):
 class KafkaConfig(_Section):
     brokers: str = Field("", description="host:port,…; empty: an embedded development broker that keeps nothing")
     directory: Path = Field(Path("var/kafka"), description="where processes find the embedded broker")
+    topic_prefix: str = Field(
+        "",
+        max_length=100,
+        pattern=r"^[A-Za-z0-9._-]*$",
+        description="put before the names of topics and consumer groups, so that installations can share a cluster",
+    )
     client_id: str = Field("personalization-engine", min_length=1)
     delivery_timeout_ms: int = Field(2_000, ge=10, le=300_000, description="past it RecordEvents says UNAVAILABLE")
     linger_ms: float = Field(1.0, ge=0, le=1000, description="how long a message waits for company")
     max_queued_events: int = Field(20_000, ge=500, le=1_000_000, description="past it: RESOURCE_EXHAUSTED at once")
     properties: dict[str, str] = Field({}, description="more of librdkafka's, such as security.protocol")
+
+    def named(self, name: str) -> str:
+        """The name that a topic or a consumer group has in this installation's cluster."""
+        return self.topic_prefix + name
 
 
 class EventsConfig(_Section):

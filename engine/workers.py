@@ -41,7 +41,7 @@ async def supervise(config: EngineConfig) -> None:
         if not config.redis.url:
             resources.enter_context(EmbeddedRedis(config.redis.directory))
         if not config.kafka.brokers:
-            resources.enter_context(EmbeddedKafka(config.kafka.directory))
+            resources.enter_context(EmbeddedKafka(config.kafka.directory, config.kafka.topic_prefix))
         log.info("starting %d workers on %s", server.workers, address_of(server.host, port))
         device: Program | None = None
         if config.device.process and config.device.process_socket is None:

@@ -40,7 +40,9 @@ class EmbeddedKafka:
         DependencyUnavailable: the broker of another process cannot be reached.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, topic_prefix: str = "") -> None:
+        """Args: topic_prefix: put before the names of the topics, where this process owns the broker."""
+        self._topic_prefix = topic_prefix
         home = directory.resolve()
         home.mkdir(parents=True, exist_ok=True)
         self._address = home / "brokers"
@@ -81,7 +83,8 @@ class EmbeddedKafka:
         self._cluster = library.rd_kafka_handle_mock_cluster(client)
         library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, _REBALANCE_DELAY_MS)
         for topic in TOPICS:
-            library.rd_kafka_mock_topic_create(self._cluster, topic.name.encode(), topic.partitions, 1)
+            name = (self._topic_prefix + topic.name).encode()
+            library.rd_kafka_mock_topic_create(self._cluster, name, topic.partitions, 1)
         brokers: bytes = library.rd_kafka_mock_cluster_bootstraps(self._cluster)
         return brokers.decode()
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -47,6 +48,7 @@ class KafkaProducer:
     """
 
     def __init__(self, brokers: str, config: KafkaConfig) -> None:
+        self._named = config.named
         self._settings = producer_settings(brokers, config)
         self._brokers = brokers
         self._timeout_s = config.delivery_timeout_ms / 1000
@@ -78,11 +80,11 @@ class KafkaProducer:
         delivery = _Delivery(len(records), asyncio.get_running_loop())
         self._queued += len(records)
         delivery.done.add_done_callback(partial(self._dequeue, len(records)))
-        producer = self._producer
+        producer, name = self._producer, self._named(topic.name)
         for position, (key, payload, headers) in enumerate(records):
             settle = partial(delivery.settle, position)
             try:
-                producer.produce(topic.name, payload, key, on_delivery=settle, headers=list(headers))
+                producer.produce(name, payload, key, on_delivery=settle, headers=list(headers))
             except BufferError:
                 settle(KafkaError(KafkaError._QUEUE_FULL), None)
             except KafkaException as error:
@@ -102,9 +104,10 @@ class KafkaProducer:
         except KafkaException as error:
             raise DependencyUnavailable(f"Kafka at {self._brokers}: {error.args[0].str()}") from error
         for topic in TOPICS:
-            if topic.name not in found:
-                raise DependencyUnavailable(f"Kafka at {self._brokers} has no topic {topic.name}: engine topics create")
-            _check_partitions(topic, len(found[topic.name].partitions))
+            name = self._named(topic.name)
+            if name not in found:
+                raise DependencyUnavailable(f"Kafka at {self._brokers} has no topic {name}: run `engine topics create`")
+            check_partitions(topic, name, len(found[name].partitions))
 
     def close(self) -> None:
         """Wait for records on their way, at most for the delivery timeout; give up the rest. Blocks; call it once."""
@@ -221,7 +224,9 @@ def extra_properties(config: KafkaConfig, own: Mapping[str, Any]) -> dict[str, s
 
 
 def create_topics(brokers: str, config: KafkaConfig, replication_factor: int = _BROKER_DEFAULT) -> list[Topic]:
-    """Make the declared topics that are missing; returns those made.
+    """Make the declared topics that are missing; returns those made, once the brokers show all of them.
+
+    Two callers at once are no trouble: a topic that the other one has made first is there.
 
     Args:
         replication_factor: copies of each partition; -1 leaves it to the brokers.
@@ -232,30 +237,57 @@ def create_topics(brokers: str, config: KafkaConfig, replication_factor: int = _
     own = {"bootstrap.servers": brokers, "client.id": config.client_id}
     admin = open_client(AdminClient, {**extra_properties(config, own), **own})
     try:
-        found = admin.list_topics(timeout=_ADMIN_TIMEOUT_S).topics
-        missing = [topic for topic in TOPICS if topic.name not in found]
-        for topic in TOPICS:
-            if topic not in missing:
-                _check_partitions(topic, len(found[topic.name].partitions))
-        requests = [new_topic(topic, replication_factor) for topic in missing]
-        made = admin.create_topics(requests, request_timeout=_ADMIN_TIMEOUT_S) if requests else {}
-        for future in made.values():
-            future.result()
+        missing = _missing_topics(admin, config)
+        requests = [new_topic(topic, config.named(topic.name), replication_factor) for topic in missing]
+        asked = admin.create_topics(requests, request_timeout=_ADMIN_TIMEOUT_S) if requests else {}
+        made = [topic for topic in missing if _is_made(asked[config.named(topic.name)])]
+        # A broker that is asked next may not have heard of them yet.
+        give_up = time.monotonic() + _ADMIN_TIMEOUT_S
+        while missing and _missing_topics(admin, config):
+            if time.monotonic() > give_up:
+                raise DependencyUnavailable(f"Kafka at {brokers} does not show the topics that it has made")
+            time.sleep(_POLL_S)
     except KafkaException as error:
         raise DependencyUnavailable(f"Kafka at {brokers}: {error.args[0].str()}") from error
-    return missing
+    return made
 
 
-def new_topic(topic: Topic, replication_factor: int = _BROKER_DEFAULT) -> NewTopic:
-    """The declaration in Kafka's terms."""
+def _missing_topics(admin: Any, config: KafkaConfig) -> list[Topic]:
+    """The declared topics that are not there; raises where one that is there has another partition count."""
+    found = admin.list_topics(timeout=_ADMIN_TIMEOUT_S).topics
+    for topic in TOPICS:
+        name = config.named(topic.name)
+        if name in found:
+            check_partitions(topic, name, len(found[name].partitions))
+    return [topic for topic in TOPICS if config.named(topic.name) not in found]
+
+
+def _is_made(answer: Any) -> bool:
+    """Whether Kafka has made the topic, by its answer; False where it was there already."""
+    try:
+        answer.result()
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise
+        return False
+    return True
+
+
+def new_topic(topic: Topic, name: str, replication_factor: int = _BROKER_DEFAULT) -> NewTopic:
+    """The declaration in Kafka's terms, under the name that the topic has there."""
     return NewTopic(
-        topic.name,
+        name,
         num_partitions=topic.partitions,
         replication_factor=replication_factor,
         config={"cleanup.policy": "delete", "retention.ms": str(topic.retention_s * 1000)},
     )
 
 
-def _check_partitions(topic: Topic, found: int) -> None:
+def check_partitions(topic: Topic, name: str, found: int) -> None:
+    """Raises DependencyUnavailable where the topic of this name has another number of partitions than declared."""
     if found != topic.partitions:
-        raise DependencyUnavailable(f"Kafka's topic {topic.name} has {found} partitions instead of {topic.partitions}")
+        raise DependencyUnavailable(
+            f"Kafka's topic {name} has {found} partitions instead of {topic.partitions}: the engine has not made it "
+            "(brokers with auto.create.topics.enable make topics by themselves). Delete the topic where nothing in it "
+            "is needed, and run `engine topics create`; or set kafka.topic_prefix"
+        )

@@ -46,6 +46,7 @@ class KafkaExposureLog:
             # Nobody waits: bigger batches cost Kafka and this process less.
             "linger.ms": 50,
         }
+        self._topic = kafka.named(EXPOSURES.name)
         self._limit = config.max_queued
         self._producer = open_client(Producer, self._settings)
         self._waiting: deque[Exposure | Failure] = deque()
@@ -99,9 +100,7 @@ class KafkaExposureLog:
             exposure = self._waiting.popleft()
             try:
                 payload = encode_exposure(exposure)
-                self._producer.produce(
-                    EXPOSURES.name, payload, exposure.query.unit_id.encode(), on_delivery=self._settle
-                )
+                self._producer.produce(self._topic, payload, exposure.query.unit_id.encode(), on_delivery=self._settle)
             except BufferError:
                 self._failed += 1
             except Exception:

@@ -34,7 +34,7 @@ class KafkaSource:
         own: dict[str, Any] = {
             "bootstrap.servers": brokers,
             "client.id": config.client_id,
-            "group.id": group,
+            "group.id": config.named(group),
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             # Where the stored position is no longer in the log, everything that still is comes after it.
@@ -56,7 +56,7 @@ class KafkaSource:
         defaults = {"session.timeout.ms": "10000", "heartbeat.interval.ms": "1000"}
         self._consumer = Consumer({**defaults, **extra_properties(config, own), **own}, logger=_client_log)
         self._batch = batch
-        self._topic = topic.name
+        self._topic = config.named(topic.name)
         self._assigned: tuple[int, ...] = ()
         self._on_revoked: Callable[[], None] = lambda: None
         self._on_lost: Callable[[], None] = lambda: None
@@ -142,7 +142,7 @@ class KafkaDeadLetters:
     """Implements engine.stream.processor.DeadLetters for messages of one topic; belongs to one thread."""
 
     def __init__(self, brokers: str, config: KafkaConfig, topic: Topic = EVENTS) -> None:
-        self._topic = topic.name
+        self._topic, self._letters = config.named(topic.name), config.named(DEAD_LETTERS.name)
         self._producer = Producer(producer_settings(brokers, config), logger=_client_log)
 
     def send(self, letters: Sequence[tuple[Message, str]]) -> None:
@@ -164,9 +164,7 @@ class KafkaDeadLetters:
                 ("offset", str(message.offset).encode()),
             ]
             try:
-                self._producer.produce(
-                    DEAD_LETTERS.name, message.payload, message.key, headers=headers, on_delivery=settle
-                )
+                self._producer.produce(self._letters, message.payload, message.key, headers=headers, on_delivery=settle)
             except BufferError:
                 raise DependencyUnavailable("Kafka does not take dead letters as fast as they come") from None
             except KafkaException as error:

@@ -63,7 +63,7 @@ def measure_freshness(
         if not redis_url:
             resources.enter_context(EmbeddedRedis(settings.redis.directory))
         if not brokers:
-            resources.enter_context(EmbeddedKafka(settings.kafka.directory))
+            resources.enter_context(EmbeddedKafka(settings.kafka.directory, settings.kafka.topic_prefix))
         publish_once(work / "data", settings)
         server = resources.enter_context(engine_process("serve", config_file))
         resources.enter_context(engine_process("process", config_file))

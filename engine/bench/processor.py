@@ -56,7 +56,7 @@ def measure_processor(
             file.write("[processor]\nfresh_users_per_s = 0\n")
         config = EngineConfig.load(config_file)
         if not brokers:
-            brokers = resources.enter_context(EmbeddedKafka(config.kafka.directory)).brokers
+            brokers = resources.enter_context(EmbeddedKafka(config.kafka.directory, config.kafka.topic_prefix)).brokers
         else:
             create_topics(brokers, config.kafka)
         measured: dict[str, psutil.Process] = {}
@@ -146,7 +146,7 @@ def _feed(
             if stop.wait(_POLL_S):
                 return
         for key, payload in messages[start : start + _CHUNK]:
-            producer.produce(EVENTS.name, payload, key)
+            producer.produce(config.kafka.named(EVENTS.name), payload, key)
         producer.flush()
 
 

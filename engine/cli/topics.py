@@ -31,4 +31,5 @@ def create(
         raise ConfigError("kafka.brokers: names no broker; the embedded one comes with its topics")
     made = create_topics(settings.kafka.brokers, settings.kafka, replication_factor)
     for topic in TOPICS:
-        print(f"{topic.name}: {topic.partitions} partitions, {'created' if topic in made else 'was there'}")
+        state = "created" if topic in made else "was there"
+        print(f"{settings.kafka.named(topic.name)}: {topic.partitions} partitions, {state}")

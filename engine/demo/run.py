@@ -60,7 +60,7 @@ def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Co
         path = train_bundle(dataset, TrainingConfig(), BundleStore(settings.bundle.directory), progress)
     console.print(f"bundle {path.name}")
 
-    with EmbeddedRedis(settings.redis.directory), EmbeddedKafka(settings.kafka.directory):
+    with EmbeddedRedis(settings.redis.directory), EmbeddedKafka(settings.kafka.directory, settings.kafka.topic_prefix):
         console.rule("3. publish users")
         console.print(f"{publish_once(work / 'data', settings):,} user records in Redis")
         console.rule("4. serve and call")

@@ -14,7 +14,6 @@ import polars as pl
 import pytest
 from prometheus_client import CollectorRegistry
 
-from engine.adapters.embedded_kafka import EmbeddedKafka
 from engine.assemble import running_server
 from engine.assemble_processor import process
 from engine.bundle.store import BundleStore
@@ -30,7 +29,7 @@ from engine.types import RecommendQuery
 from engine.v1 import recommendation_pb2 as pb
 from tests.conftest import Trained
 from tests.engine.test_serving import config_for
-from tests.kafka import read_back
+from tests.kafka import broker, own_topics, read_back
 
 MODELS = {
     "name": "models",
@@ -277,11 +276,11 @@ def archived(directory: Path) -> pl.DataFrame | None:
 async def test_every_answer_is_in_the_archive_once_whoever_stops_in_between(
     trained: Trained, redis_home: Path, tmp_path: Path
 ) -> None:
-    with EmbeddedKafka(tmp_path / "kafka") as kafka:
+    with broker(tmp_path / "kafka") as kafka:
         config = settings(
             trained,
             redis_home,
-            kafka={"brokers": kafka.brokers, "delivery_timeout_ms": 10_000, "properties": QUICK_GROUPS},
+            kafka=own_topics(kafka) | {"delivery_timeout_ms": 10_000, "properties": QUICK_GROUPS},
             experiments=[MODELS],
             processor={
                 "archive_directory": tmp_path / "archive" / "events", "archive_flush_s": 0.1, "fresh_users_per_s": 0,
@@ -336,10 +335,10 @@ async def test_every_answer_is_in_the_archive_once_whoever_stops_in_between(
 async def test_requests_that_fail_are_logged_with_their_variants(
     trained: Trained, redis_home: Path, tmp_path: Path
 ) -> None:
-    with EmbeddedKafka(tmp_path / "kafka") as kafka:
+    with broker(tmp_path / "kafka") as kafka:
         # Nothing is ready so soon.
         config = settings(
-            trained, redis_home, kafka={"brokers": kafka.brokers}, server={"request_timeout_ms": 0.01},
+            trained, redis_home, kafka=own_topics(kafka), server={"request_timeout_ms": 0.01},
             holdout={"share": 0.5}
         )  # fmt: skip
         users = known_users(trained)[:8]
@@ -355,7 +354,7 @@ async def test_requests_that_fail_are_logged_with_their_variants(
             with pytest.raises((InvalidRequest, DeadlineExceeded)):
                 await client.recommend(users[0], "nowhere")
         keys = {user.encode() for user in users}
-        messages = await asyncio.to_thread(read_back, kafka.brokers, keys, len(users), EXPOSURES)
+        messages = await asyncio.to_thread(read_back, kafka, keys, len(users), EXPOSURES)
     logged = {failure.user_id: failure for failure in (decode_exposure(message.value() or b"") for message in messages)}
     assert len(messages) == len(logged) == len(users)
     experiments = Experiments(config)
@@ -393,8 +392,8 @@ async def test_without_kafka_no_answer_fails_and_drops_are_counted(trained: Trai
 
 
 async def test_nothing_is_logged_where_it_is_off(trained: Trained, redis_home: Path, tmp_path: Path) -> None:
-    with EmbeddedKafka(tmp_path / "kafka") as kafka:
-        config = settings(trained, redis_home, kafka={"brokers": kafka.brokers}, exposures={"enabled": False})
+    with broker(tmp_path / "kafka") as kafka:
+        config = settings(trained, redis_home, kafka=own_topics(kafka), exposures={"enabled": False})
         async with served(config) as client:
             await client.recommend("somebody", "home")
-        assert await asyncio.to_thread(read_back, kafka.brokers, {b"somebody"}, 0, EXPOSURES) == []
+        assert await asyncio.to_thread(read_back, kafka, {b"somebody"}, 0, EXPOSURES) == []

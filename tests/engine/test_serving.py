@@ -4,7 +4,6 @@ import asyncio
 import datetime
 import json
 import logging
-import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -38,7 +37,7 @@ def config_for(trained: Trained, home: Path, **sections: dict[str, Any]) -> Engi
         # Machines that run tests are slow at times; what is late would be an honest, but another answer.
         "server": {"host": "127.0.0.1", "port": 0, "request_timeout_ms": 20_000, "drain_s": 2},
         "redis": {"directory": home, "timeout_ms": 5_000},
-        "kafka": {"brokers": os.environ.get("KAFKA_BROKERS", ""), "directory": home / "kafka"},
+        "kafka": {"directory": home / "kafka"},
         "bundle": {"directory": trained.bundles.directory, "poll_s": 0.05},
     }
     for section, values in sections.items():

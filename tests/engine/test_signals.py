@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.adapters.embedded_kafka import EmbeddedKafka
 from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.kafka_bus import create_topics
 from engine.assemble import running_server
 from engine.cli.publish import publish_once
 from engine.config import EngineConfig
@@ -24,6 +22,7 @@ from engine.rpc.requests import build_event
 from engine.v1 import recommendation_pb2 as pb
 from engine.v1.event_pb2 import EVENT_TYPE_CLICK, EVENT_TYPE_VIEW
 from tests.conftest import Trained
+from tests.kafka import broker
 
 # A processor starts, joins its group, and shares the machine with the rest of the tests.
 _PATIENCE_S = 60.0
@@ -34,12 +33,10 @@ def running(trained: Trained, tmp_path: Path) -> Iterator[EngineConfig]:
     """Settings of an engine with its users published and its processor running; the test runs the server."""
     with ExitStack() as resources:
         redis_url = os.environ.get("REDIS_URL") or resources.enter_context(EmbeddedRedis(tmp_path / "redis")).url
-        brokers = os.environ.get("KAFKA_BROKERS")
-        if brokers:
-            create_topics(brokers, EngineConfig.load(kafka={"brokers": brokers}).kafka)
-        else:
-            brokers = resources.enter_context(EmbeddedKafka(tmp_path / "kafka")).brokers
-        settings = write_settings(tmp_path, 0, redis_url, brokers)
+        kafka = resources.enter_context(broker(tmp_path / "kafka"))
+        settings = write_settings(tmp_path, 0, redis_url, kafka.brokers)
+        text = settings.read_text().replace("[kafka]\n", f'[kafka]\ntopic_prefix = "{kafka.topic_prefix}"\n')
+        settings.write_text(text)
         # A name of its own, so that what an earlier run has left on shared servers is no news.
         name = f"signals-{time.time_ns()}"
         with settings.open("a") as file:

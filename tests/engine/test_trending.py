@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ def settings(directory: Path, home: Path, url: str, poll_s: float = POLL_S) -> E
     return EngineConfig.load(
         server={"host": "127.0.0.1", "port": 0, "request_timeout_ms": 20_000, "drain_s": 2},
         redis={"url": url, "timeout_ms": 5_000},
-        kafka={"brokers": os.environ.get("KAFKA_BROKERS", ""), "directory": home / "kafka"},
+        kafka={"directory": home / "kafka"},
         processor={"log": LOG},
         bundle={"directory": directory, "poll_s": 0.05},
         trending={"poll_s": poll_s},

@@ -35,7 +35,9 @@ def test_its_topics_are_as_declared_and_it_says_what_it_is(tmp_path: Path, caplo
 def test_another_process_finds_it(tmp_path: Path) -> None:
     with EmbeddedKafka(tmp_path) as kafka:
         subprocess.run([sys.executable, "-c", SEND, str(tmp_path), EVENTS.name], check=True, timeout=60)
-        assert [message.value() for message in read_back(kafka.brokers, {b"k"}, 1)] == [b"from afar"]
+        assert [message.value() for message in read_back(KafkaConfig(brokers=kafka.brokers), {b"k"}, 1)] == [
+            b"from afar"
+        ]
 
 
 def test_a_second_opener_shares_it_and_does_not_stop_it(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import KafkaError
 
+from engine.adapters import kafka_bus
 from engine.adapters.embedded_kafka import EmbeddedKafka, _library
 from engine.adapters.kafka_bus import (
     KafkaEventLog,
@@ -26,21 +27,21 @@ from engine.config import KafkaConfig
 from engine.errors import ConfigError, DependencyUnavailable, Overloaded
 from engine.stream.codec import decode
 from engine.stream.topics import DEAD_LETTERS, EVENTS, TOPICS, Topic
-from tests.kafka import broker, click, read_back
+from tests.kafka import broker, click, delete_topics, fresh_prefix, read_back
 
 QUICK = KafkaConfig(delivery_timeout_ms=500, max_queued_events=500)
 NOWHERE = "127.0.0.1:1"
 
 
 @pytest.fixture
-def brokers(tmp_path: Path) -> Iterator[str]:
-    with broker(tmp_path) as address:
-        yield address
+def kafka(tmp_path: Path) -> Iterator[KafkaConfig]:
+    with broker(tmp_path) as config:
+        yield config
 
 
 @pytest.fixture
-async def producer(brokers: str) -> AsyncIterator[KafkaProducer]:
-    producer = KafkaProducer(brokers, KafkaConfig(delivery_timeout_ms=20_000))
+async def producer(kafka: KafkaConfig) -> AsyncIterator[KafkaProducer]:
+    producer = KafkaProducer(kafka.brokers, kafka.model_copy(update={"delivery_timeout_ms": 20_000}))
     yield producer
     await asyncio.to_thread(producer.close)
 
@@ -91,13 +92,13 @@ def test_what_keeps_events_safe_is_not_for_settings_to_change(name: str) -> None
         KafkaProducer(NOWHERE, KafkaConfig(properties={name: "0"}))
 
 
-async def test_events_of_a_user_are_in_one_partition_in_order(producer: KafkaProducer, brokers: str) -> None:
+async def test_events_of_a_user_are_in_one_partition_in_order(producer: KafkaProducer, kafka: KafkaConfig) -> None:
     users = [f"user-{place}-{uuid.uuid4().hex}" for place in range(20)]
     events = [click(user, f"item-{number}") for number in range(10) for user in users]
     log = KafkaEventLog(producer)
     await asyncio.gather(log.append(events[:100], 1_700_000_000_000), log.append(events[100:], 1_700_000_000_000))
 
-    messages = read_back(brokers, {user.encode() for user in users}, len(events))
+    messages = read_back(kafka, {user.encode() for user in users}, len(events))
     assert len(messages) == len(events)
     for user in users:
         of_user = [message for message in messages if message.key() == user.encode()]
@@ -108,10 +109,10 @@ async def test_events_of_a_user_are_in_one_partition_in_order(producer: KafkaPro
     assert len({message.partition() for message in messages}) > 1
 
 
-async def test_headers_travel(producer: KafkaProducer, brokers: str) -> None:
+async def test_headers_travel(producer: KafkaProducer, kafka: KafkaConfig) -> None:
     key = uuid.uuid4().bytes
     assert await published(producer, [Record(key, b"?", (("reason", b"no message"),))], DEAD_LETTERS)
-    [message] = read_back(brokers, {key}, 1, DEAD_LETTERS)
+    [message] = read_back(kafka, {key}, 1, DEAD_LETTERS)
     assert message.headers() == [("reason", b"no message")]
 
 
@@ -135,7 +136,9 @@ async def test_an_outage_is_told_in_time_and_its_end_needs_no_restart(
 
     embedded.set_reachable(True)
     await published_at_last(quick, records(1, b"after"))
-    assert [message.value() for message in read_back(embedded.brokers, {b"after"}, 1)][:1] == [b"0"]
+    assert [message.value() for message in read_back(KafkaConfig(brokers=embedded.brokers), {b"after"}, 1)][:1] == [
+        b"0"
+    ]
 
 
 async def test_a_full_queue_takes_none_of_a_batch(quick: KafkaProducer, embedded: EmbeddedKafka) -> None:
@@ -160,14 +163,14 @@ async def test_a_caller_that_gives_up_leaves_the_queue_counted(quick: KafkaProdu
         await quick.publish(EVENTS, records(101))
 
 
-async def test_close_sends_what_is_on_its_way(brokers: str) -> None:
+async def test_close_sends_what_is_on_its_way(kafka: KafkaConfig) -> None:
     key = uuid.uuid4().bytes
-    producer = KafkaProducer(brokers, KafkaConfig(linger_ms=200))
+    producer = KafkaProducer(kafka.brokers, kafka.model_copy(update={"linger_ms": 200}))
     sending = asyncio.create_task(producer.publish(EVENTS, records(5, key)))
     await asyncio.sleep(0)
     await asyncio.to_thread(producer.close)
     assert all(error is None for error in await sending)
-    assert len(read_back(brokers, {key}, 5)) == 5
+    assert len(read_back(kafka, {key}, 5)) == 5
 
 
 async def test_close_gives_up_on_a_broker_that_is_away() -> None:
@@ -199,24 +202,50 @@ async def test_connect_says_what_is_wrong(producer: KafkaProducer) -> None:
 
 
 def test_topics_in_kafkas_terms() -> None:
-    topic = new_topic(EVENTS, 3)
-    assert (topic.topic, topic.num_partitions, topic.replication_factor) == ("engine.events.v1", 8, 3)
+    topic = new_topic(EVENTS, "a.engine.events.v1", 3)
+    assert (topic.topic, topic.num_partitions, topic.replication_factor) == ("a.engine.events.v1", 8, 3)
     assert topic.config["retention.ms"] == str(7 * 86_400_000)
 
 
-def test_topics_that_are_there_stay(brokers: str) -> None:
-    assert create_topics(brokers, KafkaConfig()) == []
+def test_topics_that_are_there_stay(kafka: KafkaConfig) -> None:
+    assert create_topics(kafka.brokers, kafka) == []
 
 
 @pytest.mark.skipif("KAFKA_BROKERS" not in os.environ, reason="the embedded broker makes topics without the protocol")
 def test_missing_topics_are_made() -> None:
-    brokers = os.environ["KAFKA_BROKERS"]
-    create_topics(brokers, KafkaConfig())
-    assert create_topics(brokers, KafkaConfig()) == []
+    kafka = KafkaConfig(brokers=os.environ["KAFKA_BROKERS"], topic_prefix=fresh_prefix())
+    try:
+        assert create_topics(kafka.brokers, kafka) == list(TOPICS)
+        assert create_topics(kafka.brokers, kafka) == []
+    finally:
+        delete_topics(kafka)
+
+
+async def test_two_installations_on_one_cluster_do_not_meet(kafka: KafkaConfig, tmp_path: Path) -> None:
+    with broker(tmp_path) as other:
+        assert other.topic_prefix != kafka.topic_prefix
+        for config in (kafka, other):
+            producer = KafkaProducer(config.brokers, config.model_copy(update={"delivery_timeout_ms": 20_000}))
+            assert await published(producer, records(1, config.topic_prefix.encode()))
+            await asyncio.to_thread(producer.close)
+        keys = {kafka.topic_prefix.encode(), other.topic_prefix.encode()}
+        for config in (kafka, other):
+            found = await asyncio.to_thread(read_back, config, keys, 1)
+            assert [message.key() for message in found] == [config.topic_prefix.encode()]
+
+
+def test_a_topic_that_somebody_else_makes_first_is_there(kafka: KafkaConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two `engine topics create` at once: the second hears from Kafka that the topics are there."""
+    if "KAFKA_BROKERS" not in os.environ:
+        pytest.skip("the embedded broker makes topics without the protocol")
+    looks = iter([list(TOPICS)])
+    look = kafka_bus._missing_topics
+    monkeypatch.setattr(kafka_bus, "_missing_topics", lambda *known: next(looks, None) or look(*known))
+    assert create_topics(kafka.brokers, kafka) == []
 
 
 def test_topics_of_other_partitions_are_refused(embedded: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch) -> None:
     wider = dataclasses.replace(EVENTS, partitions=16)
     monkeypatch.setattr("engine.adapters.kafka_bus.TOPICS", (wider, *TOPICS[1:]))
-    with pytest.raises(DependencyUnavailable, match="8 partitions instead of 16"):
+    with pytest.raises(DependencyUnavailable, match=r"8 partitions instead of 16.*engine topics create"):
         create_topics(embedded.brokers, KafkaConfig())

@@ -26,8 +26,8 @@ def _leaves_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_exposures, "_CLOSE_S", 1.0 if os.environ.get("KAFKA_BROKERS") else 0.5)
 
 
-def made(brokers: str, **config: float) -> KafkaExposureLog:
-    return KafkaExposureLog(brokers, KafkaConfig(), ExposuresConfig(**config))  # type: ignore[arg-type]
+def made(brokers: str, kafka: KafkaConfig | None = None, **config: float) -> KafkaExposureLog:
+    return KafkaExposureLog(brokers, kafka or KafkaConfig(), ExposuresConfig(**config))  # type: ignore[arg-type]
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -44,12 +44,12 @@ def offer(log: KafkaExposureLog, exposures: list[Exposure]) -> None:
 
 def test_what_is_offered_is_in_the_topic_by_unit(tmp_path: Path) -> None:
     users = [f"{uuid.uuid4().hex}" for _ in range(5)]
-    with broker(tmp_path) as brokers:
-        log = made(brokers)
+    with broker(tmp_path) as kafka:
+        log = made(kafka.brokers, kafka)
         offer(log, [exposure(number, user=users[number % 5]) for number in range(200)])
         log.close()
         assert log.counts == (200, 0, 0)
-        messages = read_back(brokers, {user.encode() for user in users}, 200, EXPOSURES)
+        messages = read_back(kafka, {user.encode() for user in users}, 200, EXPOSURES)
     found = [decode_exposure(message.value()) for message in messages]
     assert sorted(one.request_id for one in found) == sorted(f"r{number}" for number in range(200))
     assert all(message.key().decode() == one.unit_id for message, one in zip(messages, found, strict=True))
@@ -87,7 +87,7 @@ def test_an_outage_in_between_loses_nothing_that_fits(tmp_path: Path) -> None:
         until(lambda: log.counts.logged == 100)
         log.close()
         # An idempotent producer: in order, and each once.
-        messages = read_back(kafka.brokers, {user.encode()}, 100, EXPOSURES)
+        messages = read_back(KafkaConfig(brokers=kafka.brokers), {user.encode()}, 100, EXPOSURES)
     assert [decode_exposure(message.value()).request_id for message in messages] == [f"r{n}" for n in range(100)]
 
 

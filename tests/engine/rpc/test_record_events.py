@@ -32,14 +32,14 @@ Record = Callable[..., Awaitable[pb.RecordEventsResponse]]
 
 
 @pytest.fixture
-def brokers(tmp_path: Path) -> Iterator[str]:
-    with broker(tmp_path / "kafka") as address:
-        yield address
+def kafka(tmp_path: Path) -> Iterator[KafkaConfig]:
+    with broker(tmp_path / "kafka") as config:
+        yield config
 
 
 @pytest.fixture
-async def event_log(brokers: str) -> AsyncIterator[KafkaEventLog]:
-    producer = KafkaProducer(brokers, KafkaConfig(delivery_timeout_ms=20_000))
+async def event_log(kafka: KafkaConfig) -> AsyncIterator[KafkaEventLog]:
+    producer = KafkaProducer(kafka.brokers, kafka.model_copy(update={"delivery_timeout_ms": 20_000}))
     yield KafkaEventLog(producer)
     await asyncio.to_thread(producer.close)
 
@@ -73,7 +73,7 @@ def record(request: pytest.FixtureRequest, server: Server) -> Record:
     return with_async if request.param == "async" else in_thread
 
 
-async def test_what_is_accepted_is_in_the_topic(record: Record, brokers: str) -> None:
+async def test_what_is_accepted_is_in_the_topic(record: Record, kafka: KafkaConfig) -> None:
     user = f"user-{uuid.uuid4().hex}"
     before_ms = time.time_ns() // 1_000_000
     bought = build_event(
@@ -87,7 +87,7 @@ async def test_what_is_accepted_is_in_the_topic(record: Record, brokers: str) ->
     assert response.accepted_count == 2
     [rejected] = response.rejected
     assert (rejected.index, rejected.event_id, rejected.field) == (1, bad.event_id, "item_id")
-    messages = await asyncio.to_thread(read_back, brokers, {user.encode()}, 2)
+    messages = await asyncio.to_thread(read_back, kafka, {user.encode()}, 2)
     logged = [decode(message.value()) for message in messages]
     assert [entry.event for entry in logged] == [bought, read]
     assert all(before_ms <= entry.received_ms <= time.time_ns() // 1_000_000 for entry in logged)

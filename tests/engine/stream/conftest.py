@@ -1,8 +1,8 @@
 """Events, real brokers and real stores for stream tests.
 
-KAFKA_BROKERS (with a log that is new) and REDIS_URL in the environment choose other servers. KILL_EVENTS is how many
-events run through the tests that kill the processor, cut its broker and restart its Redis (4,000 unless it says
-otherwise; more events, more kills), and KILL_SEED draws the moments:
+KAFKA_BROKERS and REDIS_URL in the environment choose other servers. KILL_EVENTS is how many events run through the
+tests that kill the processor, cut its broker and restart its Redis (4,000 unless it says otherwise; more events, more
+kills), and KILL_SEED draws the moments:
 `KILL_EVENTS=100000 python -m pytest tests/engine/stream -k "killed_at or restarted_under or cut_connection"`.
 """
 
@@ -18,14 +18,14 @@ import pytest
 import redis
 from confluent_kafka import Producer
 
-from engine.adapters.embedded_kafka import EmbeddedKafka
 from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.kafka_bus import create_topics, producer_settings
-from engine.config import EngineConfig
+from engine.adapters.kafka_bus import producer_settings
+from engine.config import EngineConfig, KafkaConfig
 from engine.stream.codec import encode
 from engine.stream.topics import EVENTS
 from engine.types import EventType
 from engine.v1 import event_pb2 as pb
+from tests.kafka import broker
 
 NOW_MS = 1_764_000_000_000
 KILL_EVENTS = int(os.environ.get("KILL_EVENTS", "4000"))
@@ -72,10 +72,23 @@ def portions(events: Sequence[pb.Event]) -> list[Sequence[pb.Event]]:
 
 @dataclass(frozen=True)
 class Bus:
-    """A broker, and a name that nobody else's positions are under."""
+    """A broker with topics that nobody else uses."""
 
-    brokers: str
     config: EngineConfig
+
+    @property
+    def kafka(self) -> KafkaConfig:
+        return self.config.kafka
+
+    @property
+    def brokers(self) -> str:
+        return self.kafka.brokers
+
+    @staticmethod
+    def over(kafka: KafkaConfig, **kafka_settings: object) -> "Bus":
+        """Patient, since a busy machine may take its time."""
+        settings = kafka.model_dump() | {"delivery_timeout_ms": 10_000} | kafka_settings
+        return Bus(EngineConfig.load(kafka=settings))
 
     def send(self, events: Sequence[pb.Event], received_ms: int = NOW_MS) -> None:
         """Append events as the server does."""
@@ -84,8 +97,9 @@ class Bus:
     def send_raw(self, records: Sequence[tuple[bytes, bytes]]) -> None:
         producer = Producer(producer_settings(self.brokers, self.config.kafka))
         errors: list[object] = []
+        name = self.kafka.named(EVENTS.name)
         for key, payload in records:
-            producer.produce(EVENTS.name, payload, key, on_delivery=lambda error, _: error and errors.append(error))
+            producer.produce(name, payload, key, on_delivery=lambda error, _: error and errors.append(error))
             producer.poll(0)
         assert producer.flush(20) == 0
         assert not errors
@@ -94,14 +108,8 @@ class Bus:
 @pytest.fixture
 def bus(tmp_path: Path) -> Iterator[Bus]:
     """A broker of this test's own, or the one in KAFKA_BROKERS."""
-    brokers = os.environ.get("KAFKA_BROKERS")
-    if brokers:
-        config = EngineConfig.load(kafka={"brokers": brokers, "delivery_timeout_ms": 10_000})
-        create_topics(brokers, config.kafka)
-        yield Bus(brokers, config)
-        return
-    with EmbeddedKafka(tmp_path / "kafka") as broker:
-        yield Bus(broker.brokers, EngineConfig.load(kafka={"brokers": broker.brokers, "delivery_timeout_ms": 10_000}))
+    with broker(tmp_path / "kafka") as kafka:
+        yield Bus.over(kafka)
 
 
 @pytest.fixture

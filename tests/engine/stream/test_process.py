@@ -42,7 +42,7 @@ from tests.engine.stream.conftest import (
     make_event,
     portions,
 )
-from tests.engine.stream.test_processor import applied_count, dump, own_broker, stream, undisturbed, wait_for
+from tests.engine.stream.test_processor import applied_count, dump, stream, undisturbed, wait_for
 
 Start = Callable[[Callable[[], None], threading.Event], None]
 LOG = "t"
@@ -56,6 +56,7 @@ def child(bus: Bus, url: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
         f"""
         [kafka]
         brokers = "{bus.brokers}"
+        topic_prefix = "{bus.kafka.topic_prefix}"
         properties = {{"session.timeout.ms" = "1000", "heartbeat.interval.ms" = "200"}}
         [redis]
         url = "{url}"
@@ -88,7 +89,6 @@ def archived(home: Path) -> list[tuple[int, int, str]]:
     return sorted(pl.concat(frames).select("partition", "offset", "event_id").rows()) if frames else []
 
 
-@own_broker
 def test_killed_at_random_moments_it_leaves_what_an_undisturbed_run_leaves(
     bus: Bus, redis_url: str, tmp_path: Path
 ) -> None:

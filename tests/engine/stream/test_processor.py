@@ -16,7 +16,7 @@ from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.kafka_source import KafkaDeadLetters, KafkaSource
 from engine.adapters.redis_keys import live_key, seen_key
 from engine.adapters.redis_state import RedisLiveStore
-from engine.config import EngineConfig, ProcessorConfig, RedisConfig
+from engine.config import KafkaConfig, ProcessorConfig, RedisConfig
 from engine.stream.codec import encode
 from engine.stream.events import EventBatch, read_events
 from engine.stream.live import LiveSink
@@ -118,10 +118,6 @@ def undisturbed(bus: Bus, log: str, count: int, home: Path) -> Iterator[dict[byt
         yield dump(server.url)
 
 
-own_broker = pytest.mark.skipif("'KAFKA_BROKERS' in __import__('os').environ", reason="needs a log that starts empty")
-
-
-@own_broker
 def test_events_become_session_counts_and_popularity(bus: Bus, redis_url: str, background: Start) -> None:
     redis.Redis.from_url(redis_url).set(seen_key("u"), b"12345678")
     events = [
@@ -150,7 +146,6 @@ def test_events_become_session_counts_and_popularity(bus: Bus, redis_url: str, b
     assert registry.get_sample_value("engine_processor_events_total", {"sink": "live"}) == 5
 
 
-@own_broker
 def test_a_replay_from_the_start_leaves_the_same_bytes(bus: Bus, redis_url: str, tmp_path: Path) -> None:
     events = stream(600)
     bus.send(events)
@@ -175,7 +170,6 @@ def test_a_replay_from_the_start_leaves_the_same_bytes(bus: Bus, redis_url: str,
         assert anew == once
 
 
-@own_broker
 def test_poison_goes_to_the_dead_letters_and_the_rest_flows_on(bus: Bus, redis_url: str, background: Start) -> None:
     good = [(b"u", encode(make_event(item=f"i{position}"), NOW_MS)) for position in range(4)]
     poison = [(b"u", b"\xff not a message"), (b"u", b""), (b"u", encode(pb.Event(event_id="x"), NOW_MS))]
@@ -186,7 +180,7 @@ def test_poison_goes_to_the_dead_letters_and_the_rest_flows_on(bus: Bus, redis_u
     wait_for(lambda: applied_count(redis_url, "t") == 7)
     counts = view_state(redis.Redis.from_url(redis_url).get(live_key("u")))  # type: ignore[arg-type]
     assert counts.interaction_count == 4
-    letters = read_back(bus.brokers, {b"u"}, 3, DEAD_LETTERS)
+    letters = read_back(bus.kafka, {b"u"}, 3, DEAD_LETTERS)
     assert [letter.value() or b"" for letter in letters] == [payload for _, payload in poison]
     headers = [dict(letter.headers()) for letter in letters]
     assert [int(one["offset"]) for one in headers] == [1, 3, 4]
@@ -194,7 +188,6 @@ def test_poison_goes_to_the_dead_letters_and_the_rest_flows_on(bus: Bus, redis_u
     assert registry.get_sample_value("engine_processor_poison_total", {"sink": "live"}) == 3
 
 
-@own_broker
 def test_a_broken_state_in_the_store_stops_nobody(bus: Bus, redis_url: str, background: Start) -> None:
     redis.Redis.from_url(redis_url).set(live_key("u"), b"\x09 of another version")
     bus.send([make_event("u"), make_event("v")])
@@ -204,7 +197,6 @@ def test_a_broken_state_in_the_store_stops_nobody(bus: Bus, redis_url: str, back
     assert view_state(redis.Redis.from_url(redis_url).get(live_key("u"))).interaction_count == 1  # type: ignore[arg-type]
 
 
-@own_broker
 @pytest.mark.parametrize("loses", [False, True])
 def test_redis_restarted_under_way_changes_nothing(loses: bool, bus: Bus, background: Start, tmp_path: Path) -> None:
     """Stopped in order, and killed, so that it forgets everything since its last snapshot."""
@@ -240,7 +232,6 @@ def test_redis_restarted_under_way_changes_nothing(loses: bool, bus: Bus, backgr
         server.close()
 
 
-@own_broker
 def test_what_redis_loses_while_nothing_happens_comes_back_by_itself(
     bus: Bus, redis_url: str, background: Start
 ) -> None:
@@ -254,15 +245,13 @@ def test_what_redis_loses_while_nothing_happens_comes_back_by_itself(
     assert dump(redis_url) == whole
 
 
-@own_broker
 def test_a_cut_connection_to_kafka_changes_nothing(redis_url: str, background: Start, tmp_path: Path) -> None:
     rng = random.Random(KILL_SEED)
     events = stream(KILL_EVENTS)
     *disturbed, rest = portions(events)
     stop = threading.Event()
     with EmbeddedKafka(tmp_path / "k") as kafka:
-        config = EngineConfig.load(kafka={"brokers": kafka.brokers, "delivery_timeout_ms": 20_000})
-        bus, sent = Bus(kafka.brokers, config), 0
+        bus, sent = Bus.over(KafkaConfig(brokers=kafka.brokers), delivery_timeout_ms=20_000), 0
         try:
             background(make_processor(bus, make_sink(redis_url, "t"), stop, "g", KILL_BATCH)[0].run, stop)
             for part in disturbed:
@@ -282,15 +271,11 @@ def test_a_cut_connection_to_kafka_changes_nothing(redis_url: str, background: S
             stop.set()
 
 
-@own_broker
 def test_a_second_processor_takes_its_share_and_the_first_goes_on_alone(
     bus: Bus, redis_url: str, background: Start, tmp_path: Path
 ) -> None:
     # The embedded broker waits for a session's length before it hands partitions to others.
-    quick = bus.config.kafka.model_copy(
-        update={"properties": {"session.timeout.ms": "1000", "heartbeat.interval.ms": "200"}}
-    )
-    bus = Bus(bus.brokers, bus.config.model_copy(update={"kafka": quick}))
+    bus = Bus.over(bus.kafka, properties={"session.timeout.ms": "1000", "heartbeat.interval.ms": "200"})
     events = stream(2000)
     stops = threading.Event(), threading.Event()
     first, _ = make_processor(bus, make_sink(redis_url, "t"), stops[0], "g", 20)
