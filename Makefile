@@ -20,7 +20,7 @@ KAFKA_TESTS = $(shell grep -rlE "from tests.kafka import|bus: Bus" tests --inclu
 BENCHES ?= bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-gpu kafka test-kafka lint proto bench bench-compare bench-load bench-peers bench-startup bench-gpu report
+.PHONY: help demo test test-clients test-gpu kafka test-kafka lint proto bench bench-compare bench-load bench-peers bench-startup bench-gpu report
 .PHONY: validate-deploy rehearse clean
 
 help: ## List the targets
@@ -61,6 +61,10 @@ kafka: $(READY) ## Run a real Kafka broker on a free port until Ctrl-C (java, mv
 test-kafka: $(READY) ## Run every test that meets a broker on a real Kafka, none skipped: make test-kafka KAFKA_VERSION=3.9.1
 	$(BIN)/python -m deploy.local_kafka --version $(KAFKA_VERSION) -- \
 		$(BIN)/python -m pytest -p tests.refuse_skips $(KAFKA_TESTS) $(ARGS)
+
+test-clients: $(READY) ## Generate and call from Go, Java and TypeScript, with ghz, buf and grpcurl, as far as they are here
+	tests/clients/install.sh .clients
+	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 lint: $(READY) ## Check style, types and that the generated code is current
 	$(BIN)/ruff check .
@@ -107,4 +111,4 @@ rehearse: $(READY) ## Build and run an image without Docker, as root: make rehea
 	$(BIN)/python -m deploy.rehearse $(ARGS)
 
 clean: ## Remove the environment and everything that commands left behind
-	rm -rf $(VENV) $(GPU_VENV) var .benchmarks .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(GPU_VENV) var .benchmarks .clients .pytest_cache .mypy_cache .ruff_cache .hypothesis
