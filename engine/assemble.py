@@ -68,6 +68,7 @@ async def running_server(
             host=config.server.host,
             port=config.server.port,
             request_timeout_ms=config.server.request_timeout_ms,
+            reserve_ms=config.server.reserve_ms,
             concurrency_limit=config.server.max_concurrent_requests,
             event_concurrency_limit=config.events.max_concurrent_batches,
             max_event_age_s=config.events.max_age_s,

@@ -45,7 +45,10 @@ class StageEstimates:
 
 
 class RequestClock:
-    """One request's deadline (a time.monotonic() instant), its stage timings and its fallbacks."""
+    """One request's deadline (a time.monotonic() instant), its stage timings and its fallbacks.
+
+    The deadline is that of the work: when it has passed, no further stage is started, whoever answers meanwhile.
+    """
 
     def __init__(self, deadline: float, estimates: StageEstimates) -> None:
         self.deadline = deadline
@@ -57,8 +60,23 @@ class RequestClock:
     def remaining_s(self) -> float:
         return self.deadline - time.monotonic()
 
+    def abandon(self) -> None:
+        """Nobody waits for the work any more: it ends before its next stage. Any thread may call this."""
+        self.deadline = float("-inf")
+
+    def instead(self, keep: frozenset[DegradedReason]) -> "RequestClock":
+        """The clock of a cheaper answer to the same request, given in place of this work.
+
+        It began when this one did, has no deadline, and knows those of the degraded reasons that are in `keep`. Its
+        stages are no evidence of what the ordinary ones take.
+        """
+        clock = RequestClock(float("inf"), StageEstimates())
+        clock._started = self._started
+        clock.degraded = [reason for reason in self.degraded if reason in keep]
+        return clock
+
     def check(self) -> None:
-        """Raises DeadlineExceeded once nobody waits for the answer any more."""
+        """Raises DeadlineExceeded once the deadline has passed, or the work was abandoned."""
         if self.remaining_s() <= 0:
             raise DeadlineExceeded("the deadline passed before an answer was ready")
 
@@ -75,7 +93,10 @@ class RequestClock:
         self.finish("total", time.perf_counter() - self._started)
 
     def measure(self, stage: str) -> "_Measured":
-        """Time a stage that has no fallback: the body of a with statement."""
+        """Time a stage that has no fallback: the body of a with statement.
+
+        Entering it raises DeadlineExceeded as `check` does.
+        """
         return _Measured(self, stage)
 
     def attempt(
@@ -122,6 +143,7 @@ class _Measured:
         self._stage = stage
 
     def __enter__(self) -> None:
+        self._clock.check()
         self._started = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:

@@ -28,6 +28,9 @@ class ServerConfig(_Section):
     workers: int = Field(1, ge=1, le=256, description="processes that share the port, each with limits of its own")
     max_concurrent_requests: int = Field(64, ge=1, le=10_000, description="past it: RESOURCE_EXHAUSTED at once")
     request_timeout_ms: float = Field(100.0, gt=0, description="the smaller of this and the client's deadline holds")
+    reserve_ms: float = Field(
+        15.0, ge=0, description="so long before that, popularity answers what is not ready; at most half of the time"
+    )
     compute_threads: int = Field(
         0, ge=0, le=256, description="threads for native calls of a process; 0: one a core, and a batch"
     )

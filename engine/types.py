@@ -64,6 +64,7 @@ class DegradedReason(IntEnum):
     DIVERSITY_FAILED = 7
     DIVERSITY_SKIPPED = 8
     VARIANT_BUNDLE_UNAVAILABLE = 9
+    BUDGET_EXHAUSTED = 10
 
 
 def item_key(item_id: str) -> int:

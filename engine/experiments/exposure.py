@@ -34,6 +34,8 @@ _ERRORS: Final[Mapping[type[BaseException], str]] = {
     DependencyUnavailable: "dependency_unavailable",
 }
 _INTERNAL: Final = "internal"
+# The caller's clock ends the call, and a message on its way; this server's idea of the same instant is a little later.
+DEADLINE_TOLERANCE_S: Final = 0.005
 
 
 class ExposureCounts(NamedTuple):
@@ -58,7 +60,9 @@ class ExposureLog(Protocol):
 class Recommender(Protocol):
     """As engine.rpc.servicer.Recommender, which is nearer to the caller."""
 
-    async def recommend(self, query: RecommendQuery, deadline: float) -> Recommendation: ...
+    async def recommend(
+        self, query: RecommendQuery, answer_by: float, deadline: float = float("inf")
+    ) -> Recommendation: ...
 
 
 class LoggedRecommender:
@@ -81,14 +85,16 @@ class LoggedRecommender:
         self._exposures = exposures
         self._assign = assign
 
-    async def recommend(self, query: RecommendQuery, deadline: float) -> Recommendation:
+    async def recommend(
+        self, query: RecommendQuery, answer_by: float, deadline: float = float("inf")
+    ) -> Recommendation:
         try:
-            recommendation = await self._recommender.recommend(query, deadline)
+            recommendation = await self._recommender.recommend(query, answer_by, deadline)
         except InvalidRequest:
             raise
         except asyncio.CancelledError:
-            # The servicer cuts off at the deadline; before it, the caller has left.
-            if time.monotonic() >= deadline:
+            # gRPC cancels at the caller's deadline; before it, the caller has left.
+            if time.monotonic() >= deadline - DEADLINE_TOLERANCE_S:
                 self._fail(query, _ERRORS[DeadlineExceeded])
             raise
         except Exception as error:

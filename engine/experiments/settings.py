@@ -1,12 +1,15 @@
 """What one request is answered by: the server's settings, with what its variants change."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from engine.config import EngineConfig
 from engine.experiments.declaration import VariantConfig
 from engine.stages.blend import BlendSettings
+
+# A cosine that no two items have: none are duplicates.
+_ALL_DIFFER: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,12 @@ class RequestSettings:
     ranker: bool = True
     bundle: str = ""
     rules: str = ""
+
+    def cheapest(self) -> "RequestSettings":
+        """These, answered by what is popular on the surface and nothing that has to be computed; rules hold as ever."""
+        return replace(
+            self, baseline=True, diversity_weight=0.0, duplicate_similarity=_ALL_DIFFER, exploration_share=0.0
+        )
 
 
 def settings_of(config: EngineConfig, surface: str, variants: Iterable[VariantConfig]) -> RequestSettings:

@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from engine.errors import DeadlineExceeded, DependencyUnavailable, InvalidRequest, Overloaded
+from engine.experiments.exposure import DEADLINE_TOLERANCE_S
 from engine.rpc.access_log import AccessLog, Call
 from engine.rpc.status import to_wire
 from engine.rpc.validate import MAX_ID_BYTES, new_request_id, text_fault
@@ -110,7 +111,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 _agree_on_request_id(request, call)
                 response = await serve(request, context)
             except asyncio.CancelledError:
-                self._log.cancelled(call)
+                self._log_cancelled(call)
                 raise
             except Exception as error:
                 await self._refuse(call, error)
@@ -121,6 +122,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         # Without a deserializer grpc hands over the raw bytes; its own handling of a parse error shows a Python
         # exception to the caller, with status UNKNOWN.
         return grpc.unary_unary_rpc_method_handler(guarded, None, handler.response_serializer)
+
+    def _log_cancelled(self, call: Call) -> None:
+        """gRPC cancels a call at its caller's deadline, and when its caller leaves before; to a log they differ."""
+        remaining_s = call.context.time_remaining()
+        if remaining_s is None or remaining_s > DEADLINE_TOLERANCE_S:
+            self._log.cancelled(call)
+            return
+        error = DeadlineExceeded("the caller's deadline passed before the answer was ready")
+        wire = to_wire(error, call.request_id)
+        self._log.failure(call, wire.code, wire.reason, error)
 
     async def _refuse(self, call: Call, error: Exception) -> None:
         wire = to_wire(error, call.request_id)

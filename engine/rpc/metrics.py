@@ -148,8 +148,10 @@ class MeasuredRecommender:
         self._recommender = recommender
         self._metrics = metrics
 
-    async def recommend(self, query: RecommendQuery, deadline: float) -> Recommendation:
-        recommendation = await self._recommender.recommend(query, deadline)
+    async def recommend(
+        self, query: RecommendQuery, answer_by: float, deadline: float = float("inf")
+    ) -> Recommendation:
+        recommendation = await self._recommender.recommend(query, answer_by, deadline)
         self._metrics.answered(recommendation)
         return recommendation
 

@@ -46,6 +46,7 @@ class ServerSettings:
         host: an address to listen on; "0.0.0.0" or "[::]" for all.
         port: 0 takes a free one.
         request_timeout_ms: the longest that one request may take.
+        reserve_ms: of that, what is kept for answering by popularity when the rest was not enough.
         concurrency_limit: requests that may run at once; past it the answer is RESOURCE_EXHAUSTED at once.
         event_concurrency_limit: the same for batches of events, apart, so that a slow log takes no place from requests.
         catalog_concurrency_limit: the same for batches of catalogue changes.
@@ -73,6 +74,7 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 50051
     request_timeout_ms: float = 100.0
+    reserve_ms: float = 15.0
     concurrency_limit: int = 64
     event_concurrency_limit: int = 64
     catalog_concurrency_limit: int = 16
@@ -109,6 +111,8 @@ class ServerSettings:
         ):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}: must be above 0, got {getattr(self, name)}")
+        if not self.reserve_ms >= 0:
+            raise ConfigError(f"reserve_ms: must not be negative, got {self.reserve_ms}")
         limits = (
             self.concurrency_limit
             + self.event_concurrency_limit
@@ -213,7 +217,7 @@ def create_server(
         options=_options(settings),
         maximum_concurrent_rpcs=settings.max_calls,
     )
-    servicer = RecommendationServicer(recommender, settings.surfaces, settings.request_timeout_ms)
+    servicer = RecommendationServicer(recommender, settings.surfaces, settings.request_timeout_ms, settings.reserve_ms)
     pb_grpc.add_RecommendationServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     if event_log is not None:
         events = EventServicer(event_log, _event_rules(settings))

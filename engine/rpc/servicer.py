@@ -1,13 +1,11 @@
 """RecommendationService: validate, ask the recommender, convert. Everything else is the interceptor's."""
 
-import asyncio
 import time
 from collections.abc import Iterable
 from typing import Any, Protocol
 
 import grpc
 
-from engine.errors import DeadlineExceeded
 from engine.rpc.convert import add_debug, to_response
 from engine.rpc.validate import to_query
 from engine.types import Recommendation, RecommendQuery, StageTiming
@@ -18,15 +16,20 @@ from engine.v1 import recommendation_pb2_grpc as pb_grpc
 class Recommender(Protocol):
     """What the service needs from the engine."""
 
-    async def recommend(self, query: RecommendQuery, deadline: float) -> Recommendation:
+    async def recommend(
+        self, query: RecommendQuery, answer_by: float, deadline: float = float("inf")
+    ) -> Recommendation:
         """The answer to one valid query.
 
         Args:
             query: every field checked.
-            deadline: a time.monotonic() instant, in seconds. The task is cancelled when it passes.
+            answer_by: a time.monotonic() instant, in seconds: what is not ready then is answered otherwise, at once.
+            deadline: such an instant, too: the caller's own, after which nobody waits. The task is cancelled then, or
+                when the caller leaves before.
 
         Raises:
-            EngineError: for the caller to see; anything else is shown as an internal error.
+            DeadlineExceeded: the deadline, not answer_by, has passed. EngineError: for the caller to see; anything
+                else is shown as an internal error.
         """
         ...
 
@@ -38,29 +41,28 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         recommender: the engine.
         surfaces: those that it answers for; any other is refused.
         request_timeout_ms: the longest that one request may take; a client's shorter deadline wins.
+        reserve_ms: of that time, what is kept for the answer that the recommender gives when it is late; of little
+            time, half at most.
     """
 
-    def __init__(self, recommender: Recommender, surfaces: Iterable[str], request_timeout_ms: float) -> None:
+    def __init__(
+        self, recommender: Recommender, surfaces: Iterable[str], request_timeout_ms: float, reserve_ms: float
+    ) -> None:
         self._recommender = recommender
         self._surfaces = frozenset(surfaces)
         self._timeout_s = request_timeout_ms / 1000
+        self._reserve_s = reserve_ms / 1000
 
     async def Recommend(  # noqa: N802
         self, request: pb.RecommendRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.RecommendResponse:
         received = time.perf_counter()
         query = to_query(request, self._surfaces)
-        budget_s = self._budget_s(context.time_remaining())
-        deadline = time.monotonic() + budget_s
+        # gRPC itself cancels this call at the client's deadline.
+        remaining_s, now = context.time_remaining(), time.monotonic()
+        deadline = float("inf") if remaining_s is None else now + remaining_s
         asked = time.perf_counter()
-        try:
-            # Relative, because an event loop's clock need not be time.monotonic (uvloop's is not).
-            async with asyncio.timeout(budget_s) as cutoff:
-                recommendation = await self._recommender.recommend(query, deadline)
-        except TimeoutError as error:
-            if cutoff.expired():
-                raise DeadlineExceeded(f"no answer within {budget_s * 1000:.0f} ms") from error
-            raise
+        recommendation = await self._recommender.recommend(query, now + self._working_s(remaining_s), deadline)
         answered = time.perf_counter()
         response = to_response(recommendation, request_id=query.request_id)
         if query.debug:
@@ -68,8 +70,10 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
             add_debug(response, recommendation, _with_own(recommendation, received, asked, answered, converted))
         return response
 
-    def _budget_s(self, client_remaining_s: float | None) -> float:
-        return self._timeout_s if client_remaining_s is None else min(client_remaining_s, self._timeout_s)
+    def _working_s(self, client_remaining_s: float | None) -> float:
+        """How long the recommender may work before it must answer with what it has."""
+        budget_s = self._timeout_s if client_remaining_s is None else min(client_remaining_s, self._timeout_s)
+        return budget_s - min(self._reserve_s, budget_s / 2)
 
 
 def _with_own(

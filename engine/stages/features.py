@@ -13,6 +13,7 @@ from engine.types import DegradedReason, UserState
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval())
 
+_GRACE_S = 0.001
 # The objects around a state's arrays.
 _STATE_OVERHEAD_BYTES = 1500
 
@@ -42,20 +43,31 @@ class FetchFeatures:
         """The state, and what it was replaced by, if it was. Of a visitor without a user id nothing is known."""
         if not user_id:
             return UserState.unknown(), None
-        key = (user_id, generation)
+        if remaining_s <= 0:
+            return self._without_store(user_id, generation)
+        loop, patience_s = asyncio.get_running_loop(), min(self._timeout_s, remaining_s)
         try:
-            async with asyncio.timeout(min(self._timeout_s, remaining_s)):
-                state = await self._store.fetch(user_id, generation)
+            async with asyncio.timeout(None) as cutoff:
+                # In two steps: where the loop itself was held up, a reply that has come meanwhile is read before its
+                # time counts as up.
+                timer = loop.call_later(patience_s, lambda: cutoff.reschedule(loop.time() + _GRACE_S))
+                try:
+                    state = await self._store.fetch(user_id, generation)
+                finally:
+                    timer.cancel()
         except (DependencyUnavailable, TimeoutError, ValueError) as error:
             # ValueError: bytes that do not unpack. One broken record must not fail its user's requests.
-            log.warning("no stored features: %s", error or "timeout")
-            stale = self._last_known.get(key)
-            if stale is not None:
-                return stale, DegradedReason.FEATURES_STALE
-            return UserState.unknown(), DegradedReason.FEATURES_UNAVAILABLE
+            log.warning("no stored features: %s", str(error) or f"no reply within {patience_s * 1000:.0f} ms")
+            return self._without_store(user_id, generation)
         if _size_of(state) <= self._last_known.maxsize:
-            self._last_known[key] = state
+            self._last_known[user_id, generation] = state
         return state, None
+
+    def _without_store(self, user_id: str, generation: int) -> tuple[UserState, DegradedReason]:
+        stale = self._last_known.get((user_id, generation))
+        if stale is not None:
+            return stale, DegradedReason.FEATURES_STALE
+        return UserState.unknown(), DegradedReason.FEATURES_UNAVAILABLE
 
 
 def _size_of(state: UserState) -> int:

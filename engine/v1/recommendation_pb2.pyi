@@ -41,6 +41,7 @@ class DegradedReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DEGRADED_REASON_DIVERSITY_FAILED: _ClassVar[DegradedReason]
     DEGRADED_REASON_DIVERSITY_SKIPPED: _ClassVar[DegradedReason]
     DEGRADED_REASON_VARIANT_BUNDLE_UNAVAILABLE: _ClassVar[DegradedReason]
+    DEGRADED_REASON_BUDGET_EXHAUSTED: _ClassVar[DegradedReason]
 STRATEGY_UNSPECIFIED: Strategy
 STRATEGY_PERSONALIZED: Strategy
 STRATEGY_DEMOGRAPHIC: Strategy
@@ -64,6 +65,7 @@ DEGRADED_REASON_RANKING_SKIPPED: DegradedReason
 DEGRADED_REASON_DIVERSITY_FAILED: DegradedReason
 DEGRADED_REASON_DIVERSITY_SKIPPED: DegradedReason
 DEGRADED_REASON_VARIANT_BUNDLE_UNAVAILABLE: DegradedReason
+DEGRADED_REASON_BUDGET_EXHAUSTED: DegradedReason
 
 class RecommendRequest(_message.Message):
     __slots__ = ("user_id", "surface", "item_count", "context", "demographics", "exclude_item_ids", "diversity_weight", "request_id", "debug", "session_id", "experiment_overrides")

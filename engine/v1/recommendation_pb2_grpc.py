@@ -51,6 +51,8 @@ class RecommendationServiceServicer:
 
         INVALID_ARGUMENT names the field and the reason; RESOURCE_EXHAUSTED means that the server is at its
         concurrency limit (retry elsewhere); UNAVAILABLE means that it is starting or draining (retry).
+        DEADLINE_EXCEEDED means that the caller's own deadline passed: the server's limit ends in an answer, see
+        DEGRADED_REASON_BUDGET_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

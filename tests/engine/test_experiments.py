@@ -19,8 +19,9 @@ from engine.assemble_processor import process
 from engine.bundle.store import BundleStore
 from engine.cli.publish import publish_once
 from engine.config import EngineConfig
-from engine.errors import ConfigError, DeadlineExceeded, InvalidRequest, RulesError
+from engine.errors import ConfigError, EngineError, InvalidRequest, RulesError
 from engine.experiments.assign import Experiments
+from engine.pipeline import Pipeline
 from engine.rpc.client import AsyncRecommendationClient
 from engine.rpc.metrics import ServerMetrics
 from engine.stream.exposures import decode_exposure
@@ -332,14 +333,20 @@ async def test_every_answer_is_in_the_archive_once_whoever_stops_in_between(
         assert started_ms <= row["served_ms"] <= time.time_ns() // 1_000_000
 
 
-async def test_requests_that_fail_are_logged_with_their_variants(
-    trained: Trained, redis_home: Path, tmp_path: Path
+@pytest.mark.parametrize("late", [True, False], ids=["late", "failing"])
+async def test_requests_that_are_late_or_fail_are_logged_with_their_variants(
+    late: bool, trained: Trained, redis_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    # Nothing is ready so soon.
+    limits = {"request_timeout_ms": 0.01} if late else {}
+    if not late:
+        monkeypatch.setattr(Pipeline, "answer", fail)
     with broker(tmp_path / "kafka") as kafka:
-        # Nothing is ready so soon.
         config = settings(
-            trained, redis_home, kafka=own_topics(kafka), server={"request_timeout_ms": 0.01},
-            holdout={"share": 0.5}
+            trained, redis_home, kafka=own_topics(kafka), server=limits, holdout={"share": 0.5}
         )  # fmt: skip
         users = known_users(trained)[:8]
         async with (
@@ -347,22 +354,34 @@ async def test_requests_that_fail_are_logged_with_their_variants(
             AsyncRecommendationClient(f"127.0.0.1:{server.port}", timeout_s=20) as client,
         ):
             await client.wait_until_serving()
+            answers: dict[str, pb.RecommendResponse] = {}
             for user in users:
-                with pytest.raises(DeadlineExceeded):
-                    await client.recommend(user, "home")
+                if late:
+                    answers[user] = await client.recommend(user, "home")
+                else:
+                    with pytest.raises(EngineError, match="internal error"):
+                        await client.recommend(user, "home")
             # The caller's own mistakes are no failures.
-            with pytest.raises((InvalidRequest, DeadlineExceeded)):
+            with pytest.raises(InvalidRequest):
                 await client.recommend(users[0], "nowhere")
         keys = {user.encode() for user in users}
         messages = await asyncio.to_thread(read_back, kafka, keys, len(users), EXPOSURES)
-    logged = {failure.user_id: failure for failure in (decode_exposure(message.value() or b"") for message in messages)}
+    logged = {exposure.user_id: exposure for exposure in (decode_exposure(m.value() or b"") for m in messages)}
     assert len(messages) == len(logged) == len(users)
     experiments = Experiments(config)
-    for user, failure in logged.items():
-        assert failure.error == "deadline_exceeded"
-        assert not failure.item_ids
+    for user, exposure in logged.items():
+        if late:
+            assert exposure.error == ""
+            assert list(exposure.item_ids) == [item.item_id for item in answers[user].items]
+            assert len(exposure.item_ids) == 50
+            assert pb.DEGRADED_REASON_BUDGET_EXHAUSTED in exposure.degraded_reasons
+            assert exposure.degraded_reasons == answers[user].degraded_reasons
+            assert exposure.stages[-2:] == ["fallback", "total"]
+        else:
+            assert exposure.error == "internal"
+            assert not exposure.item_ids
         expected = experiments.assign(RecommendQuery(user, "home", 50, 0)).experiments
-        assert {one.experiment: one.variant for one in failure.experiments} == {
+        assert {one.experiment: one.variant for one in exposure.experiments} == {
             one.experiment: one.variant for one in expected
         }
 

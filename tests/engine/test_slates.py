@@ -1,9 +1,10 @@
 """What holds for every answer: random catalogues, users, rules and stock, against an oracle that looks at items."""
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ from engine.assemble_model import load_model
 from engine.catalog.changes import Overlay
 from engine.clock import RequestClock, StageEstimates
 from engine.config import EngineConfig
-from engine.errors import RulesError
+from engine.errors import DeadlineExceeded, RulesError
 from engine.model import ServingModel
 from engine.pipeline import Pipeline
 from engine.rules.load import parse_rules
 from engine.rules.schema import Rules
 from engine.stages.features import FetchFeatures
 from engine.types import (
+    DegradedReason,
     Demographics,
     EventType,
     Recommendation,
@@ -184,20 +186,40 @@ def test_never_ineligible_never_short_never_twice(
     )  # fmt: skip
     pipeline = Pipeline(model, FetchFeatures(UnknownUsers(), 1.0, 1 << 20), CONFIG, executor)
     state = draw_state(data, model, seen)
-    answer = pipeline.answer(
+    in_time = pipeline.answer(
         model, query, pipeline.experiments.assign(query), state, RequestClock(time.monotonic() + 60, StageEstimates())
     )
+    late = answered_late(model, query, state)
 
     active = [rule for rule in rules if applies(rule, query)]
     eligible = (
         {item_id for item_id, item in items.items() if may_be_shown(item, active, query)} - set(seen) - set(excluded)
     )
-    assert answer.degraded_reasons == ()
-    assert set(answer.item_ids) <= eligible
-    assert len(set(answer.item_ids)) == len(answer.item_ids) == min(query.item_count, len(eligible))
-    assert ((answer.propensities > 0) & (answer.propensities <= 1)).all()
-    assert_explained(answer, items)
-    assert_as_ruled(answer, items, active, eligible)
+    assert in_time.degraded_reasons == ()
+    assert late.degraded_reasons == (DegradedReason.BUDGET_EXHAUSTED,)
+    for answer in (in_time, late):
+        assert set(answer.item_ids) <= eligible
+        assert len(set(answer.item_ids)) == len(answer.item_ids) == min(query.item_count, len(eligible))
+        assert ((answer.propensities > 0) & (answer.propensities <= 1)).all()
+        assert_explained(answer, items)
+        assert_as_ruled(answer, items, active, eligible)
+
+
+def answered_late(model: ServingModel, query: RecommendQuery, state: UserState) -> Recommendation:
+    """The answer where the user's state is known and no thread was free in time."""
+
+    class Busy(Executor):
+        def submit(self, *_: Any, **__: Any) -> Future[Any]:
+            late: Future[Any] = Future()
+            late.set_exception(DeadlineExceeded("no thread in time"))
+            return late
+
+    class Known:
+        async def fetch(self, user_id: str, generation: int) -> UserState:
+            return state
+
+    pipeline = Pipeline(model, FetchFeatures(Known(), 60.0, 1 << 20), CONFIG, Busy())
+    return asyncio.run(pipeline.recommend(query, time.monotonic() + 60))
 
 
 def assert_explained(answer: Recommendation, items: dict[str, dict[str, Any]]) -> None:

@@ -25,9 +25,9 @@ class Logged:
         self.offered.append(exposure)
 
     async def cut_off(self, deadline: float) -> None:
-        """Cancel a request that is under way, as the servicer and a caller who leaves do."""
+        """Cancel a request that is under way, as gRPC does at the deadline and when the caller leaves."""
         self.inner.gate = asyncio.Event()
-        task = asyncio.create_task(self.recommender.recommend(QUERY, deadline))
+        task = asyncio.create_task(self.recommender.recommend(QUERY, deadline, deadline))
         await self.inner.started.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -80,7 +80,9 @@ class Refusal:
         self.metadata = dict(error.trailing_metadata())
         self.info = error_details_pb2.ErrorInfo()
         self.bad_request = error_details_pb2.BadRequest()
-        for detail in rpc_status.from_call(error).details:
+        # A deadline of the client's own ends the call there: the server's word does not arrive.
+        status = rpc_status.from_call(error)
+        for detail in () if status is None else status.details:
             detail.Unpack(self.info)
             detail.Unpack(self.bad_request)
 

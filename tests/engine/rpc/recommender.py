@@ -44,6 +44,7 @@ class SteeredRecommender:
     def __init__(self) -> None:
         self.queries: list[RecommendQuery] = []
         self.budgets_s: list[float] = []
+        self.deadlines_s: list[float] = []
         self.finished = 0
         self.cancelled = 0
         self.started = asyncio.Event()
@@ -52,9 +53,13 @@ class SteeredRecommender:
         self.block_s = 0.0
         self.error: Callable[[], BaseException] | None = None
 
-    async def recommend(self, query: RecommendQuery, deadline: float) -> Recommendation:
+    async def recommend(
+        self, query: RecommendQuery, answer_by: float, deadline: float = float("inf")
+    ) -> Recommendation:
         self.queries.append(query)
-        self.budgets_s.append(deadline - time.monotonic())
+        now = time.monotonic()
+        self.budgets_s.append(answer_by - now)
+        self.deadlines_s.append(deadline - now)
         self.started.set()
         time.sleep(self.block_s)  # a native call that holds the event loop
         try:
