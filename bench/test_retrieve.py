@@ -4,6 +4,7 @@ import itertools
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from bench.conftest import Catalogue
@@ -31,10 +32,26 @@ def test_retrieve_depth(benchmark: Any, catalogue_of_dim: Catalogue, k: int) -> 
     _measure(benchmark, catalogue_of_dim, k, USUAL_SHARE, True)
 
 
-def _measure(benchmark: Any, catalogue: Catalogue, k: int, eligible_share: float, with_vectors: bool) -> float:
+@pytest.mark.parametrize("hidden_share", [0.01, 0.1, 0.5, 0.9])
+def test_retrieve_without_the_nearest(benchmark: Any, catalogue: Catalogue, hidden_share: float) -> None:
+    """A filter that has to do with the query: the items nearest to the mean of the queries may not be shown."""
+    similarity = catalogue.vectors @ catalogue.queries[:RECALL_QUERIES].mean(axis=0)
+    mask = similarity < np.quantile(similarity, 1 - hidden_share)
+    assert _measure(benchmark, catalogue, K, 1 - hidden_share, True, mask) >= 0.9
+
+
+def _measure(
+    benchmark: Any,
+    catalogue: Catalogue,
+    k: int,
+    eligible_share: float,
+    with_vectors: bool,
+    mask: npt.NDArray[np.bool_] | None = None,
+) -> float:
     parameters = catalogue.parameters
     index = FaissIndex.open(catalogue.index_path, parameters, catalogue.vectors if with_vectors else None)
-    mask = np.random.default_rng(0).random(index.item_count) < eligible_share
+    if mask is None:
+        mask = np.random.default_rng(0).random(index.item_count) < eligible_share
     bitmap = pack_mask(mask)
     measured = catalogue.queries[:RECALL_QUERIES]
     recall = mean_recall(index, measured, k, bitmap, exact_rows(catalogue.vectors, measured, mask, k))

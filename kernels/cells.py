@@ -1,15 +1,22 @@
-"""Inner products with the items of some cells of an inverted file, whose components are coded in 8 bits each."""
+"""Inner products with the items of some cells of an inverted file, whose components are coded in 8 bits each, and how
+many good items the other cells may hold."""
+
+import math
 
 import numba
 import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from kernels.signatures import BYTES, FLOATS, MATRIX, REORDERED, ROWS
+from kernels.signatures import BOOLS, BYTES, EXACT, FLOATS, MATRIX, REORDERED, ROWS
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
+
+# Of a million items, 1.6 are further above the mean than so many standard deviations, and five of 1.6 million.
+_NEGLIGIBLE_DEVIATIONS = 4.8
 
 
 def inner_products(table: Float32Array, query: Float32Array) -> Float32Array:
@@ -66,6 +73,51 @@ def scan_cells(
     scores: Float32Array
     rows, scores = _scan_cells(memory, codes_at, rows_at, sizes, cells, offsets, weights, bitmap)
     return rows, scores
+
+
+def expected_above(
+    products: Float32Array,
+    deviations: Float32Array,
+    sizes: Int64Array,
+    visited: BoolArray,
+    threshold: float,
+    density: float,
+) -> Float32Array:
+    """How many eligible items that score above the threshold each cell probably holds: float32 (cells,).
+
+    The scores of a cell's items are taken to be normally distributed around the score of its centroid.
+
+    Args:
+        products: float32 (cells,), the query's inner product with each centroid.
+        deviations: float32 (cells,), standard deviation of the scores of each cell's items around that; not negative.
+        sizes: int64 (cells,), items of each cell.
+        visited: bool (cells,), cells of which everything is known: 0 there.
+        density: the share of the items in the other cells that is eligible, in [0, 1].
+
+    Raises:
+        ValueError: arrays of different lengths.
+
+    Cost: O(cells); 2,048 cells take 3 µs where few of them come close to the threshold.
+    """
+    if not len(products) == len(deviations) == len(sizes) == len(visited):
+        raise ValueError("each cell has a product, a deviation, a size and a mark")
+    expected: Float32Array = _expected_above(products, deviations, sizes, visited, threshold, density)
+    return expected
+
+
+@numba.njit(types.float32[::1](FLOATS, FLOATS, ROWS, BOOLS, types.float64, types.float64), **EXACT)
+def _expected_above(products, deviations, sizes, visited, threshold, density):  # type: ignore[no-untyped-def]
+    expected = np.zeros(len(products), np.float32)
+    for cell in range(len(products)):
+        missing = threshold - products[cell]
+        if visited[cell] or missing > _NEGLIGIBLE_DEVIATIONS * deviations[cell]:
+            continue
+        # Without a deviation every item scores as its centroid does; on the threshold, it is not above it.
+        share = 0.0 if missing == 0 else 1.0
+        if deviations[cell] > 0:
+            share = 0.5 * math.erfc(missing / (deviations[cell] * math.sqrt(2.0)))
+        expected[cell] = share * sizes[cell] * density
+    return expected
 
 
 @numba.njit(types.float32[::1](MATRIX, FLOATS), **REORDERED)

@@ -13,6 +13,7 @@ def read_only(dtype: Any, ndim: int = 1, layout: str = "C") -> Any:
 FLOATS = read_only(types.float32)
 ROWS = read_only(types.int64)
 BYTES = read_only(types.uint8)
+BOOLS = read_only(types.boolean)
 MATRIX = read_only(types.float32, 2)
 # A table may be a slice of columns of a wider one, and such a slice is not contiguous.
 STRIDED_MATRIX = read_only(types.float32, 2, "A")

@@ -58,6 +58,8 @@ def _call_all(frozen: bool) -> None:
     topk.top_k(floats, 1)
     prefetch.prefetch_rows(table, rows)
     scan.scan_eligible(units, floats, bitmap)
+    marks: npt.NDArray[np.bool_] = made([True, False], np.bool_)  # type: ignore[assignment]
+    cells.expected_above(floats, floats, rows, marks, 0.5, 0.5)
     cells.inner_products(units, floats)
     cells.scan_cells(bitmap, rows[:1], rows[:1], rows[:1], rows[:1], floats[:1], floats, bitmap)
     scan.scan_above(unit_rows.gather_unit_rows(table, rows, 2), floats, bitmap, 0.0)

@@ -8,22 +8,22 @@ import faiss
 import numpy as np
 
 from engine.types import Float32Array, Int64Array, UInt8Array
-from kernels.cells import inner_products, scan_cells
-from kernels.topk import top_k
+from kernels.cells import scan_cells
 
 _LEVELS = 255.0
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """What a search reads of an index: its centroids, and where in memory each cell's codes and rows are.
+    """Where in memory the codes and rows of each cell of an index are.
+
+    Implements engine.adapters.faiss_visits.CellScan.
 
     index: owns that memory. memory: uint8, from the first to the last byte of any cell; what lies between cells is
     never read. lowest, step: float32 (dim,); a component of an item less its centroid is `lowest + step * code`.
     """
 
     index: Any
-    centroids: Float32Array
     memory: UInt8Array
     codes_at: Int64Array
     rows_at: Int64Array
@@ -35,7 +35,7 @@ class Cells:
     def of(index: Any) -> "Cells | None":
         """The cells of an index whose ids are rows; None where it has none, or codes of another kind.
 
-        The index must not change from now on. Cost: 2 µs a cell, and a copy of the centroids.
+        The index must not change from now on. Cost: 2 µs a cell.
         """
         if not (
             isinstance(index, faiss.IndexIVFScalarQuantizer)
@@ -63,7 +63,6 @@ class Cells:
         lowest, span = faiss.vector_to_array(index.sq.trained).reshape(2, dim)
         return Cells(
             index=index,
-            centroids=np.ascontiguousarray(index.quantizer.reconstruct_n(0, count)),
             memory=memory,
             codes_at=codes_at,
             rows_at=rows_at,
@@ -73,18 +72,16 @@ class Cells:
             step=(span / _LEVELS).astype(np.float32),
         )
 
-    def search(
-        self, query: Float32Array, wanted: int, nprobe: int, eligible: UInt8Array
+    def scan(
+        self, query: Float32Array, cells: Int64Array, products: Float32Array, wanted: int, eligible: UInt8Array
     ) -> tuple[Int64Array, Float32Array]:
-        """The best `wanted` eligible items, best first, of the `nprobe` cells whose centroids are nearest.
+        """All eligible items of these cells, in no order: rows int64 (m,) and scores float32 (m,).
 
-        What FAISS's own search finds, apart from rounding and the order of ties: rows int64 (m,), scores float32 (m,).
+        Args:
+            products: float32 (cells of the index,), the query's inner product with each centroid.
+            wanted: not needed here; see CellScan.
         """
-        products = inner_products(self.centroids, query)
-        cells = top_k(products, nprobe)
         offsets = products[cells] + np.float32(self.lowest @ query)
-        rows, scores = scan_cells(
+        return scan_cells(
             self.memory, self.codes_at, self.rows_at, self.sizes, cells, offsets, self.step * query, eligible
         )
-        best = top_k(scores, wanted)
-        return rows[best], scores[best]

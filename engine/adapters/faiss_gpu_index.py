@@ -11,7 +11,7 @@ from engine.adapters.cuda_device import TURNS, require_memory
 from engine.adapters.cuda_scan import CudaScanSearcher
 from engine.adapters.faiss_build import recode
 from engine.adapters.faiss_index import IndexParameters, read_index
-from engine.adapters.faiss_probes import Probes
+from engine.adapters.faiss_visits import Probes
 from engine.catalog.overfetch import Found, OverFetchingIndex, Searcher
 from engine.catalog.shards import ShardedSearcher
 from engine.config import DeviceConfig

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.adapters.faiss_cells import Cells
-from engine.adapters.faiss_probes import Probes
+from engine.adapters.faiss_visits import CellScan, Partition, Probes, search_cells
 from engine.errors import BundleError
 from engine.stages.retrieve import check_search
 from engine.types import Float32Array, Int64Array, UInt8Array
@@ -69,13 +69,13 @@ class FaissIndex:
         """
         self._index = index
         self._item_vectors = item_vectors
-        self._partitioned = hasattr(index, "nlist")
-        self._cell_count = int(index.nlist) if self._partitioned else 1
-        self._cells = Cells.of(index)
-        self._probes = Probes(parameters.nprobe, parameters.filtered_nprobe, self._cell_count)
+        self._partition: Partition | None = None
+        if hasattr(index, "nlist"):
+            self._partition = Partition.of(index)
+            self._probes = Probes(parameters.nprobe, parameters.filtered_nprobe, int(index.nlist))
+            self._cells: CellScan = Cells.of(index) or FaissCells(index)
         self._dim = int(index.d)
         self._item_count = int(index.ntotal)
-        self._threads = threading.local()
 
     @classmethod
     def open(
@@ -116,10 +116,10 @@ class FaissIndex:
     def search(self, query: Float32Array, k: int, eligible: UInt8Array) -> tuple[Int64Array, Float32Array]:
         """The k eligible items with the largest inner product, best first: see ItemIndex.
 
-        The fewer items are eligible, the more cells they are spread over, and the more are visited: as many as keep
-        the recall, by calibration at build time. Where that still finds fewer than k, visits double until k are found
-        or every cell has been seen. Very few are scanned exactly instead, where the item vectors are at hand. An
-        answer is never short of min(k, eligible items).
+        The fewer items are eligible, the more cells they are spread over, and the more are visited: at least as many
+        as keep the recall among random items, by calibration at build time, and on from there until the other cells
+        probably hold little that is better, whatever the filter. Very few are scanned exactly instead, where the item
+        vectors are at hand. An answer is never short of min(k, eligible items).
 
         Args:
             query: float32 (dim,), finite, of any length. It is only read.
@@ -146,41 +146,69 @@ class FaissIndex:
             rows, scores = scan_eligible(self._item_vectors, query, eligible)
             best = top_k(scores, wanted)
             return rows[best], scores[best]
-        return self._search_cells(query, wanted, eligible, eligible_count)
-
-    def _search_cells(
-        self, query: Float32Array, wanted: int, eligible: UInt8Array, eligible_count: int
-    ) -> tuple[Int64Array, Float32Array]:
+        if self._partition is None:
+            return self._scan_all(query, wanted, eligible)
         nprobe = self._probes.at(eligible_count / self._item_count)
-        while True:
-            if self._cells is not None:
-                rows, scores = self._cells.search(query, wanted, nprobe, eligible)
-            else:
-                rows, scores = self._find(query, wanted, nprobe, eligible)
-            if len(rows) == wanted or nprobe >= self._cell_count:
-                return rows, scores
-            nprobe = min(nprobe * 2, self._cell_count)
+        return search_cells(self._partition, self._cells, query, wanted, nprobe, eligible, eligible_count)
 
-    def _find(
-        self, query: Float32Array, wanted: int, nprobe: int, eligible: UInt8Array
-    ) -> tuple[Int64Array, Float32Array]:
-        """The same by FAISS's own search: an exact scan, or cells with codes of another kind."""
-        self._use_one_thread()
-        parameters: Any = faiss.SearchParametersIVF() if self._partitioned else faiss.SearchParameters()
-        if self._partitioned:
-            parameters.nprobe = nprobe
-        # A pointer into the caller's bitmap, not a copy; `eligible` outlives the selector.
-        parameters.sel = faiss.IDSelectorBitmap(len(eligible), faiss.swig_ptr(eligible))
+    def _scan_all(self, query: Float32Array, wanted: int, eligible: UInt8Array) -> tuple[Int64Array, Float32Array]:
+        """The same by FAISS's own exact scan."""
+        use_one_thread()
+        parameters: Any = faiss.SearchParameters()
+        parameters.sel = _selector(eligible)
         scores, rows = self._index.search(query.reshape(1, self._dim), wanted, params=parameters)
-        # FAISS fills what it did not find with -1, always at the end.
-        found = wanted if rows[0, -1] >= 0 else int(np.count_nonzero(rows[0] >= 0))
-        return rows[0, :found], scores[0, :found]
+        return _without_padding(rows[0], scores[0])
 
-    def _use_one_thread(self) -> None:
-        """Requests run beside each other, so that each gets one thread; FAISS's setting is per calling thread."""
-        if not getattr(self._threads, "is_set", False):
-            faiss.omp_set_num_threads(1)
-            self._threads.is_set = True
+
+class FaissCells:
+    """Cells with codes of any kind, scanned by FAISS. Implements engine.adapters.faiss_visits.CellScan."""
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+
+    def scan(
+        self, query: Float32Array, cells: Int64Array, products: Float32Array, wanted: int, eligible: UInt8Array
+    ) -> tuple[Int64Array, Float32Array]:
+        use_one_thread()
+        parameters: Any = faiss.SearchParametersIVF()
+        parameters.sel = _selector(eligible)
+        parameters.nprobe = len(cells)
+        rows, scores = np.empty(wanted, np.int64), np.empty(wanted, np.float32)
+        near = products[cells]
+        # FAISS's own wrapper of this call takes no parameters.
+        self._index.search_preassigned_c(
+            1,
+            faiss.swig_ptr(query),
+            wanted,
+            faiss.swig_ptr(cells),
+            faiss.swig_ptr(near),
+            faiss.swig_ptr(scores),
+            faiss.swig_ptr(rows),
+            False,
+            parameters,
+        )
+        return _without_padding(rows, scores)
+
+
+def _selector(eligible: UInt8Array) -> Any:
+    """A pointer into the caller's bitmap, not a copy: it must outlive the selector."""
+    return faiss.IDSelectorBitmap(len(eligible), faiss.swig_ptr(eligible))
+
+
+def _without_padding(rows: Int64Array, scores: Float32Array) -> tuple[Int64Array, Float32Array]:
+    """FAISS fills what it did not find with -1, always at the end."""
+    found = len(rows) if rows[-1] >= 0 else int(np.count_nonzero(rows >= 0))
+    return rows[:found], scores[:found]
+
+
+_threads: Final = threading.local()
+
+
+def use_one_thread() -> None:
+    """Requests run beside each other, so that each gets one thread; FAISS's setting is per calling thread."""
+    if not getattr(_threads, "is_set", False):
+        faiss.omp_set_num_threads(1)
+        _threads.is_set = True
 
 
 def read_index(path: Path, dim: int, item_count: int) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -222,6 +223,27 @@ def count_events(
             ],
         )
     return known
+
+
+def expected_above(
+    products: npt.ArrayLike,
+    deviations: npt.ArrayLike,
+    sizes: npt.ArrayLike,
+    visited: npt.ArrayLike,
+    threshold: float,
+    density: float,
+) -> list[float]:
+    """Eligible items of each cell above the threshold, by the distribution function of the standard library."""
+    return [
+        0.0
+        if seen
+        else density
+        * size
+        * (1.0 - NormalDist(product, deviation).cdf(threshold) if deviation else product > threshold)
+        for product, deviation, size, seen in zip(
+            *(np.asarray(each).tolist() for each in (products, deviations, sizes, visited)), strict=True
+        )
+    ]
 
 
 def scan_cells(

@@ -8,7 +8,8 @@ import pytest
 
 from engine.adapters.faiss_build import build_index
 from engine.adapters.faiss_cells import Cells
-from engine.adapters.faiss_index import FaissIndex, IndexParameters, verify_index
+from engine.adapters.faiss_index import FaissCells, FaissIndex, IndexParameters, verify_index
+from engine.adapters.faiss_visits import Partition, search_cells
 from engine.errors import BundleError
 from tests.contracts.clustered import clustered
 
@@ -184,8 +185,8 @@ def test_the_kernel_finds_in_mapped_cells_what_faiss_finds(
 ) -> None:
     """Sums are rounded otherwise, so that which of two items comes first is decided by more than that alone."""
     ours, theirs = FaissIndex.open(*built_cells), FaissIndex.open(*built_cells)
-    assert ours._cells is not None
-    monkeypatch.setattr(theirs, "_cells", None)
+    assert isinstance(ours._cells, Cells)
+    monkeypatch.setattr(theirs, "_cells", FaissCells(theirs._index))
     rng = np.random.default_rng(k)
     eligible = np.packbits(rng.random(ITEM_COUNT) < share, bitorder="little")
     for query in clustered(ITEM_COUNT, DIM, query_count=5, seed=1)[1]:
@@ -220,7 +221,7 @@ def test_empty_cells_and_an_index_in_memory_are_searched() -> None:
     index.add(vectors[:2])
     cells = Cells.of(index)
     assert cells is not None
-    rows, scores = cells.search(vectors[1], 3, 3, np.array([0b111], np.uint8))
-    assert rows[0] == 1
-    assert set(rows) == {0, 1}
+    partition = Partition.of(index)
+    rows, scores = search_cells(partition, cells, vectors[1], 2, 1, np.array([0b111], np.uint8), 2)
+    assert rows.tolist() == [1, 0]
     np.testing.assert_allclose(scores, [1.0, 0.0], atol=0.02)
