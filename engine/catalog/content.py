@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import polars as pl
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from engine.data.schema import ITEMS, LIST_SEPARATOR
+from engine.contract.limits import LIST_SEPARATOR
+from engine.data.schema import ITEMS
 from engine.v1 import catalog_pb2 as pb
 
 COLUMNS: Final[dict[str, type[pl.DataType]]] = ITEMS.polars
@@ -31,9 +33,14 @@ def _row(item: pb.Item) -> dict[str, Any]:
         "brand": item.brand or None,
         "seller": item.seller or None,
         "price": item.price if item.HasField("price") else None,
-        "published_ms": item.published.ToMilliseconds() if item.HasField("published") else None,
+        "published_ms": _ms(item.published) if item.HasField("published") else None,
         "in_stock": item.in_stock if item.HasField("in_stock") else True,
         "attributes": LIST_SEPARATOR.join(item.attributes) or None,
         "surfaces": LIST_SEPARATOR.join(item.surfaces) or None,
     }
     return {name: values.get(name) for name in COLUMNS}
+
+
+def _ms(moment: Timestamp) -> int:
+    """Milliseconds since 1970 of any moment; those that are no date, the table's rules refuse."""
+    return moment.seconds * 1000 + moment.nanos // 1_000_000

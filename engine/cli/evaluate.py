@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.cli.options import ServingConfigOption, SkipBadRowsOption
+
 if TYPE_CHECKING:
     from engine.data.dataset import Dataset
     from engine.evaluation.run import MethodResult
@@ -36,9 +38,8 @@ def evaluate(
     ] = Protocol.LEAVE_ONE_OUT,
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Train this many times, with seeds 1, 2, …")] = 3,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file with the training settings.")] = None,
-    serving_config: Annotated[
-        Path | None, typer.Option("--serving-config", help="For next-event: TOML file with the serving settings.")
-    ] = None,
+    serving_config: ServingConfigOption = None,
+    skip_bad_rows: SkipBadRowsOption = 0,
     mmr_weights: Annotated[
         str | None,
         typer.Option(
@@ -52,13 +53,15 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")] = None,
 ) -> None:
     """Hide a part of the data from training, then look for it in unsampled top-k lists of every method."""
+    from engine.config import EngineConfig
     from engine.data.build import load_dataset
+    from engine.data.rules import TableRules
     from engine.training.config import TrainingConfig
 
     weights = _weights(mmr_weights or (DEFAULT_WEIGHTS if plot is None else PLOTTED_WEIGHTS))
     if protocol is not Protocol.LEAVE_ONE_OUT and (plot is not None or mmr_weights is not None):
         raise typer.BadParameter("--mmr-weights and --plot belong to the protocol leave-one-out")
-    dataset = load_dataset(data)
+    dataset = load_dataset(data, rules=TableRules.of(EngineConfig.load(serving_config), skip_bad_rows))
     training = TrainingConfig.load(config)
     match protocol:
         case Protocol.LEAVE_ONE_OUT:

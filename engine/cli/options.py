@@ -17,6 +17,18 @@ BundlesOption = Annotated[
 RedisOption = Annotated[
     str | None, typer.Option("--redis-url", help="Overrides redis.url; without any, a private Redis is started.")
 ]
+ServingConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--serving-config",
+        envvar="ENGINE_CONFIG",
+        help="TOML file with the serving settings: which surfaces there are, how far ahead events may be.",
+    ),
+]
+SkipBadRowsOption = Annotated[
+    int,
+    typer.Option(min=0, help="Leave out and count so many bad rows of the tables at most, instead of refusing them."),
+]
 
 
 def load_config(

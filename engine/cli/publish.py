@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.options import BundlesOption, ConfigOption, RedisOption, load_config
+from engine.cli.options import BundlesOption, ConfigOption, RedisOption, SkipBadRowsOption, load_config
 from engine.cli.progress import progress_bar
 from engine.config import EngineConfig
 from engine.errors import BundleError, ConfigError, DataError
@@ -27,6 +27,7 @@ def publish_users(
     config: ConfigOption = None,
     bundles: BundlesOption = None,
     redis_url: RedisOption = None,
+    skip_bad_rows: SkipBadRowsOption = 0,
     every: Annotated[str | None, typer.Option(help="Repeat at this interval, e.g. 1h; once without it.")] = None,
 ) -> None:
     """Compute the record of every user in the current bundle's vector space and write it to Redis."""
@@ -34,14 +35,14 @@ def publish_users(
     interval_s = None if every is None else parse_interval(every)
     while True:
         started = time.monotonic()
-        count = publish_once(data, settings)
+        count = publish_once(data, settings, skip_bad_rows)
         print(f"published {count:,} users in {time.monotonic() - started:.1f} s")
         if interval_s is None:
             return
         time.sleep(max(0.0, interval_s - (time.monotonic() - started)))
 
 
-def publish_once(data: Path, settings: EngineConfig) -> int:
+def publish_once(data: Path, settings: EngineConfig, skip_bad_rows: int = 0) -> int:
     """Read the data, open the current bundle, publish everyone; returns how many users. New items get their vectors.
 
     The same for every other bundle that a variant of an experiment names: its users need vectors of its own space.
@@ -55,7 +56,7 @@ def publish_once(data: Path, settings: EngineConfig) -> int:
         raise DataError(f"{data}: no such directory")
     store = BundleStore(settings.bundle.directory)
     bundle = open_bundle(store.current())
-    count = publish_for(bundle, data, settings)
+    count = publish_for(bundle, data, settings, skip_bad_rows)
     generations = {bundle.manifest.generation}
     for name in named_bundles(settings, time.time_ns() // 1_000_000):
         try:
@@ -65,17 +66,18 @@ def publish_once(data: Path, settings: EngineConfig) -> int:
             continue
         if other.manifest.generation not in generations:
             generations.add(other.manifest.generation)
-            publish_for(other, data, settings)
+            publish_for(other, data, settings, skip_bad_rows)
     return count
 
 
-def publish_for(bundle: "Bundle", data: Path, settings: EngineConfig) -> int:
+def publish_for(bundle: "Bundle", data: Path, settings: EngineConfig, skip_bad_rows: int = 0) -> int:
     """Publish everyone in the space of one bundle; returns how many users."""
     from engine.adapters.redis_catalog import RedisCatalogPublisher
     from engine.adapters.redis_store import RedisPublisher
     from engine.assemble import redis_url
     from engine.assemble_model import load_embedders, load_item_embedder
     from engine.data.build import load_dataset
+    from engine.data.rules import TableRules
     from engine.publish import publish_users as publish
     from engine.publish import recent_histories
     from engine.publish_items import moved_items, new_items
@@ -86,7 +88,7 @@ def publish_for(bundle: "Bundle", data: Path, settings: EngineConfig) -> int:
         publisher = resources.enter_context(closing(RedisPublisher(url, settings.redis)))
         catalogue = resources.enter_context(closing(RedisCatalogPublisher(url, settings.redis)))
         items = new_items(bundle, catalogue.stored())
-        dataset = load_dataset(data, items)
+        dataset = load_dataset(data, items, TableRules.of(settings, skip_bad_rows))
         catalogue.write(moved_items(bundle, dataset, items, load_item_embedder(bundle), embed))
         if bundle.manifest.embeddings == "two-tower":
             for batch in recent_histories(dataset, settings.redis.history_limit):

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from engine.cli.options import ServingConfigOption, SkipBadRowsOption
+
 
 class Embeddings(StrEnum):
     ALS = "als"
@@ -17,6 +19,8 @@ def train(
     out: Annotated[Path, typer.Option(help="Directory of bundles; the new one becomes current.")] = Path("var/bundles"),
     embeddings: Annotated[Embeddings | None, typer.Option(help="Retrieval space; overrides the file.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file with the training settings.")] = None,
+    serving_config: ServingConfigOption = None,
+    skip_bad_rows: SkipBadRowsOption = 0,
     seed: Annotated[int | None, typer.Option(min=0, help="Overrides the file.")] = None,
 ) -> None:
     """Train embeddings and the ranker, build the index, and publish everything as one verified bundle."""
@@ -25,7 +29,9 @@ def train(
     from engine.assemble_model import train_bundle
     from engine.bundle.store import BundleStore
     from engine.cli.progress import progress_bar
+    from engine.config import EngineConfig
     from engine.data.build import load_dataset
+    from engine.data.rules import TableRules
     from engine.training.config import TrainingConfig
 
     settings = TrainingConfig.load(config)
@@ -33,7 +39,7 @@ def train(
         settings = settings.model_copy(update={"embeddings": embeddings.value})
     if seed is not None:
         settings = settings.model_copy(update={"seed": seed})
-    dataset = load_dataset(data)
+    dataset = load_dataset(data, rules=TableRules.of(EngineConfig.load(serving_config), skip_bad_rows))
     with progress_bar() as progress:
         path = train_bundle(dataset, settings, BundleStore(out), progress)
     console = Console()

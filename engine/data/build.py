@@ -9,6 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from engine.data.dataset import Dataset, Interactions
+from engine.data.rules import TableRules
 from engine.data.tables import Tables, read_tables
 from engine.errors import DataError
 from engine.types import EventType, Int64Array
@@ -20,9 +21,9 @@ _USER_VOCABULARIES = ("age_group", "location", "signup_source")
 _EVENT_CODES = {kind.name.lower(): int(kind) for kind in EventType}
 
 
-def load_dataset(directory: Path, more_items: pl.DataFrame | None = None) -> Dataset:
-    """Read, validate and index a data directory; see read_tables for the errors and for more_items."""
-    return build_dataset(read_tables(directory, more_items))
+def load_dataset(directory: Path, more_items: pl.DataFrame | None = None, rules: TableRules | None = None) -> Dataset:
+    """Read, validate and index a data directory; see read_tables for the errors and the arguments."""
+    return build_dataset(read_tables(directory, more_items, rules))
 
 
 def build_dataset(tables: Tables, now_ms: int | None = None) -> Dataset:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
+from engine.contract.limits import MAX_ATTRIBUTE_BYTES
 from engine.data.schema import Column, TableSchema
 from engine.data.source import Imported, read_source
 from engine.data.tables import make_tables, write_tables
@@ -35,9 +36,9 @@ _YEAR = r"\((\d{4})\)\s*$"
 def import_movielens(source_dir: Path, out_dir: Path) -> Imported:
     """Convert a MovieLens directory (*.csv or *.csv.gz) and write the canonical tables to `out_dir`.
 
-    Every rating, high or low, becomes a click with the rating as its value: choosing to watch and rate a film is the
-    signal. Every film of `movies` becomes an item, rated or not; the year leaves its title for `published_ms`.
-    There is no users table: MovieLens knows nothing of its users.
+    Every rating, high or low, becomes a click: choosing to watch and rate a film is the signal. Every film of `movies`
+    becomes an item, rated or not; the year leaves its title for `published_ms`. Tags longer than an attribute may be
+    are left out. There is no users table: MovieLens knows nothing of its users.
 
     Raises:
         DataError: a file or column is missing, or a value cannot be used; names file, column and row.
@@ -60,7 +61,6 @@ def _interactions(ratings: pl.DataFrame) -> pl.DataFrame:
         item_id="movieId",
         event_type=pl.lit("click"),
         timestamp_ms=pl.col("timestamp") * 1000,
-        value="rating",
     )
 
 
@@ -82,7 +82,7 @@ def _frequent_tags(tags: pl.DataFrame) -> pl.DataFrame:
     normalised = pl.col("tag").str.to_lowercase().str.replace_all("|", " ", literal=True).str.strip_chars()
     return (
         tags.select("movieId", tag=normalised)
-        .filter(pl.col("tag") != "")
+        .filter((pl.col("tag") != "") & (pl.col("tag").str.len_bytes() <= MAX_ATTRIBUTE_BYTES))
         .group_by("movieId", "tag")
         .len()
         .sort("movieId", "len", "tag", descending=[False, True, False])

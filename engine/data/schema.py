@@ -1,29 +1,40 @@
-"""The columns of the three canonical tables, with what each may hold."""
+"""The columns of the three canonical tables, with what each may hold: the limits of engine.contract, as columns."""
 
 from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
 
+from engine.contract.limits import (
+    EARLIEST_EVENT_MS,
+    EARLIEST_PUBLISHED_MS,
+    MAX_ATTRIBUTE_BYTES,
+    MAX_ATTRIBUTES,
+    MAX_DESCRIPTION_BYTES,
+    MAX_EVENT_ID_BYTES,
+    MAX_ID_BYTES,
+    MAX_ITEM_SURFACES,
+    MAX_SURFACE_BYTES,
+    MAX_TITLE_BYTES,
+    TIME_END_MS,
+)
 from engine.types import EventType
 
-MAX_ID_BYTES: Final = 256
-MAX_LABEL_BYTES: Final = 64  # surfaces, devices, countries, demographics: the API's own bound
-LIST_SEPARATOR: Final = "|"  # between the tokens of `attributes` and of `surfaces`
 
-_MS_2100: Final = 4_102_444_800_000
-# Seconds written where milliseconds belong, the usual mistake, would put every date up to 2100 before this moment
-# (18 February 1970); refusing that stretch finds the mistake and costs nobody a real event.
-_EARLIEST_EVENT_MS: Final = _MS_2100 // 1000
-# Things may be much older than the events about them: films, books, paintings.
-_EARLIEST_PUBLISHED_MS: Final = -12_219_292_800_000  # 15 October 1582, the first Gregorian day
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A cell that is a list, LIST_SEPARATOR between its tokens. most: tokens. max_bytes: of each."""
+
+    most: int
+    max_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """One canonical column.
 
-    required: the column must be there and filled in every row. unique: no value twice. max_bytes: of UTF-8.
+    required: the column must be there and filled in every row. unique: no value twice. max_bytes: of UTF-8; a column
+    with this limit holds no control characters either, and with `lines` line ends and tabs alone. tokens: a list.
     minimum, maximum: inclusive. choices: the only values allowed. default: fills absent values; None leaves null.
     hint: ends the sentence when a value is out of range.
     """
@@ -33,6 +44,8 @@ class Column:
     required: bool = False
     unique: bool = False
     max_bytes: int | None = None
+    lines: bool = False
+    tokens: Tokens | None = None
     minimum: int | None = None
     maximum: int | None = None
     choices: tuple[str, ...] = ()
@@ -54,56 +67,58 @@ class TableSchema:
         return {column.name: column.dtype for column in self.columns}
 
 
+def _text(name: str, max_bytes: int = MAX_ID_BYTES, *, required: bool = False, unique: bool = False) -> Column:
+    return Column(name, pl.String, required=required, unique=unique, max_bytes=max_bytes)
+
+
 def _label(name: str) -> Column:
-    return Column(name, pl.String, max_bytes=MAX_LABEL_BYTES)
+    return _text(name, MAX_ATTRIBUTE_BYTES)
 
 
 INTERACTIONS: Final = TableSchema(
     "interactions",
     (
-        Column("user_id", pl.String, required=True, max_bytes=MAX_ID_BYTES),
-        Column("item_id", pl.String, required=True, max_bytes=MAX_ID_BYTES),
+        _text("user_id", required=True),
+        _text("item_id", required=True),
         Column("event_type", pl.String, required=True, choices=tuple(kind.name.lower() for kind in EventType)),
         Column(
-            "timestamp_ms", pl.Int64, required=True, minimum=_EARLIEST_EVENT_MS, maximum=_MS_2100,
+            "timestamp_ms", pl.Int64, required=True, minimum=EARLIEST_EVENT_MS, maximum=TIME_END_MS - 1,
             hint="milliseconds since 1970 are wanted, not seconds or microseconds",
         ),
-        Column("value", pl.Float64),
-        _label("surface"),
+        Column(
+            "value", pl.Float64, minimum=0,
+            hint="goods sent back are events of type 'return', with a positive value",
+        ),
+        _text("surface", MAX_SURFACE_BYTES),
         _label("device"),
         _label("country"),
-        Column("session_id", pl.String, max_bytes=MAX_ID_BYTES),
-        Column("event_id", pl.String, max_bytes=MAX_ID_BYTES),
+        _text("session_id"),
+        _text("event_id", MAX_EVENT_ID_BYTES),
     ),
 )  # fmt: skip
 
 ITEMS: Final = TableSchema(
     "items",
     (
-        Column("item_id", pl.String, required=True, unique=True, max_bytes=MAX_ID_BYTES),
-        Column("title", pl.String, required=True),
-        Column("description", pl.String),
-        Column("category", pl.String),
-        Column("brand", pl.String),
-        Column("seller", pl.String),
+        _text("item_id", required=True, unique=True),
+        _text("title", MAX_TITLE_BYTES, required=True),
+        Column("description", pl.String, max_bytes=MAX_DESCRIPTION_BYTES, lines=True),
+        _text("category"),
+        _text("brand"),
+        _text("seller"),
         Column("price", pl.Float64, minimum=0),
         Column(
-            "published_ms", pl.Int64, minimum=_EARLIEST_PUBLISHED_MS, maximum=_MS_2100,
+            "published_ms", pl.Int64, minimum=EARLIEST_PUBLISHED_MS, maximum=TIME_END_MS - 1,
             hint="milliseconds since 1970 are wanted",
         ),
         Column("in_stock", pl.Boolean, default=True),
-        Column("attributes", pl.String),
-        Column("surfaces", pl.String),
+        Column("attributes", pl.String, tokens=Tokens(MAX_ATTRIBUTES, MAX_ATTRIBUTE_BYTES)),
+        Column("surfaces", pl.String, tokens=Tokens(MAX_ITEM_SURFACES, MAX_SURFACE_BYTES)),
     ),
 )  # fmt: skip
 
 USERS: Final = TableSchema(
     "users",
-    (
-        Column("user_id", pl.String, required=True, unique=True, max_bytes=MAX_ID_BYTES),
-        _label("age_group"),
-        _label("location"),
-        _label("signup_source"),
-    ),
+    (_text("user_id", required=True, unique=True), _label("age_group"), _label("location"), _label("signup_source")),
     may_be_absent=True,
 )

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import polars as pl
 
+from engine.data.files import read_frame
 from engine.data.schema import TableSchema
-from engine.data.tables import Tables, read_frame
+from engine.data.tables import Tables
 from engine.data.validate import conform
 from engine.errors import DataError
 

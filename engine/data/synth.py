@@ -9,11 +9,12 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from engine.data.files import read_frame
 from engine.data.synth_catalogue import item_ids, items_frame, user_ids, users_frame
 from engine.data.synth_events import COUNTRIES, EventColumns, simulate_events
 from engine.data.synth_words import DEVICES, SURFACES
 from engine.data.synth_world import World, WorldSize
-from engine.data.tables import Tables, make_tables, read_frame, write_tables
+from engine.data.tables import Tables, make_tables, write_tables
 from engine.errors import ConfigError, DataError
 from engine.types import EventType
 

@@ -1,7 +1,7 @@
 """RecommendRequest (the API's message) to RecommendQuery (what the engine works on), or a refusal that says why.
 
-Limits are the API's contract (proto/engine/v1/recommendation.proto says the same in its comments), so that they
-are constants and not settings.
+Limits are the API's contract (engine.contract; proto/engine/v1/recommendation.proto says the same in its comments), so
+that they are constants and not settings.
 """
 
 import math
@@ -9,27 +9,20 @@ import time
 import uuid
 from collections.abc import Sequence, Set
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
+from engine.contract.limits import MAX_ATTRIBUTE_BYTES, MAX_ID_BYTES, MAX_ITEM_COUNT
+from engine.contract.surfaces import checked_surface
+from engine.contract.text import checked_text
+from engine.contract.times import timestamp_ms
 from engine.errors import InvalidRequest
 from engine.types import Demographics, RecommendQuery
 from engine.v1 import recommendation_pb2 as pb
 
-MAX_ID_BYTES = 256
-MAX_SURFACE_BYTES = 64
-MAX_ATTRIBUTE_BYTES = 64
-MAX_ITEM_COUNT = 200
 DEFAULT_ITEM_COUNT = 50
 MAX_EXCLUDED_ITEMS = 1000
 MAX_EXPERIMENT_OVERRIDES = 16
 # Of the whole message; the largest valid one is under 300 KB.
 MAX_REQUEST_BYTES = 1 << 20
 
-# 2101-01-01T00:00:00Z. Outside 1970..2100 a time is a unit mistake (milliseconds sent as seconds), not a date.
-TIME_END_S = 4_133_980_800
-NANOS_PER_SECOND = 1_000_000_000
-# More would not help the reader, and a status travels in HTTP/2 headers of 8 KiB.
-LISTED_SURFACES = 20
 MAX_UTF8_BYTES_PER_CHARACTER = 4
 
 
@@ -73,60 +66,6 @@ def to_query(request: pb.RecommendRequest, surfaces: Set[str]) -> RecommendQuery
 def new_request_id() -> str:
     """A fresh random id, 32 hexadecimal digits."""
     return uuid.uuid4().hex
-
-
-def text_fault(value: str, max_bytes: int) -> str | None:
-    """What is wrong with an id or attribute that is not empty; None when nothing is."""
-    if byte_length(value) > max_bytes:
-        return f"must be at most {max_bytes} bytes of UTF-8, got {byte_length(value)}"
-    # isprintable is the fast road: it is false for every control character, and for some harmless ones too.
-    if not value.isprintable() and any(_is_control(character) for character in value):
-        return "must not hold control characters"
-    return None
-
-
-def byte_length(value: str) -> int:
-    """Length in bytes of UTF-8, which is what the limits count."""
-    return len(value) if value.isascii() else len(value.encode())
-
-
-def checked_text(field: str, value: str, max_bytes: int, *, required: bool = False) -> str:
-    """The value itself; InvalidRequest where it is too long, holds control characters, or is absent but required."""
-    if not value:
-        if required:
-            raise InvalidRequest(field, "must not be empty")
-        return value
-    fault = text_fault(value, max_bytes)
-    if fault is not None:
-        raise InvalidRequest(field, fault)
-    return value
-
-
-def checked_surface(surface: str, surfaces: Set[str]) -> str:
-    """The surface itself; InvalidRequest where it is absent or not one of these."""
-    if surface in surfaces:
-        return surface
-    checked_text("surface", surface, MAX_SURFACE_BYTES, required=True)
-    known = sorted(surfaces)
-    more = f" and {len(known) - LISTED_SURFACES} more" if len(known) > LISTED_SURFACES else ""
-    raise InvalidRequest("surface", f"unknown; this server knows {', '.join(known[:LISTED_SURFACES])}{more}")
-
-
-def timestamp_ms(field: str, moment: Timestamp | None) -> int:
-    """A message's time in milliseconds since 1970; InvalidRequest where it is absent or no date."""
-    if moment is None:
-        raise InvalidRequest(field, "is required")
-    seconds, nanos = moment.seconds, moment.nanos
-    if not 0 <= nanos < NANOS_PER_SECOND:
-        raise InvalidRequest(field, f"nanos must be between 0 and 999999999, got {nanos}")
-    if not 0 <= seconds < TIME_END_S:
-        raise InvalidRequest(field, f"must lie in the years 1970 to 2100, got {seconds} seconds since 1970")
-    return seconds * 1000 + nanos // 1_000_000
-
-
-def _is_control(character: str) -> bool:
-    """Whether this is Unicode category Cc: C0, DEL or C1."""
-    return character < " " or "\x7f" <= character <= "\x9f"
 
 
 def _user_id(request: pb.RecommendRequest) -> str:

@@ -3,23 +3,18 @@
 As in engine.rpc.validate, lengths and ranges are the API's contract; only what a deployment decides is a setting.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import TypeVar
 
-from engine.data.schema import LIST_SEPARATOR
+from engine.contract.items import check_item
+from engine.contract.limits import MAX_ID_BYTES
+from engine.contract.text import checked_text
 from engine.errors import InvalidRequest
-from engine.rpc.validate import MAX_ATTRIBUTE_BYTES, MAX_ID_BYTES, checked_surface, checked_text, timestamp_ms
 from engine.v1 import catalog_pb2 as pb
 
 MAX_ITEMS = 100
 MAX_LEVELS = 1000
-MAX_TITLE_BYTES = 512
-MAX_DESCRIPTION_BYTES = 4096
-MAX_ATTRIBUTES = 32
-# Line ends and tabs are a description's own business, and no fault of it.
-_BLANKS = str.maketrans("\n\r\t", "   ")
 
 _T = TypeVar("_T")
 
@@ -41,7 +36,7 @@ def split_items(items: Sequence[pb.Item], rules: CatalogueRules) -> tuple[list[p
     Raises InvalidRequest: the batch itself is empty or too long. Cost: about 10 µs an item.
     """
     _check_size("items", len(items), MAX_ITEMS)
-    return _split(items, lambda item: item.item_id, lambda item: _check_item(item, rules))
+    return _split(items, lambda item: item.item_id, lambda item: check_item(item, rules.surfaces, rules.categories))
 
 
 def split_levels(levels: Sequence[pb.StockLevel]) -> tuple[list[pb.StockLevel], list[pb.ItemError]]:
@@ -81,28 +76,3 @@ def _split(
         else:
             good.append(entry)
     return good, errors
-
-
-def _check_item(item: pb.Item, rules: CatalogueRules) -> None:
-    checked_text("title", item.title, MAX_TITLE_BYTES, required=True)
-    checked_text("description", item.description.translate(_BLANKS), MAX_DESCRIPTION_BYTES)
-    checked_text("category", item.category, MAX_ID_BYTES)
-    if rules.categories and item.category not in rules.categories:
-        raise InvalidRequest("category", f"{item.category!r} is not one of the categories that this server allows")
-    checked_text("brand", item.brand, MAX_ID_BYTES)
-    checked_text("seller", item.seller, MAX_ID_BYTES)
-    if item.HasField("price") and not (math.isfinite(item.price) and item.price >= 0):
-        raise InvalidRequest("price", f"must be finite and not negative, got {item.price:g}")
-    if item.HasField("published"):
-        timestamp_ms("published", item.published)
-    if len(item.attributes) > MAX_ATTRIBUTES:
-        raise InvalidRequest("attributes", f"must hold at most {MAX_ATTRIBUTES}, got {len(item.attributes)}")
-    for position, attribute in enumerate(item.attributes):
-        checked_text(f"attributes[{position}]", attribute, MAX_ATTRIBUTE_BYTES, required=True)
-        if LIST_SEPARATOR in attribute:
-            raise InvalidRequest(f"attributes[{position}]", f"must not hold {LIST_SEPARATOR!r}")
-    for position, surface in enumerate(item.surfaces):
-        try:
-            checked_surface(surface, rules.surfaces)
-        except InvalidRequest as fault:
-            raise InvalidRequest(f"surfaces[{position}]", fault.reason) from None

@@ -2,9 +2,11 @@
 
 import math
 
+from engine.contract.limits import MAX_ID_BYTES, MAX_SURFACE_BYTES
+from engine.contract.text import checked_text
+from engine.contract.times import timestamp_ms
 from engine.errors import InvalidRequest
 from engine.experiments.analysis.question import Question
-from engine.rpc.validate import MAX_ID_BYTES, MAX_SURFACE_BYTES, checked_text, timestamp_ms
 from engine.v1 import experiment_pb2 as pb
 
 MAX_VARIANTS = 100

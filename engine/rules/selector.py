@@ -8,7 +8,8 @@ import polars as pl
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.data.schema import ITEMS, LIST_SEPARATOR, MAX_ID_BYTES
+from engine.contract.limits import LIST_SEPARATOR, MAX_ID_BYTES
+from engine.data.schema import ITEMS
 
 # The columns that selectors and caps read.
 COLUMNS: Final = ("item_id", "category", "brand", "seller", "price", "attributes")

@@ -4,9 +4,9 @@ from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
+from engine.contract.events import EventFields, check_event
+from engine.contract.times import timestamp_ms
 from engine.errors import InvalidRequest, PoisonMessage
-from engine.rpc.validate import timestamp_ms
-from engine.rpc.validate_events import EventFields, check_event
 from engine.v1 import event_pb2 as pb
 
 SCHEMA_VERSION: Final = 1

@@ -8,9 +8,16 @@ from typing import AnyStr, Final
 import numpy as np
 import xxhash
 
+from engine.contract.events import EventFields
+from engine.contract.limits import (
+    MAX_ATTRIBUTE_BYTES,
+    MAX_EVENT_ID_BYTES,
+    MAX_ID_BYTES,
+    MAX_ITEM_COUNT,
+    MAX_SURFACE_BYTES,
+    TIME_END_S,
+)
 from engine.errors import PoisonMessage
-from engine.rpc.validate import MAX_ATTRIBUTE_BYTES, MAX_ID_BYTES, MAX_ITEM_COUNT, MAX_SURFACE_BYTES, TIME_END_S
-from engine.rpc.validate_events import MAX_EVENT_ID_BYTES, EventFields
 from engine.stream.codec import SCHEMA_VERSION, decode
 from engine.stream.processor import Message
 from engine.stream.state import clamped_ms

@@ -6,8 +6,8 @@ import polars as pl
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from engine.contract.times import timestamp_ms
 from engine.errors import InvalidRequest, PoisonMessage
-from engine.rpc.validate import timestamp_ms
 from engine.stream.archive import ArchiveLayout
 from engine.types import DegradedReason, ItemSource, Strategy
 from engine.v1 import exposure_pb2 as pb

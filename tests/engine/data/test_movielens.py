@@ -51,9 +51,9 @@ def test_films_and_ratings(tmp_path: Path, compressed: bool) -> None:
         ("30", "Untitled", None, None),
     ]
     assert tables.interactions.select("user_id", "item_id", "event_type", "timestamp_ms", "value").rows() == [
-        ("1", "20", "click", 1_000_000_000_000, 4.0),
-        ("1", "10", "click", 999_999_999_000, 0.5),
-        ("2", "20", "click", 1_000_000_001_000, 5.0),
+        ("1", "20", "click", 1_000_000_000_000, None),
+        ("1", "10", "click", 999_999_999_000, None),
+        ("2", "20", "click", 1_000_000_001_000, None),
     ]
     assert tables.users.height == 0
 

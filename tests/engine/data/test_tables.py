@@ -2,12 +2,14 @@
 
 import gzip
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from engine.data.rules import TableRules
 from engine.data.schema import INTERACTIONS, ITEMS, USERS
 from engine.data.tables import Tables, make_tables, read_tables, write_tables
 from engine.errors import DataError
@@ -239,3 +241,37 @@ def test_unwritable_place_is_named(tmp_path: Path) -> None:
 def test_long_values_are_shortened_in_the_sentence() -> None:
     items = small_items().with_columns(item_id=pl.Series(["a", "b", "c" * 5000]))
     assert len(error_of(lambda: make_tables(small_interactions(), items))) < 250
+
+
+def two_bad_rows() -> pl.DataFrame:
+    far = [T0_MS, 4_070_908_800_000, T0_MS, T0_MS]
+    return small_interactions().with_columns(
+        timestamp_ms=pl.Series(far), user_id=pl.Series(["ann", "bob", "a\tb", "cem"])
+    )
+
+
+def test_a_wrong_clock_is_refused_with_its_date(tmp_path: Path) -> None:
+    """Case 06-event-from-the-future."""
+    text = error_of(lambda: read_tables(write_raw(tmp_path, interactions=two_bad_rows().tail(3))))
+    assert "column 'user_id', row 2: must not hold control characters" in text
+    assert "1 more problem; `engine data check" in text
+
+
+def test_so_many_bad_rows_are_left_out_as_are_allowed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_raw(tmp_path, interactions=two_bad_rows())
+    rules = replace(TableRules.default(), skip_bad_rows=2)
+    assert read_tables(tmp_path, rules=rules).interactions["user_id"].to_list() == ["ann", "cem"]
+    assert "found '2099-01-01T00:00:00Z'" in caplog.text
+    error_of(lambda: read_tables(tmp_path, rules=replace(rules, skip_bad_rows=1)))
+
+
+def test_events_of_an_item_that_is_left_out_go_with_it(tmp_path: Path) -> None:
+    write_raw(tmp_path, items=small_items().with_columns(price=pl.Series([-1.0, None, 0.0])))
+    tables = read_tables(tmp_path, rules=replace(TableRules.default(), skip_bad_rows=1))
+    assert tables.items["item_id"].to_list() == ["b", "c"]
+    assert tables.interactions["item_id"].to_list() == ["b", "c"]
+
+
+def test_a_missing_column_is_nothing_to_leave_out(tmp_path: Path) -> None:
+    write_raw(tmp_path, items=small_items().drop("title"))
+    error_of(lambda: read_tables(tmp_path, rules=replace(TableRules.default(), skip_bad_rows=10**9)))

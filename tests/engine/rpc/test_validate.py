@@ -6,9 +6,10 @@ from collections.abc import Callable
 import grpc
 import pytest
 
+from engine.contract.limits import TIME_END_S
 from engine.errors import InvalidRequest
 from engine.rpc.server import Server
-from engine.rpc.validate import MAX_EXCLUDED_ITEMS, TIME_END_S, to_query
+from engine.rpc.validate import MAX_EXCLUDED_ITEMS, to_query
 from engine.types import Demographics
 from engine.v1 import recommendation_pb2 as pb
 from engine.v1 import recommendation_pb2_grpc as pb_grpc

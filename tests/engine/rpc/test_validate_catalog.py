@@ -30,7 +30,7 @@ def item(**fields: object) -> pb.Item:
         (item(price=-0.01), "price", "not negative, got -0.01"),
         (item(price=math.nan), "price", "finite"),
         (item(price=math.inf), "price", "finite"),
-        (item(published={"seconds": 5_000_000_000}), "published", "1970 to 2100"),
+        (item(published={"seconds": 5_000_000_000}), "published", "1582 to 2100"),
         (item(attributes=["a", ""]), "attributes[1]", "must not be empty"),
         (item(attributes=["a|b"]), "attributes[0]", "must not hold '|'"),
         (item(attributes=["a"] * 33), "attributes", "at most 32"),

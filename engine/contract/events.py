@@ -1,0 +1,126 @@
+"""Events as the API and the log hold them; engine.data.schema says the same of the table of interactions."""
+
+from typing import NamedTuple
+
+from engine.contract.limits import (
+    MAX_ATTRIBUTE_BYTES,
+    MAX_EVENT_ID_BYTES,
+    MAX_ID_BYTES,
+    MAX_ITEM_COUNT,
+    MAX_SURFACE_BYTES,
+)
+from engine.contract.text import checked_text
+from engine.contract.times import timestamp_ms
+from engine.contract.values import VALUE_BELONGS, VALUE_TYPES, amount_fault
+from engine.errors import InvalidRequest
+from engine.v1 import event_pb2 as pb
+
+_TYPES = frozenset(pb.EventType.values()) - {pb.EVENT_TYPE_UNSPECIFIED}
+# The API's codes leave 0 to "unspecified".
+_VALUE_TYPES = frozenset(kind + 1 for kind in VALUE_TYPES)
+# Those that carry neither a value nor a duration.
+_BARE_TYPES = _TYPES - _VALUE_TYPES - {pb.EVENT_TYPE_DWELL}
+
+_RETURN_HINT = "; goods sent back are an event of type EVENT_TYPE_RETURN with a positive value"
+
+
+class EventFields(NamedTuple):
+    """What every reader of an event goes by, read once: each read of a message's field costs as much as a call.
+
+    type: the API's code. time_ms: milliseconds since 1970.
+    """
+
+    event_id: str
+    user_id: str
+    type: int
+    item_id: str
+    time_ms: int
+    surface: str
+
+
+def check_event(event: pb.Event) -> EventFields:
+    """Refuse what is wrong with an event wherever and whenever it is read.
+
+    Returns:
+        What was read of it on the way.
+
+    Raises:
+        InvalidRequest: with the path of the first bad field, in the order of the message.
+
+    Cost: about 2 µs for what most events look like, 5 µs otherwise.
+    """
+    event_id, user_id, kind = event.event_id, event.user_id, event.type
+    item_id, surface = event.item_id, event.surface
+    if _is_plain(event, event_id, user_id, kind, item_id, surface):
+        time_ms = timestamp_ms("time", event.time if event.HasField("time") else None)
+    else:
+        time_ms = _check_one_by_one(event)
+    return EventFields(event_id, user_id, kind, item_id, time_ms, surface)
+
+
+def _check_one_by_one(event: pb.Event) -> int:
+    """The slow road, which finds the first bad field; returns the time in milliseconds since 1970."""
+    checked_text("event_id", event.event_id, MAX_EVENT_ID_BYTES, required=True)
+    checked_text("user_id", event.user_id, MAX_ID_BYTES, required=True)
+    if event.type not in _TYPES:
+        raise InvalidRequest("type", f"must be one of the event types from 1 to {max(_TYPES)}, got {event.type}")
+    checked_text("item_id", event.item_id, MAX_ID_BYTES, required=True)
+    time_ms = timestamp_ms("time", event.time if event.HasField("time") else None)
+    checked_text("surface", event.surface, MAX_SURFACE_BYTES)
+    checked_text("session_id", event.session_id, MAX_ID_BYTES)
+    checked_text("device", event.device, MAX_ATTRIBUTE_BYTES)
+    checked_text("country", event.country, MAX_ATTRIBUTE_BYTES)
+    _check_value(event)
+    _check_dwell(event)
+    checked_text("request_id", event.request_id, MAX_ID_BYTES)
+    if not 0 <= event.position <= MAX_ITEM_COUNT:
+        raise InvalidRequest("position", f"must be between 1 and {MAX_ITEM_COUNT}, or absent, got {event.position}")
+    return time_ms
+
+
+def _is_plain(event: pb.Event, event_id: str, user_id: str, kind: int, item_id: str, surface: str) -> bool:
+    """The fast road, true for most good events and no bad one: nothing but the time is left to be checked.
+
+    Of ASCII text the length in characters is the length in bytes, and what is printable holds no control character.
+    """
+    session_id, device, country, request_id = event.session_id, event.device, event.country, event.request_id
+    text = f"{event_id}{user_id}{item_id}{surface}{session_id}{device}{country}{request_id}"
+    return bool(
+        event_id
+        and user_id
+        and item_id
+        and text.isascii()
+        and text.isprintable()
+        and len(event_id) <= MAX_EVENT_ID_BYTES
+        and len(user_id) <= MAX_ID_BYTES
+        and len(item_id) <= MAX_ID_BYTES
+        and len(surface) <= MAX_SURFACE_BYTES
+        and len(session_id) <= MAX_ID_BYTES
+        and len(device) <= MAX_ATTRIBUTE_BYTES
+        and len(country) <= MAX_ATTRIBUTE_BYTES
+        and len(request_id) <= MAX_ID_BYTES
+        and kind in _BARE_TYPES
+        and not event.HasField("value")
+        and not event.HasField("dwell_ms")
+        and 0 <= event.position <= MAX_ITEM_COUNT
+    )
+
+
+def _check_value(event: pb.Event) -> None:
+    if event.type not in _VALUE_TYPES:
+        if event.HasField("value"):
+            raise InvalidRequest("value", VALUE_BELONGS)
+    elif not event.HasField("value"):
+        raise InvalidRequest("value", "is required for a purchase and for a return")
+    elif (fault := amount_fault(event.value)) is not None:
+        raise InvalidRequest("value", f"{fault}{_RETURN_HINT}")
+
+
+def _check_dwell(event: pb.Event) -> None:
+    if event.type != pb.EVENT_TYPE_DWELL:
+        if event.HasField("dwell_ms"):
+            raise InvalidRequest("dwell_ms", "belongs to dwell events only")
+    elif not event.HasField("dwell_ms"):
+        raise InvalidRequest("dwell_ms", "is required for a dwell event")
+    elif event.dwell_ms <= 0:
+        raise InvalidRequest("dwell_ms", f"must be positive, got {event.dwell_ms}")
