@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
@@ -47,13 +47,19 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def running_server(
-    config: EngineConfig, *, shares_port: bool = False, metrics: ServerMetrics | None = None
+    config: EngineConfig,
+    *,
+    shares_port: bool = False,
+    metrics: ServerMetrics | None = None,
+    settle: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Server]:
     """A warm, SERVING server that follows new bundles and live counts; drained and released at the end.
 
     Args:
         shares_port: it is one of several processes on the port; see engine.supervisor.
         metrics: what counts its calls and answers; without, nothing does.
+        settle: called once all that lives long is there, before health says SERVING, and with each further bundle
+            before it serves; engine.stalls.collector.settle where the process is the server's alone.
 
     It starts without Kafka, too: recommendations need none, and recording events says UNAVAILABLE until there is one.
     """
@@ -94,6 +100,7 @@ async def running_server(
             catalogue.bring_up(model.catalogue)
             if trending is not None:
                 trending.refresh(model)
+            settle()
             return model
 
         store = BundleStore(config.bundle.directory)
@@ -116,6 +123,7 @@ async def running_server(
             reporter=resources.enter_context(report_desk(config, pipeline)) if config.reports.archive else None,
         )
         await server.start()
+        settle()
         server.set_serving()
 
         followers = [

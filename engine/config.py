@@ -192,6 +192,12 @@ class TrendingConfig(_Section):
     )
 
 
+class StallsConfig(_Section):
+    period_ms: float = Field(10.0, ge=1, le=1000, description="how often it is looked whether the event loop is late")
+    log_ms: float = Field(20.0, ge=5, description="longer pauses are counted by cause, and logged with the stack")
+    record: Path | None = Field(None, description="every pause of 5 ms or more goes there, a JSON object a line")
+
+
 class DeviceConfig(_Section):
     retrieval: Literal["cpu", "cuda"] = "cpu"
     ranking: Literal["cpu", "cuda"] = "cpu"
@@ -261,6 +267,7 @@ class EngineConfig(BaseSettings):
     rules: RulesConfig = RulesConfig()
     reports: ReportsConfig = ReportsConfig()
     device: DeviceConfig = DeviceConfig()
+    stalls: StallsConfig = StallsConfig()
     surfaces: dict[str, SurfaceConfig] = Field(default_factory=_default_surfaces, min_length=1)
     holdout: HoldoutConfig = HoldoutConfig()
     experiments: tuple[ExperimentConfig, ...] = ()

@@ -38,7 +38,9 @@ def serve(
 async def _serve(config: EngineConfig) -> None:
     from engine.assemble import running_server
     from engine.rpc.server import serve_until_signal
+    from engine.stalls.collector import settle
+    from engine.stalls.watch import watching
 
-    async with running_server(config) as server:
+    async with running_server(config, settle=settle) as server, watching(config.stalls):
         log.info("serving on %s:%d", config.server.host, server.port)
         await serve_until_signal(server, config.server.drain_s)

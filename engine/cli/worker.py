@@ -12,9 +12,16 @@ async def _serve(config: EngineConfig, say: Say) -> None:
     from engine.assemble import running_server
     from engine.rpc.metrics import ServerMetrics
     from engine.rpc.server import serve_until_signal
+    from engine.stalls.collector import settle
+    from engine.stalls.metrics import StallMetrics
+    from engine.stalls.watch import watching
 
-    metrics = ServerMetrics() if config.server.metrics_port is not None else None
-    async with running_server(config, shares_port=True, metrics=metrics) as server:
+    measured = config.server.metrics_port is not None
+    metrics = ServerMetrics() if measured else None
+    async with (
+        running_server(config, shares_port=True, metrics=metrics, settle=settle) as server,
+        watching(config.stalls, StallMetrics() if measured else None),
+    ):
         end_with_supervisor()
         say(SERVING)
         await serve_until_signal(server, config.server.drain_s)
