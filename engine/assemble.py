@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from engine.rpc.servicer import Recommender
 from engine.rules.follow import RulesFile
 from engine.rules.load import load_rules
 from engine.stages.features import FetchFeatures
+from engine.stalls.turns import started_pool
 from engine.stream.topics import EVENTS
 from engine.swap import VariantBundles, follow_current
 from engine.trending import Trending, follow_trending
@@ -175,7 +175,7 @@ async def open_pipeline(config: EngineConfig, batcher: MicroBatcher | None = Non
             for one in (*([] if rules is None else [rules]), *for_variants.values()):
                 model.catalogue.check_rules(one)
             executor = resources.enter_context(
-                ThreadPoolExecutor(config.compute_threads(os.cpu_count() or 1), "engine-compute")
+                started_pool(config.compute_threads(os.cpu_count() or 1), "engine-compute")
             )
             features = FetchFeatures(store, config.redis.timeout_ms / 1000, config.redis.stale_cache_mb << 20)
             pipeline = Pipeline(model, features, config, executor)

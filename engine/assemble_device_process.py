@@ -2,7 +2,7 @@
 
 import asyncio
 import resource
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -23,10 +23,13 @@ from engine.trending import Trending, follow_trending
 
 
 @asynccontextmanager
-async def running_device(config: EngineConfig, socket: Path) -> AsyncIterator[DeviceServer]:
+async def running_device(
+    config: EngineConfig, socket: Path, settle: Callable[[], None] = lambda: None
+) -> AsyncIterator[DeviceServer]:
     """A device process's server, with the current bundle loaded; it ends with the context.
 
     It follows catalogue and live counts for itself, as every process does, and loads what front ends ask for.
+    settle: as for engine.assemble.running_server.
 
     Raises BundleError, ConfigError or DependencyUnavailable where it cannot begin.
     """
@@ -44,6 +47,7 @@ async def running_device(config: EngineConfig, socket: Path) -> AsyncIterator[De
             catalogue.bring_up(model.catalogue)
         if trending is not None:
             trending.refresh(model)
+        settle()
         return _on_device(model)
 
     held = HeldModels(load)
@@ -53,6 +57,7 @@ async def running_device(config: EngineConfig, socket: Path) -> AsyncIterator[De
         await asyncio.to_thread(held.prepare, BundleStore(config.bundle.directory).current().resolve())
         serving = _Serving(held)
         catalogue = await resources.enter_async_context(living_catalogue(config, serving))
+        settle()
         with DeviceServer(socket, held, max(config.micro_batch, 1)) as server:
             following = asyncio.create_task(_follow(trending, serving, config.trending.poll_s))
             try:

@@ -20,6 +20,8 @@ from engine.bundle.manifest import read_manifest
 from engine.bundle.store import BundleStore
 from engine.config import EngineConfig
 from engine.errors import BundleError
+from engine.stalls.metrics import StallMetrics
+from engine.stalls.watch import timing_collections
 from engine.stream.archive import EVENTS_LAYOUT, EXPOSURES_DIRECTORY, ArchiveSink
 from engine.stream.codec import Logged, decode
 from engine.stream.events import read_events
@@ -38,8 +40,11 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-def process(config: EngineConfig, stop: threading.Event) -> None:
+def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], None] = lambda: None) -> None:
     """Keep Redis, and the archive where one is wanted, true to the event log until `stop` is set.
+
+    Args:
+        settle: called once all that lives long is there; engine.stalls.collector.settle for a process of its own.
 
     Neither Redis nor Kafka need be there: the loops wait for them. A loop that breaks stops all.
     """
@@ -86,9 +91,11 @@ def process(config: EngineConfig, stop: threading.Event) -> None:
                 poison = resources.enter_context(closing(KafkaDeadLetters(brokers, config.kafka, EXPOSURES)))
                 processors.append(exposures_archive(config, brokers, name, directory, poison, stop))
         if settings.metrics_port is not None:
+            resources.enter_context(timing_collections(StallMetrics()))
             server, _ = start_http_server(settings.metrics_port)
             resources.callback(server.server_close)
             resources.callback(server.shutdown)
+        settle()
         log.info("processing %s from %s", config.kafka.named(EVENTS.name), brokers)
         loops = [processor.run for processor in processors]
         run_until_stopped(loops + ([refresher.run] if refresher else []), stop)

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from engine.bundle.store import BundleStore
 from engine.errors import BundleError, EngineError
@@ -13,6 +15,10 @@ from engine.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval(interval_s=30.0))
+
+_LET_GO_POLL_S: Final = 0.1
+# References to an object in a list that nobody else holds: the list's, and the one that counting them takes.
+_ALONE: Final = 2
 
 
 async def follow_current(
@@ -24,6 +30,7 @@ async def follow_current(
     under way finish with the model that they began with.
     """
     refused: Path | None = None
+    leaving: set[asyncio.Task[None]] = set()
     while True:
         await asyncio.sleep(poll_s)
         try:
@@ -36,7 +43,11 @@ async def follow_current(
             continue
         try:
             # In a thread of its own: requests keep their compute threads while hashes and the dry run take theirs.
-            pipeline.model = await asyncio.to_thread(load, path)
+            model = await asyncio.to_thread(load, path)
+            leaving.add(task := asyncio.create_task(let_go([pipeline.model])))
+            task.add_done_callback(leaving.discard)
+            pipeline.model = model
+            del model
             log.info("serving bundle %s", pipeline.version)
         except EngineError as error:
             refused = path
@@ -44,6 +55,19 @@ async def follow_current(
         except Exception:  # nobody waits for this task: it would end without a word, and no bundle would ever follow
             refused = path
             log.exception("bundle %s refused, %s keeps serving", path.name, pipeline.version)
+
+
+async def let_go(models: list[ServingModel]) -> None:
+    """Free models (given in a list, which is emptied) in a thread, once nobody else holds one of them.
+
+    Whoever is last to let go of a model gives back all its maps and graphs, tens of milliseconds for a large one. Were
+    it left to the requests that finish with it, that could be the event loop.
+    """
+    while models:
+        if sys.getrefcount(models[-1]) > _ALONE:
+            await asyncio.sleep(_LET_GO_POLL_S)
+        else:
+            await asyncio.to_thread(models.pop)
 
 
 class VariantBundles:

@@ -55,9 +55,14 @@ async def follow_trending(trending: Trending, serving: Serving, poll_s: float) -
     while True:
         started = time.monotonic()
         try:
-            for model in serving.models:
-                await asyncio.to_thread(trending.refresh, model)
+            await _refresh_all(trending, serving)
         except Exception:  # nobody waits for this task: it would end without a word
             log.exception("live counts could not be shown")
         took_s = time.monotonic() - started
         await asyncio.sleep(max(poll_s, took_s * (1 / _MAX_SHARE - 1)))
+
+
+async def _refresh_all(trending: Trending, serving: Serving) -> None:
+    # A function of its own: between two rounds nothing here holds on to a model that has been replaced.
+    for model in serving.models:
+        await asyncio.to_thread(trending.refresh, model)

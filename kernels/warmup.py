@@ -5,7 +5,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from kernels import cells, dpp, membership, mmr, popularity, prefetch, scan, session, topk, unit_rows
+from kernels import cells, dpp, groups, membership, mmr, popularity, prefetch, scan, session, topk, unit_rows
 from kernels.constraints import SlateConstraints
 
 
@@ -35,6 +35,7 @@ def _call_all(frozen: bool) -> None:
 
     for columns in (table, table[:, :2]):
         unit_rows.gather_unit_rows(columns, rows, 2)
+        groups.group_means(columns, rows, rows, 2)
         vector, evidence = session.session_vector(columns, 2, rows, types, rows, 1, 1.0, floats)
         session.blended_session(floats, 0, columns, rows, types, rows, 1, 1.0, floats, 1.0, 1.0, 1.0, floats, 1.0)
     session.blend(floats, vector, evidence, 1.0)

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from engine.adapters.redis_connect import INTRODUCTION
 from engine.adapters.redis_keys import CATALOG_CHANGES, CATALOG_ITEMS, CATALOG_STOCK, catalog_vectors_key
 from engine.catalog.changes import Change, ContentChange, PositionLost, StockChange, VectorChange
 from engine.config import RedisConfig
@@ -39,6 +40,7 @@ class RedisCatalogWriter:
             socket_connect_timeout=config.connect_timeout_s,
             socket_timeout=config.connect_timeout_s,
             retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
+            **INTRODUCTION,
         )
 
     async def write(self, changes: Sequence[Change]) -> None:
@@ -59,7 +61,7 @@ class RedisCatalogPublisher:
 
     def __init__(self, url: str, config: RedisConfig) -> None:
         self._source = RedisCatalogSource(url, config)
-        self._client = redis.Redis.from_url(url, socket_connect_timeout=config.connect_timeout_s)
+        self._client = redis.Redis.from_url(url, socket_connect_timeout=config.connect_timeout_s, **INTRODUCTION)
         self._vector_ttl_s = config.record_ttl_s
 
     def stored(self) -> list[pb.StoredItem]:
@@ -104,6 +106,7 @@ class RedisCatalogSource:
             socket_connect_timeout=config.connect_timeout_s,
             socket_timeout=config.connect_timeout_s,
             retry=Retry(NoBackoff(), 0),
+            **INTRODUCTION,
         )
         # Of the server that the position belongs to: one that restarted may have lost what was last written.
         self._run_id = b""

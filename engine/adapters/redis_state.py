@@ -8,6 +8,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from engine.adapters.redis_connect import INTRODUCTION
 from engine.adapters.redis_keys import (
     applied_key,
     fresh_key,
@@ -195,6 +196,7 @@ def _connect(url: str, config: RedisConfig) -> redis.Redis:
         socket_connect_timeout=config.connect_timeout_s,
         socket_timeout=_SOCKET_TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
+        **INTRODUCTION,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import redis
 
+from engine.adapters.redis_connect import INTRODUCTION
 from engine.adapters.redis_keys import fresh_key, history_key, live_key, record_key, seen_key
 from engine.adapters.redis_multiplexed import MultiplexedRedis
 from engine.config import RedisConfig
@@ -54,7 +55,7 @@ class RedisPublisher:
     """Writes user records and seen sets, many a round trip. Blocking; for jobs, not for requests."""
 
     def __init__(self, url: str, config: RedisConfig) -> None:
-        self._client = redis.Redis.from_url(url, socket_connect_timeout=config.connect_timeout_s)
+        self._client = redis.Redis.from_url(url, socket_connect_timeout=config.connect_timeout_s, **INTRODUCTION)
         self._config = config
         try:
             self._client.ping()

@@ -8,6 +8,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from engine.adapters.redis_connect import INTRODUCTION
 from engine.adapters.redis_keys import applied_key, popularity_key
 from engine.config import RedisConfig
 from engine.errors import DependencyUnavailable
@@ -33,6 +34,7 @@ class RedisTrending:
             socket_connect_timeout=config.connect_timeout_s,
             socket_timeout=config.connect_timeout_s,
             retry=Retry(NoBackoff(), 0),
+            **INTRODUCTION,
         )
         self._log = log_name
         self._partitions = range(partitions)

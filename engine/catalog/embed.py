@@ -7,6 +7,7 @@ import polars as pl
 import pyarrow as pa
 
 from engine.types import Float32Array
+from kernels.groups import group_means
 
 _SAMPLED_ITEMS: Final = 100_000
 
@@ -31,19 +32,10 @@ class CategoryMeans:
         rows = np.arange(0, len(vectors), max(1, len(vectors) // _SAMPLED_ITEMS))
         categories = items.column("category").take(pa.array(rows)).combine_chunks().dictionary_encode()
         names = categories.dictionary.to_pylist()
-        codes = categories.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)
-        sampled = np.asarray(vectors[rows], np.float64)
-        # One group's rows after the other: each group's sum is one reduction.
-        order = np.argsort(codes, kind="stable")
-        groups, starts = np.unique(codes[order], return_index=True)
-        sums = np.add.reduceat(sampled[order], starts, axis=0)
-        counts = np.diff(np.append(starts, len(order)))
-        self._overall: Float32Array = sampled.mean(axis=0).astype(np.float32)
-        self._means: dict[str, Float32Array] = {
-            names[group]: (total / count).astype(np.float32)
-            for group, total, count in zip(groups.tolist(), sums, counts.tolist(), strict=True)
-            if group < len(names)
-        }
+        codes = categories.indices.fill_null(len(names)).to_numpy(zero_copy_only=False).astype(np.int64)
+        means, counts = group_means(vectors, rows, codes, len(names) + 1)
+        self._overall: Float32Array = (counts @ means / max(1, len(rows))).astype(np.float32)
+        self._means: dict[str, Float32Array] = dict(zip(names, means.astype(np.float32)[:-1], strict=True))
 
     def __call__(self, items: pl.DataFrame) -> Float32Array:
         categories = items["category"].to_list()

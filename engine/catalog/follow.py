@@ -13,6 +13,7 @@ from engine.logs import OncePerInterval
 from engine.pipeline import Pipeline
 from engine.rules.follow import RulesFile
 from engine.rules.schema import Rules
+from engine.stalls.turns import free_in_turns
 
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval(interval_s=30.0))
@@ -51,6 +52,7 @@ class CatalogueFollower:
         changes = self._source.snapshot(generations)
         with self._lock:
             self._overlay.replace(changes)
+        free_in_turns(changes)
         self._generations = frozenset(generations)
 
     def bring_up(self, catalogue: LiveCatalogue) -> None:
@@ -110,9 +112,14 @@ async def follow_rules(file: RulesFile, follower: CatalogueFollower, pipeline: P
         await asyncio.sleep(poll_s)
         try:
             await asyncio.to_thread(file.poll)
-            for model in pipeline.models:
-                await asyncio.to_thread(follower.use_rules, model.catalogue, file.rules)
+            await _use_rules(file.rules, follower, pipeline)
         except RulesError as error:
             log.error("%s; the rules of before stay in force", error)
         except Exception:  # nobody waits for this task: it would end without a word
             log.exception("the rules could not be followed")
+
+
+async def _use_rules(rules: Rules, follower: CatalogueFollower, pipeline: Pipeline) -> None:
+    # A function of its own: between two rounds nothing here holds on to a model that has been replaced.
+    for model in pipeline.models:
+        await asyncio.to_thread(follower.use_rules, model.catalogue, rules)

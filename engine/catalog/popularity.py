@@ -19,12 +19,15 @@ class LivePopularity:
     `lists` is replaced as one object: a request that reads it has all lists of one moment. The ranker's counts are
     changed in place while requests read them: a row may be half old and half new for one score, which is no more
     wrong than either. One `apply` at a time.
+
+    scopes: those whose live counts bear on this bundle.
     """
 
     def __init__(self, bundle: Bundle, catalogue: LiveCatalogue, new_below: float) -> None:
         """new_below: a fresh item with fewer live interactions (of about a week) is new."""
         self._catalogue = catalogue
         self._known: Popularity = bundle.popularity
+        self.scopes = scopes_of_popularity(self._known)
         # The bundle's own counts, for the rows that go back to them; fresh items have none.
         self._known_dynamic = bundle.item_dynamic
         # Where each row is in the bundle's overall list; -1 for fresh rows, which are in none.
@@ -35,11 +38,6 @@ class LivePopularity:
         self._new_below = new_below
         # Bitmap of the rows from catalogue.fresh.first_row: those of new items, and of items that are still to come.
         self.new_rows = np.full(len(catalogue.fresh_vectors) // 8, 255, np.uint8)
-
-    @property
-    def scopes(self) -> tuple[str, ...]:
-        """The scopes whose live counts bear on this bundle."""
-        return scopes_of_popularity(self._known)
 
     def apply(self, live: Mapping[str, ItemCounts], prior_events: float) -> None:
         """Show these live counts, by scope, instead of those of the last call; without any, it is the bundle as it was.

@@ -15,8 +15,15 @@ from engine.supervisor import SERVING
 
 async def _serve(config: EngineConfig, say: Say) -> None:
     from engine.assemble_device_process import running_device
+    from engine.stalls.collector import settle
+    from engine.stalls.metrics import StallMetrics
+    from engine.stalls.turns import start_helpers, take_short_turns
+    from engine.stalls.watch import watching
 
-    async with running_device(config, Path(sys.argv[1])):
+    take_short_turns()
+    start_helpers()
+    sink = StallMetrics() if config.server.metrics_port is not None else None
+    async with running_device(config, Path(sys.argv[1]), settle), watching(config.stalls, sink):
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -1,8 +1,6 @@
 """`engine process`: keep Redis true to the event log until told to stop."""
 
-import gc
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -25,19 +23,15 @@ def process(
 ) -> None:
     """Apply recorded events to what requests read, and archive them; on SIGTERM finish the batch, commit and leave."""
     from engine.assemble_processor import process as run
+    from engine.stalls.collector import settle
+    from engine.stalls.turns import take_short_turns
 
     settings = load_config(config, bundles, redis_url)
     if archive is not None:
         processor = settings.processor.model_copy(update={"archive_directory": archive})
         settings = settings.model_copy(update={"processor": processor})
-    # A batch makes many objects and no cycles: looking for them as often as Python does by default costs a quarter of
-    # the rate.
-    gc.freeze()
-    gc.set_threshold(200_000, 20, 20)
-    # A thread whose answer from Redis has come waits this long for one that decodes the next batch; by default it is
-    # 5 ms, several times in every batch.
-    sys.setswitchinterval(0.0005)
-    run(settings, stop_on_signal())
+    take_short_turns()
+    run(settings, stop_on_signal(), settle)
 
 
 def stop_on_signal() -> threading.Event:

@@ -39,8 +39,11 @@ async def _serve(config: EngineConfig) -> None:
     from engine.assemble import running_server
     from engine.rpc.server import serve_until_signal
     from engine.stalls.collector import settle
+    from engine.stalls.turns import start_helpers, take_short_turns
     from engine.stalls.watch import watching
 
+    take_short_turns()
+    start_helpers()
     async with running_server(config, settle=settle) as server, watching(config.stalls):
         log.info("serving on %s:%d", config.server.host, server.port)
         await serve_until_signal(server, config.server.drain_s)

@@ -14,8 +14,11 @@ async def _serve(config: EngineConfig, say: Say) -> None:
     from engine.rpc.server import serve_until_signal
     from engine.stalls.collector import settle
     from engine.stalls.metrics import StallMetrics
+    from engine.stalls.turns import start_helpers, take_short_turns
     from engine.stalls.watch import watching
 
+    take_short_turns()
+    start_helpers()
     measured = config.server.metrics_port is not None
     metrics = ServerMetrics() if measured else None
     async with (

@@ -15,15 +15,12 @@ from typing import Any, Final, NamedTuple
 # Containers made, less those freed, before the youngest are collected; collections of the youngest before the next
 # generation's; and of those before a full one: some 4,000 containers from one to the next.
 THRESHOLDS: Final = (500, 3, 1)
-# A process that changes batches of thousands of objects without cycles: looking at them that often would take a
-# quarter of its time.
-BATCH_THRESHOLDS: Final = (10_000, 1, 1)
 # So many survivors of a full collection are here to stay: they are frozen, too, and the next one is short again.
 LIVES_LONG: Final = 2_000
 _OLDEST: Final = 2
 
 
-def settle(thresholds: tuple[int, int, int] = THRESHOLDS) -> None:
+def settle() -> None:
     """Freeze what there is, from here on freeze what stays, and bound what a collection visits.
 
     To be called when all that lives long has been built: before a process says that it serves, and again after a swap.
@@ -31,7 +28,7 @@ def settle(thresholds: tuple[int, int, int] = THRESHOLDS) -> None:
 
     Cost: the first call is one full collection, hundreds of milliseconds; later ones are as short as any collection.
     """
-    gc.set_threshold(*thresholds)
+    gc.set_threshold(*THRESHOLDS)
     if _freeze_what_stays not in gc.callbacks:
         gc.callbacks.append(_freeze_what_stays)
     gc.collect()

@@ -7,6 +7,7 @@ items are summed and blended in some tens of milliseconds, most of it with the i
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -28,6 +29,9 @@ _LIVE_COLUMNS: Final = tuple(min(column, len(LIVE_WINDOWS) - 1) for column in ra
 # Live events that the whole of the present is worth in the list of a surface or segment, beside that list's own: as in
 # training (engine.training.popular).
 _PARENT_STRENGTH: Final = 100.0
+# Names of lists whose scopes are remembered: they are asked for every second, and reading the names took longer than
+# all else. A bundle has some hundreds.
+_KNOWN_LISTS: Final = 4096
 # Of what trends everywhere, this much is put before each list; no list is longer in a bundle.
 _TRENDS: Final = 1000
 
@@ -118,6 +122,7 @@ def evidence_of(rows: Int64Array, counts: Float64Array) -> Evidence:
     return Evidence(rows[order], counts[order, _LIST_WINDOW])
 
 
+@lru_cache(_KNOWN_LISTS)
 def scopes_of_list(name: str) -> tuple[str, ...]:
     """The scopes that the processor counts and that bear on a list of a bundle: one for each of its values."""
     return tuple(json.dumps({key: value}) for key, value in json.loads(name).items())
