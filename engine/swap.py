@@ -63,11 +63,10 @@ async def let_go(models: list[ServingModel]) -> None:
     Whoever is last to let go of a model gives back all its maps and graphs, tens of milliseconds for a large one. Were
     it left to the requests that finish with it, that could be the event loop.
     """
-    while models:
-        if sys.getrefcount(models[-1]) > _ALONE:
-            await asyncio.sleep(_LET_GO_POLL_S)
-        else:
-            await asyncio.to_thread(models.pop)
+    while any(sys.getrefcount(models[place]) > _ALONE for place in range(len(models))):
+        await asyncio.sleep(_LET_GO_POLL_S)
+    # Not `pop`, which would hand the model back to the event loop.
+    await asyncio.to_thread(models.clear)
 
 
 class VariantBundles:

@@ -1,7 +1,10 @@
 """Following the bundle pointer: what is loaded, how often, and what keeps serving."""
 
 import asyncio
+import gc
 import shutil
+import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -45,8 +48,7 @@ class Loader:
 @asynccontextmanager
 async def following(bundles: BundleStore, loader: Loader) -> AsyncIterator[Pipeline]:
     with ThreadPoolExecutor(1) as executor:
-        model = load_model(bundles.current(), CONFIG)
-        pipeline = Pipeline(model, FetchFeatures(NoStore(), 1.0, 0), CONFIG, executor)
+        pipeline = Pipeline(load_model(bundles.current(), CONFIG), FetchFeatures(NoStore(), 1.0, 0), CONFIG, executor)
         follower = asyncio.create_task(follow_current(bundles, pipeline, loader, 0.01))
         try:
             yield pipeline
@@ -111,3 +113,23 @@ async def test_a_pointer_that_is_gone_for_a_while_does_no_harm(bundles: BundleSt
         assert pipeline.model.bundle.path.name == "first"
         bundles.point_to("second")
         await until(lambda: pipeline.model.bundle.path.name == "second")
+
+
+async def test_a_model_that_was_replaced_is_freed_in_a_thread_and_without_the_collector(bundles: BundleStore) -> None:
+    freed_by: list[str] = []
+    gc.disable()  # a cycle would keep it, and on a server whose heap is frozen for ever
+    try:
+        async with following(bundles, Loader()) as pipeline:
+            weakref.finalize(pipeline.model.catalogue, lambda: freed_by.append(threading.current_thread().name))
+            index = weakref.ref(pipeline.model.index)
+            held = pipeline.model
+            bundles.point_to("second")
+            await until(lambda: pipeline.model.bundle.path.name == "second")
+            await asyncio.sleep(0.3)
+            assert freed_by == []
+            del held
+            await until(lambda: bool(freed_by))
+            assert index() is None
+    finally:
+        gc.enable()
+    assert freed_by != [threading.main_thread().name]
