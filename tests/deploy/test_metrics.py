@@ -11,6 +11,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from engine.rpc.metrics import ServerMetrics
 from engine.rpc.metrics_endpoint import MetricsEndpoint
+from engine.stalls.metrics import StallMetrics
 from engine.stream.metrics import ProcessorMetrics
 from tests.deploy.files import DEPLOY, KUBERNETES, documents
 
@@ -25,6 +26,7 @@ def known() -> dict[str, set[str]]:
     """Every series by name, as Prometheus sees it, with its labels."""
     registry = CollectorRegistry()
     ServerMetrics(registry)
+    StallMetrics(registry)
     ProcessorMetrics("live", registry)
     with MetricsEndpoint("127.0.0.1", 0) as endpoint:
         collectors = [*registry._collector_to_names, endpoint._serving, endpoint._ended]
