@@ -4,15 +4,16 @@ CREATE TEMP MACRO assigned(experiments, experiment) AS CASE
     ELSE list_filter(experiments, lambda e: e.experiment = experiment)[1]
 END;
 
--- What was shown in an experiment, once each. A request that was served twice under one id counts once.
+-- What was shown in an experiment, once each. One page may ask for several surfaces, and for several people, under one
+-- request id: an exposure is known by request, unit and surface. What was logged twice under all three counts once.
 CREATE TEMP TABLE served AS
 SELECT * EXCLUDE (repeat) FROM (
     SELECT
         request_id, user_id, unit_id, surface, served_ms, assignment.variant AS variant,
         assignment.overridden AS overridden, item_ids, propensities, total_ms, len(degraded_reasons) > 0 AS degraded,
         coalesce(device, '') AS device, coalesce(country, '') AS country, interaction_count,
-        row_number() OVER (PARTITION BY request_id ORDER BY served_ms, "partition", "offset") AS repeat,
-        count(*) OVER (PARTITION BY request_id) AS copies
+        row_number() OVER (PARTITION BY request_id, unit_id, surface ORDER BY served_ms, "partition", "offset") AS repeat,
+        count(*) OVER (PARTITION BY request_id, unit_id, surface) AS copies
     FROM (
         SELECT *, assigned(experiments, $experiment) AS assignment
         FROM raw_exposures

@@ -1,9 +1,9 @@
 -- Of each variant and surface. Coverage and categories are taken from equally many requests of each variant, because
 -- more requests show more items whatever chose them.
 WITH every AS (
-    SELECT variant, request_id, total_ms, degraded, item_ids, surface FROM shown
+    SELECT variant, request_id, unit, surface AS place_shown, total_ms, degraded, item_ids, surface FROM shown
     UNION ALL
-    SELECT variant, request_id, total_ms, degraded, item_ids, '' FROM shown WHERE $surface = ''
+    SELECT variant, request_id, unit, surface, total_ms, degraded, item_ids, '' FROM shown WHERE $surface = ''
 ),
 fewest AS (
     SELECT surface, least(min(requests), 20000) AS requests
@@ -11,22 +11,22 @@ fewest AS (
 ),
 sampled AS (
     SELECT * FROM (
-        SELECT *, row_number() OVER (PARTITION BY surface, variant ORDER BY hash(request_id), request_id) AS place FROM every
+        SELECT *, row_number() OVER (PARTITION BY surface, variant ORDER BY hash(request_id), request_id, unit, place_shown) AS place FROM every
     ) JOIN fewest USING (surface)
     WHERE place <= requests
 ),
 places AS (
-    SELECT surface, variant, request_id, unnest(item_ids) AS item_id, generate_subscripts(item_ids, 1) AS position
+    SELECT surface, variant, request_id, unit, place_shown, unnest(item_ids) AS item_id, generate_subscripts(item_ids, 1) AS position
     FROM sampled
 ),
 covered AS (SELECT surface, variant, count(DISTINCT item_id) AS distinct_items FROM places GROUP BY surface, variant),
 pool AS (SELECT surface, count(DISTINCT item_id) AS all_items FROM places GROUP BY surface),
 mixed AS (
     SELECT surface, variant, avg(known) AS categories FROM (
-        SELECT surface, variant, request_id, count(DISTINCT category) AS known
+        SELECT surface, variant, count(DISTINCT category) AS known
         FROM places JOIN categories USING (item_id)
         WHERE position <= 10
-        GROUP BY surface, variant, request_id
+        GROUP BY surface, variant, request_id, unit, place_shown
     ) GROUP BY surface, variant
 ),
 counted AS (

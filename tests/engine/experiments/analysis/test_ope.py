@@ -168,6 +168,27 @@ class TestArchive:
         assert result.doubly_robust is not None
         assert result.doubly_robust.value == pytest.approx(0.4 + (1.0 - 4 * 0.2) / 4)
 
+    def test_a_request_for_several_surfaces(self, tmp_path: Path) -> None:
+        shown = [
+            exposure(user, "a", START_MS, request_id=f"page-{user}", surface=surface, item_ids=["x"], propensities=[p])
+            for surface, p in (("home", 0.5), ("cart", 0.25))
+            for user in ("u", "v")
+        ]
+        clicks = [event("u", "click", "x", START_MS + 1_000, request_id="page-u", surface="cart")]
+        archive = Archive.within(write(tmp_path, shown, clicks))
+        header = "request_id,surface,item_id,probability"
+        rows = "\n".join(f"page-{user},{surface},x,1" for user in "uv" for surface in ("cart", "home"))
+        target = read_target(self.target(tmp_path / "t.csv", rows, header))
+        result = off_policy(archive, Question("worth"), "a", target, Reward.CLICKS)
+        assert result.logged.value == pytest.approx(1 / 4)
+        assert result.ips.value == pytest.approx(1 / 0.25 / 4)
+        without = read_target(self.target(tmp_path / "u.csv", "page-u,x,1\npage-v,x,1"))
+        with pytest.raises(InvalidRequest, match="needs a column `surface`"):
+            off_policy(archive, Question("worth"), "a", without, Reward.CLICKS)
+        # Of one surface alone nothing is doubtful.
+        home = off_policy(archive, Question("worth", surface="home"), "a", without, Reward.CLICKS)
+        assert home.ips.value == 0.0
+
     def test_what_cannot_be_estimated(self, archive: Archive, tmp_path: Path) -> None:
         target = read_target(self.target(tmp_path / "t.csv", "elsewhere,x,1"))
         with pytest.raises(InvalidRequest, match="says nothing of the 4 exposures"):

@@ -107,6 +107,63 @@ class TestClicks:
         assert read.excluded.repeats == 1
 
 
+class TestOnePageAsksForSeveralSurfaces:
+    """From case 01-ab-page-shares-request-id: a page that asks twice sends one request id, that of its trace."""
+
+    def page(self) -> list[dict[str, Any]]:
+        return [
+            exposure("u", "engine", T, request_id="page"),
+            exposure("u", "engine", T + 5, request_id="page", surface="cart", item_ids=["c", "d"]),
+        ]
+
+    def test_both_are_exposures(self, tmp_path: Path) -> None:
+        read = counted(tmp_path, [*self.page(), exposure("v", "engine", T), exposure("v", "engine", T, surface="cart")])
+        assert [of_unit(read, 0, surface)["requests"] for surface in ("home", "cart", ALL_SURFACES)] == [1, 1, 2]
+        assert read.excluded.repeats == 0
+
+    @pytest.mark.parametrize(
+        ("named", "item", "credited"),
+        [
+            ("home", "c", {"home": 1, "cart": 0}),
+            ("cart", "c", {"home": 0, "cart": 1}),
+            ("cart", "a", {"home": 0, "cart": 0}),
+            ("home", "d", {"home": 0, "cart": 0}),
+            ("", "a", {"home": 1, "cart": 0}),
+            ("", "d", {"home": 0, "cart": 1}),
+            ("", "c", {"home": 0, "cart": 1}),
+        ],
+    )
+    def test_a_click_is_of_its_own_surface(
+        self, tmp_path: Path, named: str, item: str, credited: dict[str, int]
+    ) -> None:
+        """Without a surface it belongs to what showed the item, and to the last of them where both did."""
+        click = event("u", "click", item, T + 1_000, request_id="page", surface=named or None)
+        read = counted(tmp_path, self.page(), [click])
+        assert {surface: of_unit(read, 0, surface)["clicks"] for surface in credited} == credited
+
+    def test_a_purchase_at_the_checkout_counts_once(self, tmp_path: Path) -> None:
+        bought = event("u", "purchase", "c", T + 1_000, request_id="page", surface="checkout", value=4.0)
+        read = counted(tmp_path, self.page(), [bought])
+        assert [of_unit(read, 0, surface)["revenue"] for surface in ("home", "cart", ALL_SURFACES)] == [0.0, 4.0, 4.0]
+
+    def test_of_several_people_each_has_their_own(self, tmp_path: Path) -> None:
+        """A job that asks for a mailing uses one id for everybody."""
+        shown = [exposure(user, "engine", T, request_id="mailing") for user in ("u", "v")]
+        events = [
+            event("v", "click", "a", T + 1_000, request_id="mailing", surface="home"),
+            event("stranger", "click", "b", T + 1_000, request_id="mailing", surface="home"),
+        ]
+        read = counted(tmp_path, shown, events)
+        assert [of_unit(read, unit)["requests"] for unit in (0, 1)] == [1, 1]
+        assert [of_unit(read, unit)["clicks"] for unit in (0, 1)] == [0, 1]
+        assert [of_unit(read, unit)["session_s"] for unit in (0, 1)] == [0.0, 1.0]
+
+    def test_a_visitor_who_logs_in_is_still_the_visitor_of_the_request(self, tmp_path: Path) -> None:
+        shown = exposure("visit-1", "engine", T, request_id="page", user_id=None)
+        click = event("u", "click", "a", T + 1_000, request_id="page")
+        assert of_unit(counted(tmp_path, [shown], [click]), 0)["clicks"] == 1
+
+
 class TestPurchases:
     def test_belong_to_the_last_exposure_with_the_item(self, tmp_path: Path) -> None:
         shown = [
