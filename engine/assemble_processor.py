@@ -66,7 +66,13 @@ def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], No
                 stop,
             )
         touched = [refresher.touch] if refresher else []
-        limits = Limits(settings.session_events, config.redis.seen_limit)
+        limits = Limits(
+            settings.session_events,
+            config.redis.seen_limit,
+            settings.event_ids,
+            settings.event_ids_s,
+            settings.counted_items,
+        )
         sinks = []
         for _ in range(settings.lanes):
             store = RedisLiveStore(url, config.redis, settings, name, current_generation(config))

@@ -108,6 +108,15 @@ class ProcessorConfig(_Section):
     lanes: int = Field(2, ge=1, le=64, description="parts of the partitions that are written at the same time")
     fetch_mb: int = Field(16, ge=1, le=1024, description="most that is fetched ahead")
     session_events: int = Field(50, ge=1, le=1_000, description="most recent events kept for a user")
+    event_ids: int = Field(
+        1_000, ge=1, le=65_535, description="latest events of a user among which one that comes again counts once"
+    )
+    event_ids_s: int = Field(
+        86_400, ge=1, le=90 * 86_400, description="how long after it one that comes again counts once"
+    )
+    counted_items: int = Field(
+        500, ge=1, le=32_767, description="items of a week that one person can count for in what is popular"
+    )
     state_ttl_s: int = Field(90 * 86_400, ge=60, description="how long the live state of a silent user is kept")
     popular_items: int = Field(5_000, ge=10, le=1_000_000, description="kept for a list of one partition, at least")
     fresh_users_per_s: float = Field(

@@ -12,9 +12,9 @@ from kernels.signatures import BYTES, EXACT, ROWS
 Int64Array = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
 
-# Columns of a scan: where texts start and end in the buffer, then the event's type and time.
-EVENT_ID, USER_ID, ITEM_ID, SURFACE, TYPE, TIME_MS = 0, 2, 4, 6, 8, 9
-COLUMNS: Final = 10
+# Columns of a scan: where texts start and end in the buffer, then the event's type, its time and its arrival.
+EVENT_ID, USER_ID, ITEM_ID, SURFACE, TYPE, TIME_MS, RECEIVED_MS = 0, 2, 4, 6, 8, 9, 10
+COLUMNS: Final = 11
 
 # Field numbers of Event, of LoggedEvent and of Timestamp; the first are also places in `text_limits`.
 _EVENT_ID, _USER_ID, _TYPE, _ITEM_ID, _TIME, _SURFACE, _VALUE, _DWELL_MS, _POSITION = 1, 2, 3, 4, 5, 6, 10, 11, 13
@@ -47,7 +47,8 @@ def scan_events(
     Returns:
         int64 (n, COLUMNS): for EVENT_ID, USER_ID, ITEM_ID and SURFACE where the text starts in the buffer and, in the
         next column, where it ends; TYPE, the API's code, 0 where the message is not plain and nothing else of its row
-        means anything; TIME_MS, milliseconds since 1970, no later than it was received.
+        means anything; TIME_MS, milliseconds since 1970, no later than it was received; RECEIVED_MS, the same
+        of its arrival.
 
     Raises:
         ValueError: ends that do not ascend or lie beyond the buffer, or limits for another number of fields.
@@ -216,6 +217,7 @@ def _message(buffer, at, end, schema_version, text_limits, position_limit, time_
     if seen != (1 << _VERSION) | (1 << _EVENT) | (1 << _RECEIVED):
         return 0
     row[TIME_MS] = min(row[TIME_MS], received_ms)
+    row[RECEIVED_MS] = received_ms
     return kind
 
 

@@ -1,4 +1,4 @@
-"""Decayed event counts, kept as of each item's latest event: adding events, and reading them at one moment."""
+"""Decayed counts of people, kept as of each item's latest event: moving people, and reading counts at one moment."""
 
 import math
 
@@ -18,26 +18,29 @@ _TIMES = types.Array(types.int64, 1, "A")
 _COUNTS = types.Array(types.float64, 2, "A")
 
 
-def count_events(
+def count_moves(
     references_ms: Int64Array,
     counts: Float64Array,
     changed: BoolArray,
     size: int,
     positions: Int64Array,
-    times_ms: Int64Array,
+    before_ms: Int64Array,
+    after_ms: Int64Array,
     lifetimes_ms: Float64Array,
 ) -> int:
-    """Add events, one after the other, to the entries at their positions, in place.
+    """Move people, one after the other, in the entries at their positions, in place.
 
-    An entry holds the counts as of its reference time, the latest of its events; an event before that counts with
-    what would be left of it by then. A fold: in how many calls the events come makes no difference to any bit.
+    A person counts as of one moment, with what is left of one by then. A move takes off what they counted for before,
+    and adds what they count for now. An entry holds the counts as of its reference time, the latest of these moments;
+    none falls below 0. A fold: in how many calls the moves come makes no difference to any bit.
 
     Args:
         references_ms: int64 (capacity,), any stride; counts: float64 (capacity, windows), any strides;
             changed: bool (capacity,), set at every position that is counted. All writable.
         size: how many entries there are; what lies behind them is not read.
-        positions: int64 (n,), one an event. The position behind the last entry makes a new one, with this one event.
-        times_ms: int64 (n,), Unix milliseconds, in any order.
+        positions: int64 (n,), one a move. The position behind the last entry makes a new one.
+        before_ms, after_ms: int64 (n,), Unix milliseconds as of which a person counted and counts, in any order;
+            negative: not at all. One of the two at least is a moment.
         lifetimes_ms: float64 (windows,), positive; a count falls to 1/e in one of them.
 
     Returns:
@@ -50,15 +53,15 @@ def count_events(
     Cost: O(n * windows) calls of exp.
     Source: the running sums of engine.features.popularity, exp(-(a + b)) = exp(-a) exp(-b).
     """
-    if len(positions) != len(times_ms):
-        raise ValueError(f"{len(positions)} positions and {len(times_ms)} times differ")
+    if not len(positions) == len(before_ms) == len(after_ms):
+        raise ValueError(f"{len(positions)} positions and {len(before_ms)} and {len(after_ms)} times differ")
     if not len(references_ms) == len(counts) == len(changed):
         raise ValueError(f"{len(references_ms)} times, {len(counts)} counts and {len(changed)} marks differ")
     if counts.shape[1] != len(lifetimes_ms):
         raise ValueError(f"{counts.shape[1]} windows and {len(lifetimes_ms)} lifetimes differ")
     if not 0 <= size <= len(references_ms):
         raise ValueError(f"{size} entries do not fit into {len(references_ms)} places")
-    grown: int = _count_events(references_ms, counts, changed, size, positions, times_ms, lifetimes_ms)
+    grown: int = _count_moves(references_ms, counts, changed, size, positions, before_ms, after_ms, lifetimes_ms)
     if grown < 0:
         raise ValueError(f"a position is neither one of {size} entries nor the next, or past {len(references_ms)}")
     return grown
@@ -86,9 +89,9 @@ def counts_at(references_ms: Int64Array, counts: Float64Array, now_ms: int, life
 
 
 @numba.njit(
-    types.int64(_TIMES, _COUNTS, types.boolean[::1], types.int64, ROWS, ROWS, read_only(types.float64)), **EXACT
+    types.int64(_TIMES, _COUNTS, types.boolean[::1], types.int64, ROWS, ROWS, ROWS, read_only(types.float64)), **EXACT
 )
-def _count_events(references_ms, counts, changed, size, positions, times_ms, lifetimes_ms):  # type: ignore[no-untyped-def]
+def _count_moves(references_ms, counts, changed, size, positions, before_ms, after_ms, lifetimes_ms):  # type: ignore[no-untyped-def]
     grown = size
     for event in range(len(positions)):
         position = positions[event]
@@ -98,23 +101,27 @@ def _count_events(references_ms, counts, changed, size, positions, times_ms, lif
             grown += 1
     for event in range(len(positions)):
         position = positions[event]
-        time_ms = times_ms[event]
+        before, after = before_ms[event], after_ms[event]
+        latest = max(before, after)
         changed[position] = True
         if position == size:
             size += 1
-            references_ms[position] = time_ms
+            references_ms[position] = latest
             for window in range(len(lifetimes_ms)):
-                counts[position, window] = 1.0
-            continue
-        elapsed_ms = time_ms - references_ms[position]
-        if elapsed_ms >= 0:
-            references_ms[position] = time_ms
+                counts[position, window] = 0.0
+        elapsed_ms = latest - references_ms[position]
+        if elapsed_ms > 0:
+            references_ms[position] = latest
             for window in range(len(lifetimes_ms)):
-                left = math.exp(-np.float64(elapsed_ms) / lifetimes_ms[window])
-                counts[position, window] = counts[position, window] * left + 1.0
-        else:
-            for window in range(len(lifetimes_ms)):
-                counts[position, window] += math.exp(np.float64(elapsed_ms) / lifetimes_ms[window])
+                counts[position, window] *= math.exp(-np.float64(elapsed_ms) / lifetimes_ms[window])
+        reference = references_ms[position]
+        for window in range(len(lifetimes_ms)):
+            count = counts[position, window]
+            if after >= 0:
+                count += math.exp(np.float64(after - reference) / lifetimes_ms[window])
+            if before >= 0:
+                count -= math.exp(np.float64(before - reference) / lifetimes_ms[window])
+            counts[position, window] = max(count, 0.0)
     return size
 
 

@@ -54,7 +54,7 @@ def _call_all(frozen: bool) -> None:
     membership.codes_of_rows(order, rows)
     membership.codes_of_rows(order, rows, bitmap)
     changed = np.zeros(2, np.bool_)
-    popularity.count_events(rows.copy(), np.ones((2, 2)), changed, 2, rows, rows, shares)
+    popularity.count_moves(rows.copy(), np.ones((2, 2)), changed, 2, rows, rows, rows, shares)
     popularity.counts_at(rows, np.ones((2, 2)), 1, shares)
     topk.top_k(floats, 1)
     prefetch.prefetch_rows(table, rows)

@@ -1,6 +1,7 @@
 """Live states and live popularity on Redis: one read and one transaction a batch."""
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
@@ -20,6 +21,7 @@ from engine.adapters.redis_keys import (
 from engine.config import ProcessorConfig, RedisConfig
 from engine.errors import DependencyUnavailable
 from engine.features.record import RecordError, demographics_of, pack_record, unpack_record, unpack_session
+from engine.stream.events import MAX_AHEAD_MS
 from engine.stream.fresh import Touched
 from engine.stream.live import Changes, Snapshot
 from engine.stream.popularity import Scope
@@ -217,7 +219,8 @@ def _read_scopes(client: redis.Redis, log_name: str, scopes: Sequence[tuple[int,
             found: list[dict[bytes, bytes]] = pipeline.execute()
     except (redis.RedisError, OSError) as error:
         raise _unavailable(error) from error
-    return [Scope.unpack(stored) for stored in found]
+    latest_ms = time.time_ns() // 1_000_000 + MAX_AHEAD_MS
+    return [Scope.unpack(stored, latest_ms) for stored in found]
 
 
 def _offset(value: object) -> int | None:

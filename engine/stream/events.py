@@ -1,5 +1,6 @@
 """Messages of the event log to the events in them, as columns: what the fold reads, and nothing per event besides."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -23,8 +24,20 @@ from engine.stream.processor import Message
 from engine.stream.state import clamped_ms
 from engine.types import Int64Array
 from engine.v1 import event_pb2 as pb
-from kernels.event_scan import EVENT_FIELDS, EVENT_ID, ITEM_ID, SURFACE, TIME_MS, TYPE, USER_ID, scan_events
+from kernels.event_scan import (
+    EVENT_FIELDS,
+    EVENT_ID,
+    ITEM_ID,
+    RECEIVED_MS,
+    SURFACE,
+    TIME_MS,
+    TYPE,
+    USER_ID,
+    scan_events,
+)
 
+# Clocks of two servers differ by less.
+MAX_AHEAD_MS: Final = 300_000
 _UNKNOWN: Final = pb.EVENT_TYPE_UNSPECIFIED
 _IMPRESSION: Final = pb.EVENT_TYPE_IMPRESSION
 
@@ -54,6 +67,10 @@ class EventBatch:
         item_keys: int64 (m,). event_types: int64 (m,), engine.types.EventType.
         times_ms: int64 (m,), Unix milliseconds, never after the server took the event in: a client's clock that runs
             ahead cannot put an event after its arrival.
+        received_s: int64 (m,), Unix seconds, when the server took the event in.
+
+    No time is after the clock of the machine that reads, give or take MAX_AHEAD_MS: a server whose clock is wrong must
+    not freeze what is counted.
     """
 
     ends: Mapping[int, int]
@@ -65,6 +82,13 @@ class EventBatch:
     item_keys: Int64Array
     event_types: Int64Array
     times_ms: Int64Array
+    received_s: Int64Array
+
+    def surface_keys(self) -> Int64Array:
+        """int64 (m,): 8 bytes that stand for each surface, 0 for none."""
+        known = {surface: xxhash.xxh3_64_intdigest(surface.encode()) for surface in set(self.surfaces)}
+        known[""] = 0
+        return np.fromiter(map(known.__getitem__, self.surfaces), np.uint64, len(self.surfaces)).view(np.int64)
 
     def share(self, number: int, count: int) -> "EventBatch":
         """The part that is of the partitions p with p mod `count` = `number`."""
@@ -81,6 +105,7 @@ class EventBatch:
             self.item_keys[rows],
             self.event_types[rows],
             self.times_ms[rows],
+            self.received_s[rows],
         )
 
 
@@ -102,7 +127,7 @@ def read_events(messages: Sequence[Message]) -> tuple[EventBatch, list[tuple[Mes
         MAX_ITEM_COUNT,
         TIME_END_S,
     )
-    kinds, times_ms = scanned[:, TYPE], scanned[:, TIME_MS]
+    kinds, times_ms, arrivals_ms = scanned[:, TYPE], scanned[:, TIME_MS], scanned[:, RECEIVED_MS]
     poison: list[tuple[Message, str]] = []
     apart: dict[int, EventFields] = {}
     for row in np.flatnonzero(kinds == _UNKNOWN).tolist():
@@ -114,6 +139,8 @@ def read_events(messages: Sequence[Message]) -> tuple[EventBatch, list[tuple[Mes
             continue
         apart[row] = fields
         kinds[row], times_ms[row] = fields.type, clamped_ms(fields.time_ms, received_ms)
+        arrivals_ms[row] = received_ms
+    latest_ms = time.time_ns() // 1_000_000 + MAX_AHEAD_MS
     rows = np.flatnonzero(kinds != _IMPRESSION)
     columns = scanned[rows].T.tolist()
 
@@ -138,7 +165,8 @@ def read_events(messages: Sequence[Message]) -> tuple[EventBatch, list[tuple[Mes
         _hashes(event_ids).byteswap(),  # xxhash writes digests big-endian
         _hashes(item_ids),
         kinds[rows] - 1,  # the API's codes leave 0 to "unspecified"
-        times_ms[rows],
+        np.minimum(times_ms[rows], latest_ms),
+        np.minimum(arrivals_ms[rows], latest_ms) // 1000,
     )
     return batch, poison
 

@@ -7,8 +7,9 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from engine.features.record import RecordError
 from engine.stream.events import EventBatch
-from engine.stream.state import Limits, log_partition
+from engine.stream.state import Limits, log_partition, upgraded
 from engine.types import EventType, Int64Array
 from kernels.live_state import Events, fold_states
 
@@ -18,6 +19,9 @@ BoolArray = npt.NDArray[np.bool_]
 # tables.
 IS_POSITIVE: Final[BoolArray] = np.zeros(256, np.bool_)
 IS_POSITIVE[[EventType.VIEW, EventType.CLICK, EventType.CART, EventType.PURCHASE]] = True
+# And whether it moves a user's vector: what was taken back does, too.
+MOVES_USER: Final[BoolArray] = IS_POSITIVE.copy()
+MOVES_USER[EventType.RETURN] = True
 # A plain number: what is a member of an enum costs a kernel's call more than all its arrays.
 _PURCHASE: Final = int(EventType.PURCHASE)
 _RETURN: Final = int(EventType.RETURN)
@@ -27,11 +31,13 @@ class Folded(NamedTuple):
     """What events leave.
 
     states: the packed states that have changed, by the user's position. taken: bool (m,), the events that count, for
-    what else counts them. unreadable: positions of states that could not be read; new ones were begun for them.
+    what else counts them. moves: int64 (m, 4), see kernels.live_state.Folded. unreadable: positions of states that
+    could not be read; new ones were begun for them.
     """
 
     states: dict[int, bytes]
     taken: BoolArray
+    moves: Int64Array
     unreadable: list[int]
 
 
@@ -40,7 +46,10 @@ def fold(blobs: Sequence[bytes | None], users: Int64Array, log: str, batch: Even
 
     - What is at or below the last applied offset of the same log partition is ignored: a replay changes nothing. An
       event of another log partition (a recreated or moved log) is taken, and its position remembered instead.
-    - An event whose id is among the last `session_events` ids counts once.
+    - An event whose id came within the last `event_ids_s` seconds, by the server's clock, and is among the user's last
+      `event_ids` counts once.
+    - In what is popular a person counts for an item as of their latest positive event on it (engine.features.people);
+      `moves` says from when to when an event moves that.
     - The session keeps the latest `session_events` events by time, in time order, ties in order of arrival; an event
       that arrives late takes its place in it, and one older than all of a full session has none.
     - A return takes back a purchase: it counts as never made, and the item's latest purchase leaves the session. It has
@@ -55,7 +64,7 @@ def fold(blobs: Sequence[bytes | None], users: Int64Array, log: str, batch: Even
 
     Cost: about 1 µs a user, and for a positive event a search through the seen keys.
     """
-    present = [blob or b"" for blob in blobs]
+    present = [_current(blob) for blob in blobs]
     ends = np.fromiter(accumulate(map(len, present)), np.int64, len(present))
     names = {partition: log_partition(log, partition) for partition in batch.ends}
     logs = np.array([names[partition] for partition in batch.partitions.tolist()], np.uint64).view(np.int64)
@@ -70,12 +79,13 @@ def fold(blobs: Sequence[bytes | None], users: Int64Array, log: str, batch: Even
             batch.item_keys,
             batch.event_types,
             batch.times_ms,
+            batch.received_s,
+            batch.surface_keys(),
         ),
         IS_POSITIVE,
         _PURCHASE,
         _RETURN,
-        limits.session_events,
-        limits.seen_items,
+        limits.kept(),
     )
     packed, start = folded.states.data, 0
     changed = {}
@@ -83,4 +93,14 @@ def fold(blobs: Sequence[bytes | None], users: Int64Array, log: str, batch: Even
         if end > start:
             changed[user] = packed[start:end].tobytes()
             start = end
-    return Folded(changed, folded.taken, np.flatnonzero(folded.unreadable).tolist())
+    return Folded(changed, folded.taken, folded.moves, np.flatnonzero(folded.unreadable).tolist())
+
+
+def _current(blob: bytes | None) -> bytes:
+    """A state of today's version; what is none stays as it is, for the fold to find."""
+    if not blob:
+        return b""
+    try:
+        return upgraded(blob)
+    except RecordError:
+        return blob

@@ -10,8 +10,8 @@ import numpy as np
 
 from engine.features.record import RecordError
 from engine.stream.events import EventBatch
-from engine.stream.fold import IS_POSITIVE, fold
-from engine.stream.popularity import Scope, scopes_of
+from engine.stream.fold import MOVES_USER, fold
+from engine.stream.popularity import Scope, scope_of_surface, scopes_of
 from engine.stream.processor import PositionLost
 from engine.stream.state import Limits, unpack_state
 from engine.types import Demographics, Int64Array
@@ -80,7 +80,7 @@ class LiveSink:
         self._log = log_name
         self._limits = limits
         self._popular_items = popular_items
-        # Who hears of the users whose positive events have just been stored.
+        # Who hears of the users whose events of MOVES_USER have just been stored.
         self._touched = touched
         self._applied: dict[int, int | None] = {}
         # One writer a partition, so that these lists stay true while the partition is ours.
@@ -121,15 +121,15 @@ class LiveSink:
         folded = fold(snapshot.states, users, self._log, batch, self._limits)
         for user in folded.unreadable:
             _log_unreadable(user_ids[user], snapshot.states[user])
-        positive = np.flatnonzero(folded.taken & IS_POSITIVE[batch.event_types])
-        counted = self._count(batch, positive, snapshot.demographics)
+        moved = np.flatnonzero(folded.taken & MOVES_USER[batch.event_types])
+        counted = self._count(batch, folded.moves, snapshot.demographics)
         states = {user_ids[user]: blob for user, blob in folded.states.items()}
         if not self._store.write(Changes(batch.ends, states, counted)):
             raise PositionLost("another processor writes the same partitions")
         for scope in counted.values():
             scope.stored()
         self._applied.update(batch.ends)
-        self._touched({user_ids[user] for user in users[positive].tolist()})
+        self._touched({user_ids[user] for user in users[moved].tolist()})
         return {partition: last + 1 for partition, last in batch.ends.items()}
 
     def flush(self) -> dict[int, int]:
@@ -137,23 +137,39 @@ class LiveSink:
         return {}
 
     def _count(
-        self, batch: EventBatch, rows: Int64Array, demographics: Mapping[str, Demographics]
+        self, batch: EventBatch, moves: Int64Array, demographics: Mapping[str, Demographics]
     ) -> dict[tuple[int, str], Scope]:
-        """Count these events in every list that they belong to; returns the lists that changed."""
+        """Move the people of these events in every list that has them; returns the lists that changed.
+
+        Args:
+            moves: int64 (m, 4), in seconds, see kernels.live_state.Folded.
+        """
+        moves_ms = np.where(moves < 0, -1, moves * 1000)
+        everywhere = moves_ms[:, :2], np.flatnonzero(moves[:, 0] != moves[:, 1])
+        on_surface = moves_ms[:, 2:], np.flatnonzero(moves[:, 2] != moves[:, 3])
         # Most events have the same few lists in common: told apart by what decides on those.
-        alike: dict[tuple[int, str, Demographics | None], list[int]] = defaultdict(list)
-        for row, partition in zip(rows.tolist(), batch.partitions[rows].tolist(), strict=True):
-            alike[partition, batch.surfaces[row], demographics.get(batch.user_ids[row])].append(row)
+        alike: dict[tuple[int, Demographics | None], list[int]] = defaultdict(list)
+        for row, partition in zip(everywhere[1].tolist(), batch.partitions[everywhere[1]].tolist(), strict=True):
+            alike[partition, demographics.get(batch.user_ids[row])].append(row)
         placed: dict[tuple[int, str], list[int]] = defaultdict(list)
-        for (partition, surface, people), chosen in alike.items():
-            for scope in scopes_of(surface, people or _UNKNOWN):
+        for (partition, people), chosen in alike.items():
+            for scope in scopes_of(people or _UNKNOWN):
                 placed[partition, scope] += chosen
+        there: dict[tuple[int, str], list[int]] = defaultdict(list)
+        for row, partition in zip(on_surface[1].tolist(), batch.partitions[on_surface[1]].tolist(), strict=True):
+            there[partition, batch.surfaces[row]].append(row)
+        of_surface = {(partition, scope_of_surface(surface)): rows for (partition, surface), rows in there.items()}
+        placed |= of_surface
         missing = sorted(placed.keys() - self._scopes.keys())
         self._scopes |= zip(missing, self._store.read_scopes(missing), strict=True)
         for name, chosen in placed.items():
             chosen.sort()  # in log order
+            before_ms, after_ms = (on_surface if name in of_surface else everywhere)[0][chosen].T
             self._scopes[name].count(
-                batch.item_keys[chosen].tolist(), batch.times_ms[chosen].tolist(), self._popular_items
+                batch.item_keys[chosen],
+                np.ascontiguousarray(before_ms),
+                np.ascontiguousarray(after_ms),
+                self._popular_items,
             )
         return {name: self._scopes[name] for name in placed}
 

@@ -1,4 +1,4 @@
-"""How popular items are at this moment, counted while events arrive: decayed counts, by scope, for each log partition.
+"""How popular items are at this moment, counted while events arrive: people, decayed, by scope and log partition.
 
 A partition has one writer, so that its counts are a plain fold in the order of the log; they are stored in one step
 with the offset that they include, and readers add the partitions up. Event time throughout: a replay counts the same.
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from engine.bundle.popularity import segment_key, surface_key
 from engine.features.schema import POPULARITY_WINDOWS_S
 from engine.types import Demographics, Int64Array
-from kernels.popularity import count_events, counts_at
+from kernels.popularity import count_moves, counts_at
 
 # The windows that a live count can tell anything of; longer ones are training's.
 LIVE_WINDOWS: Final = ("1h", "24h", "7d")
@@ -32,14 +32,19 @@ _SEGMENTS: Final = (("age_group",), ("location",), ("signup_source",))
 
 
 @lru_cache(maxsize=4096)
-def scopes_of(surface: str, demographics: Demographics) -> tuple[str, ...]:
-    """The lists that an event counts in: overall, its surface, and its user's segments where they are known.
+def scopes_of(demographics: Demographics) -> tuple[str, ...]:
+    """The lists in which a person counts wherever an event is: overall, and their segments where they are known.
 
     Named like the lists of a bundle (engine.bundle.popularity); one demographic value each, so that few are sparse.
     """
     segments = (segment_key(level, demographics) for level in _SEGMENTS)
-    surfaces = (surface_key(surface),) if surface else ()
-    return (OVERALL, *surfaces, *(name for name in segments if name is not None))
+    return (OVERALL, *(name for name in segments if name is not None))
+
+
+@lru_cache(maxsize=4096)
+def scope_of_surface(surface: str) -> str:
+    """The list of a surface, in which a person counts by what they do there."""
+    return surface_key(surface)
 
 
 @dataclass(slots=True)
@@ -61,8 +66,13 @@ class Scope:
     removed: set[int] = field(default_factory=set)
 
     @staticmethod
-    def unpack(stored: Mapping[bytes, bytes]) -> "Scope":
-        """The list of a stored hash. Raises ValueError for bytes that are no entries."""
+    def unpack(stored: Mapping[bytes, bytes], latest_ms: int | None = None) -> "Scope":
+        """The list of a stored hash. Raises ValueError for bytes that are no entries.
+
+        Args:
+            latest_ms: entries as of a later moment, which a wrong clock has left, are as of this one from now on:
+                otherwise nothing would ever count beside them.
+        """
         if any(len(key) != _KEY.itemsize for key in stored) or any(
             len(entry) != ENTRY_DTYPE.itemsize for entry in stored.values()
         ):
@@ -70,41 +80,46 @@ class Scope:
         item_keys = np.frombuffer(b"".join(stored), _KEY).copy()
         entries = np.frombuffer(b"".join(stored.values()), ENTRY_DTYPE).copy()
         index = dict(zip(item_keys.tolist(), range(len(item_keys)), strict=True))
-        return Scope(index, item_keys, entries, np.zeros(len(item_keys), np.bool_))
+        changed = np.zeros(len(item_keys), np.bool_)
+        if latest_ms is not None:
+            changed = entries["reference_ms"] > latest_ms
+            entries["reference_ms"][changed] = latest_ms
+        return Scope(index, item_keys, entries, changed)
 
-    def count(self, item_keys: Sequence[int], times_ms: Sequence[int], limit: int) -> None:
-        """Add events in log order; whenever 2 * `limit` items are there, the less popular half goes.
+    def count(self, item_keys: Int64Array, before_ms: Int64Array, after_ms: Int64Array, limit: int) -> None:
+        """Move people in log order; whenever 2 * `limit` items are there, the less popular half goes.
 
-        When it goes depends on the events alone, never on how they were batched: it goes right behind the event that
-        brought the last item, and the events after that find it gone.
+        When it goes depends on the moves alone, never on how they were batched: it goes right behind the one that
+        brought the last item, and those after that find it gone.
 
         Args:
-            item_keys: one an event. times_ms: Unix milliseconds of each.
+            item_keys, before_ms, after_ms: int64 (n,), see kernels.popularity.count_moves.
 
-        Cost: about 0.3 µs an event, and amortized O(log limit) for each item that is new.
+        Cost: about 0.3 µs a move, and amortized O(log limit) for each item that is new.
         """
-        keys, times = np.array(item_keys, np.int64), np.array(times_ms, np.int64)
+        keys = item_keys.tolist()
         start = 0
         while start < len(keys):
             known = len(self.index)
-            positions = np.array(self._place(item_keys, start, 2 * limit), np.int64)
+            positions = np.array(self._place(keys, start, 2 * limit), np.int64)
             end = start + len(positions)
             self._make_room(len(self.index))
-            self.item_keys[positions] = keys[start:end]
+            self.item_keys[positions] = item_keys[start:end]
             entries = self.entries
-            count_events(
+            count_moves(
                 entries["reference_ms"],
                 entries["counts"],
                 self.changed,
                 known,
                 positions,
-                times[start:end],
+                before_ms[start:end],
+                after_ms[start:end],
                 LIFETIMES_MS,
             )
             if self.removed:
-                self.removed.difference_update(item_keys[start:end])
+                self.removed.difference_update(keys[start:end])
             if len(self.index) >= 2 * limit:
-                self._prune(times_ms[end - 1], limit)
+                self._prune(max(before_ms[end - 1], after_ms[end - 1]), limit)
             start = end
 
     def packed(self, positions: npt.NDArray[np.integer]) -> dict[bytes, bytes]:

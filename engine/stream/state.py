@@ -1,9 +1,10 @@
 """What recent events say of one user, packed: regions of bytes in the formats that requests read.
 
 Live state (little-endian): version u8, interactions u32, purchases u32, session events u16, remembered ids u16,
-log partition u64, offset i64; then the session events (17 bytes each, in time order), the remembered event ids
-(8 bytes each, in order of arrival) and the seen item keys (8 bytes each, most recent last). kernels.live_state folds
-events into these very bytes.
+log partition u64, offset i64, counted places u16; then the session events (17 bytes each, in time order), the
+remembered event ids (8 bytes each, in order of arrival), when they arrived (u32 seconds each), the places that the
+person counts for (kernels.counted_people: three columns of u32) and the seen item keys (8 bytes each, most recent
+last). kernels.live_state folds events into these very bytes. Version 1 had neither arrivals nor places.
 """
 
 import struct
@@ -14,18 +15,38 @@ import xxhash
 
 from engine.features.record import RecordError, unpack_keys, unpack_session
 from engine.types import Int64Array, Session
+from kernels.counted_people import ENTRY
+from kernels.live_state import STATE_VERSION, Kept
 
-STATE_VERSION: Final = 1
-_HEADER: Final = struct.Struct("<BIIHHQq")
+_HEADER: Final = struct.Struct("<BIIHHQqH")
+_VERSION_1: Final = struct.Struct("<BIIHHQq")
 _EVENT: Final = struct.Struct("<qqB")
+
+# How long an item stays among those that a person counts for while there are too many of them: what is left of a count
+# then is 1/e in the longest live window (engine.stream.popularity).
+_COUNTED_S: Final = 604_800
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much of a user is kept."""
+    """How much of a user is kept.
+
+    event_ids, event_ids_s: an event that comes again within so many seconds, and so many later events of its user,
+    counts once. counted_items: of so many items is remembered when the person turned to them, overall and on a surface,
+    so that they count once (engine.features.people).
+    """
 
     session_events: int = 50
     seen_items: int = 5_000
+    event_ids: int = 1_000
+    event_ids_s: int = 86_400
+    counted_items: int = 500
+
+    def kept(self) -> Kept:
+        """The same for the kernel."""
+        return Kept(
+            self.session_events, self.seen_items, self.event_ids, self.event_ids_s, 2 * self.counted_items, _COUNTED_S
+        )
 
 
 class LiveState(NamedTuple):
@@ -37,6 +58,8 @@ class LiveState(NamedTuple):
     purchase_count: int
     session: bytes
     event_ids: bytes
+    arrivals: bytes
+    places: bytes
     seen: bytes
 
     @staticmethod
@@ -44,7 +67,7 @@ class LiveState(NamedTuple):
         return _EMPTY
 
 
-_EMPTY: Final = LiveState(0, -1, 0, 0, b"", b"", b"")
+_EMPTY: Final = LiveState(0, -1, 0, 0, b"", b"", b"", b"", b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +100,17 @@ def pack_state(state: LiveState) -> bytes:
         len(state.event_ids) // 8,
         state.log_partition,
         state.offset,
+        len(state.places) // ENTRY,
     )
-    return b"".join((header, state.session, state.event_ids, state.seen))
+    return b"".join((header, state.session, state.event_ids, state.arrivals, state.places, state.seen))
 
 
 def unpack_state(blob: bytes | None) -> LiveState:
     """The state of `pack_state`; empty for None. Raises RecordError for other versions and for truncated bytes."""
     if not blob:
         return LiveState.empty()
-    interactions, purchases, log, offset, session_end, ids_end = _parts(blob)
+    blob = upgraded(blob)
+    interactions, purchases, log, offset, session_end, ids_end, arrivals_end, places_end = _parts(blob)
     return LiveState(
         log,
         offset,
@@ -93,7 +118,9 @@ def unpack_state(blob: bytes | None) -> LiveState:
         purchases,
         blob[_HEADER.size : session_end],
         blob[session_end:ids_end],
-        blob[ids_end:],
+        blob[ids_end:arrivals_end],
+        blob[arrivals_end:places_end],
+        blob[places_end:],
     )
 
 
@@ -101,20 +128,44 @@ def view_state(blob: bytes | None) -> LiveView:
     """A stored state as requests read it; empty for None. Raises RecordError as `unpack_state` does."""
     if not blob:
         return LiveView(0, 0, Session.empty(), unpack_keys(None))
-    interactions, purchases, _, _, session_end, ids_end = _parts(blob)
+    blob = upgraded(blob)
+    interactions, purchases, _, _, session_end, _, _, places_end = _parts(blob)
     session = unpack_session(blob[_HEADER.size : session_end])
-    return LiveView(interactions, purchases, session, unpack_keys(blob[ids_end:]))
+    return LiveView(interactions, purchases, session, unpack_keys(blob[places_end:]))
 
 
-def _parts(blob: bytes) -> tuple[int, int, int, int, int, int]:
-    """Interactions, purchases, log partition and offset; and where the session and the event ids end."""
+def upgraded(blob: bytes) -> bytes:
+    """A state of version 1 as one of today; any other as it is.
+
+    Its ids count as of the session's last event, and its user as somebody who has counted for nothing yet.
+    Raises RecordError for truncated bytes.
+    """
+    if blob[0] != 1:
+        return blob
+    if len(blob) < _VERSION_1.size:
+        raise RecordError(f"live state of {len(blob)} bytes is truncated")
+    _, interactions, purchases, event_count, id_count, log, offset = _VERSION_1.unpack_from(blob)
+    session_end = _VERSION_1.size + event_count * _EVENT.size
+    ids_end = session_end + id_count * 8
+    if len(blob) < ids_end or (len(blob) - ids_end) % 8:
+        raise RecordError(f"live state of {len(blob)} bytes is truncated")
+    last_s = _EVENT.unpack_from(blob, session_end - _EVENT.size)[1] // 1000 if event_count else 0
+    header = _HEADER.pack(STATE_VERSION, interactions, purchases, event_count, id_count, log, offset, 0)
+    arrivals = struct.pack("<I", min(max(last_s, 0), 2**32 - 1)) * id_count
+    return b"".join((header, blob[_VERSION_1.size : ids_end], arrivals, blob[ids_end:]))
+
+
+def _parts(blob: bytes) -> tuple[int, int, int, int, int, int, int, int]:
+    """Interactions, purchases, log partition and offset; and where session, event ids, arrivals and places end."""
     if blob[0] != STATE_VERSION:
         raise RecordError(f"live state version {blob[0]} is unknown; this engine reads {STATE_VERSION}")
     if len(blob) < _HEADER.size:
         raise RecordError(f"live state of {len(blob)} bytes is truncated")
-    _, interactions, purchases, event_count, id_count, log, offset = _HEADER.unpack_from(blob)
+    _, interactions, purchases, event_count, id_count, log, offset, place_count = _HEADER.unpack_from(blob)
     session_end = _HEADER.size + event_count * _EVENT.size
     ids_end = session_end + id_count * 8
-    if len(blob) < ids_end or (len(blob) - ids_end) % 8:
+    arrivals_end = ids_end + id_count * 4
+    places_end = arrivals_end + place_count * ENTRY
+    if len(blob) < places_end or (len(blob) - places_end) % 8:
         raise RecordError(f"live state of {len(blob)} bytes is truncated")
-    return interactions, purchases, log, offset, session_end, ids_end
+    return interactions, purchases, log, offset, session_end, ids_end, arrivals_end, places_end

@@ -203,25 +203,26 @@ def scan_eligible(table: Array, query: Array, bitmap: Array) -> dict[int, float]
     return {row: float(vectors[row] @ query) for row, member in enumerate(mask_of(bitmap)[: len(vectors)]) if member}
 
 
-def count_events(
-    entries: Sequence[tuple[int, list[float]]], events: Sequence[tuple[int, int]], lifetimes_ms: Sequence[float]
+def count_moves(
+    entries: Sequence[tuple[int, list[float]]], moves: Sequence[tuple[int, int, int]], lifetimes_ms: Sequence[float]
 ) -> list[tuple[int, list[float]]]:
-    """Entries (reference time, counts) after events (position, time), one after the other."""
+    """Entries (reference time, counts) after moves (position, before, after), one after the other."""
     known = list(entries)
-    for position, time_ms in events:
+    for position, before_ms, after_ms in moves:
         if position == len(known):
-            known.append((time_ms, [1.0 for _ in lifetimes_ms]))
-            continue
-        # The older of what is there and the event decays to the moment of the younger.
+            known.append((max(before_ms, after_ms), [0.0 for _ in lifetimes_ms]))
+        # The older of what is there and the move decays to the moment of the younger.
         reference_ms, counts = known[position]
-        latest_ms = max(reference_ms, time_ms)
-        known[position] = (
-            latest_ms,
-            [
-                count * math.exp((reference_ms - latest_ms) / lifetime) + math.exp((time_ms - latest_ms) / lifetime)
-                for count, lifetime in zip(counts, lifetimes_ms, strict=True)
-            ],
-        )
+        latest_ms = max(reference_ms, before_ms, after_ms)
+
+        def left(moment_ms: int, lifetime: float, latest_ms: int = latest_ms) -> float:
+            return math.exp((moment_ms - latest_ms) / lifetime) if moment_ms >= 0 else 0.0
+
+        moved = [
+            count * left(reference_ms, lifetime) + left(after_ms, lifetime) - left(before_ms, lifetime)
+            for count, lifetime in zip(counts, lifetimes_ms, strict=True)
+        ]
+        known[position] = latest_ms, [max(count, 0.0) for count in moved]
     return known
 
 

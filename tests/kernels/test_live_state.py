@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kernels.live_state import Events, fold_states
+from kernels.live_state import Events, Kept, fold_states
 
 POSITIVE = np.ones(256, np.bool_)
 
@@ -11,7 +11,7 @@ POSITIVE = np.ones(256, np.bool_)
 def events(count: int, **columns: np.ndarray) -> Events:
     ones = np.ones(count, np.int64)
     ones.flags.writeable = False
-    return Events(ones, ones, ones, ones, ones, ones)._replace(**columns)
+    return Events(*[ones] * 8)._replace(**columns)
 
 
 def call(
@@ -20,7 +20,14 @@ def call(
     states = np.zeros(size, np.uint8)
     states.flags.writeable = False
     folded = fold_states(
-        states, np.array(ends, np.int64), np.array(users, np.int64), columns, POSITIVE, 4, 6, session, seen
+        states,
+        np.array(ends, np.int64),
+        np.array(users, np.int64),
+        columns,
+        POSITIVE,
+        4,
+        6,
+        Kept(session, seen, 2, 100, 2, 100),
     )
     return folded.ends
 
@@ -28,8 +35,8 @@ def call(
 def test_nobody_and_nothing() -> None:
     assert call([], [], events(0)).tolist() == []
     assert call([0, 0], [], events(0)).tolist() == [0, 0]
-    # 29 bytes of header, an event of 17, its id and its item of 8.
-    assert call([0, 0, 0], [2, 0], events(2)).tolist() == [62, 62, 124]
+    # 31 bytes of header, an event of 17, its id of 8, its arrival of 4, an item and its surface of 12, an item of 8.
+    assert call([0, 0, 0], [2, 0], events(2)).tolist() == [92, 92, 184]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def make_event(
         surface=surface,  # type: ignore[arg-type]
     )
     event.time.FromMilliseconds(time_ms)
-    if kind == EventType.PURCHASE:
+    if kind in (EventType.PURCHASE, EventType.RETURN):
         event.value = 9.5
     if kind == EventType.DWELL:
         event.dwell_ms = 1200

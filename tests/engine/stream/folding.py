@@ -22,6 +22,8 @@ class StreamEvent(NamedTuple):
     name: str = ""
     user_id: str = "u"
     partition: int = 3
+    received_s: int = 0
+    surface: str = "home"
 
 
 def digest(event: StreamEvent) -> bytes:
@@ -38,11 +40,12 @@ def batch_of(events: Sequence[StreamEvent]) -> EventBatch:
         column([event.partition for event in events]),
         column([event.offset for event in events]),
         [event.user_id for event in events],
-        ["home" for _ in events],
+        [event.surface for event in events],
         np.frombuffer(b"".join(map(digest, events)), np.int64),
         column([event.item_key for event in events]),
         column([event.event_type for event in events]),
         column([event.time_ms for event in events]),
+        column([event.received_s for event in events]),
     )
 
 

@@ -1,5 +1,6 @@
 """Messages read many at once are what the protobuf library reads of each, whatever their bytes are."""
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.errors import PoisonMessage
 from engine.stream.codec import decode, encode
-from engine.stream.events import EventBatch, read_events
+from engine.stream.events import MAX_AHEAD_MS, EventBatch, read_events
 from engine.stream.processor import Message
 from engine.types import EventType, item_key
 from engine.v1 import event_pb2 as pb
@@ -33,6 +34,10 @@ changes = st.fixed_dictionaries(
         "value": st.sampled_from([0.0, -0.0, 1.5, -1.5, float("nan"), float("inf"), 5e-324, 1.7e308]),
     },
 )
+
+
+# After every moment of these tests.
+AHEAD_MS = time.time_ns() // 1_000_000 + 3_600_000
 
 
 def changed(kind: EventType, change: dict[str, object], time: dict[str, int], received: dict[str, int]) -> bytes:
@@ -81,13 +86,17 @@ def one_by_one(messages: Sequence[Message]) -> tuple[list[tuple[object, ...]], l
                     xxhash.xxh3_64_digest(fields.event_id.encode()),
                     item_key(fields.item_id),
                     fields.type - 1,
-                    min(fields.time_ms, received_ms),
+                    # A moment that nobody can have reached yet is of a wrong clock.
+                    min(fields.time_ms, received_ms) if received_ms <= AHEAD_MS else None,
+                    received_ms // 1000 if received_ms <= AHEAD_MS else None,
                 )
             )
     return rows, poison
 
 
 def rows_of(batch: EventBatch) -> list[tuple[object, ...]]:
+    assert (batch.times_ms <= AHEAD_MS).all()
+    of_the_future = (batch.received_s * 1000 > time.time() * 1000).tolist()
     return list(
         zip(
             batch.partitions.tolist(),
@@ -97,7 +106,8 @@ def rows_of(batch: EventBatch) -> list[tuple[object, ...]]:
             [digest.tobytes() for digest in batch.id_digests],
             batch.item_keys.tolist(),
             batch.event_types.tolist(),
-            batch.times_ms.tolist(),
+            [None if late else moment for late, moment in zip(of_the_future, batch.times_ms.tolist(), strict=True)],
+            [None if late else moment for late, moment in zip(of_the_future, batch.received_s.tolist(), strict=True)],
             strict=True,
         )
     )
@@ -114,6 +124,14 @@ def test_a_batch_is_what_each_message_is_by_itself(payloads: list[bytes]) -> Non
     assert rows_of(batch) == rows
     assert poison == expected
     assert batch.ends == {message.partition: message.offset for message in messages}
+
+
+def test_a_server_whose_clock_is_years_ahead_does_not_carry_events_along() -> None:
+    event = make_event(kind=EventType.CLICK, time_ms=4_070_908_800_000)
+    batch, _ = read_events([Message(0, 0, b"u", encode(event, 4_070_908_800_000))])
+    now_ms = time.time_ns() // 1_000_000
+    assert now_ms <= batch.times_ms[0] <= now_ms + MAX_AHEAD_MS
+    assert now_ms // 1000 <= batch.received_s[0] <= (now_ms + MAX_AHEAD_MS) // 1000
 
 
 def test_shares_are_the_batch_in_parts() -> None:

@@ -1,4 +1,5 @@
 import itertools
+import struct
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from engine.stream.state import Limits, log_partition, pack_state, unpack_state,
 from engine.types import EventType
 from tests.engine.stream.folding import StreamEvent, batch_of, digest, fold_user, packed_after, state_after
 
-LIMITS = Limits(session_events=4, seen_items=3)
+LIMITS = Limits(session_events=4, seen_items=3, event_ids=4, event_ids_s=10, counted_items=3)
 
 events = st.lists(
     st.builds(
@@ -23,9 +24,16 @@ events = st.lists(
         st.sampled_from(["", "a", "b", "c"]),
         st.just("u"),
         st.just(3),
+        st.integers(0, 40),
+        st.sampled_from(["", "home", "cart"]),
     ),
     max_size=30,
-).map(lambda drawn: [event._replace(offset=2 * place) for place, event in enumerate(drawn)])
+).map(
+    lambda drawn: [
+        event._replace(offset=2 * place, received_s=received_s)
+        for place, (event, received_s) in enumerate(zip(drawn, sorted(one.received_s for one in drawn), strict=True))
+    ]
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -34,14 +42,16 @@ def test_any_batching_gives_the_same_bytes_and_takes_the_same_events(
     stream: list[StreamEvent], cuts: list[int]
 ) -> None:
     whole = fold_user(None, stream, LIMITS)
-    blob, taken = None, []
+    blob, taken, moves = None, [], []
     bounds = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     for start, stop in itertools.pairwise(bounds):
         part = fold_user(blob, stream[start:stop], LIMITS)
         blob = part.states.get(0, blob)
         taken += part.taken.tolist()
+        moves += part.moves.tolist()
     assert blob == whole.states.get(0)
     assert taken == whole.taken.tolist()
+    assert moves == whole.moves.tolist()
 
 
 @settings(deadline=None)
@@ -68,19 +78,21 @@ def test_a_replay_changes_nothing(stream: list[StreamEvent], start: int) -> None
     again = fold_user(once, stream[start:], LIMITS)
     assert again.states == {}
     assert not again.taken.any()
+    assert (again.moves == -1).all()
 
 
 @settings(max_examples=200, deadline=None)
 @given(events)
 def test_the_fold_agrees_with_plain_lists(stream: list[StreamEvent]) -> None:
-    ids: list[bytes] = []
+    ids: list[tuple[bytes, int]] = []
     session: list[tuple[int, int, int]] = []
     seen: list[int] = []
     interactions = purchases = 0
     for event in stream:
-        if digest(event) in ids[-4:]:
+        ids = [(name, arrived_s) for name, arrived_s in ids[-4:] if arrived_s >= event.received_s - 10]
+        if digest(event) in [name for name, _ in ids]:
             continue
-        ids.append(digest(event))
+        ids.append((digest(event), event.received_s))
         if event.event_type == EventType.RETURN:
             # Of nothing that was bought it takes nothing back.
             interactions -= interactions > 0 and purchases > 0
@@ -102,7 +114,8 @@ def test_the_fold_agrees_with_plain_lists(stream: list[StreamEvent]) -> None:
     assert [*zip(found.item_keys, found.timestamps_ms, found.event_types, strict=True)] == session
     np.testing.assert_array_equal(view.seen_keys, np.array(seen, np.int64))
     assert (view.interaction_count, view.purchase_count) == (interactions, purchases)
-    assert state.event_ids == b"".join(ids[-4:])
+    assert state.event_ids == b"".join(name for name, _ in ids[-4:])
+    assert state.arrivals == b"".join(struct.pack("<I", arrived_s) for _, arrived_s in ids[-4:])
     if stream:
         assert (state.log_partition, state.offset) == (log_partition("", 3), stream[-1].offset)
         # Bit for bit what the other side of the format would have written.
@@ -137,7 +150,7 @@ def test_a_state_with_more_than_the_limits_is_cut_at_its_next_event() -> None:
     blob = packed_after([StreamEvent(offset, offset, time_ms=offset) for offset in range(20)])
     state = state_after([StreamEvent(20, 20, time_ms=20)], blob, LIMITS)
     assert unpack_session(state.session).item_keys.tolist() == [17, 18, 19, 20]
-    assert len(state.event_ids) == 4 * 8
+    assert (len(state.event_ids), len(state.arrivals)) == (4 * 8, 4 * 4)
     assert view_state(pack_state(state)).seen_keys.tolist() == [18, 19, 20]
     # What shows no interest leaves the seen items alone.
     dwelt = state_after([StreamEvent(20, 20, EventType.DWELL)], blob, LIMITS)
@@ -174,7 +187,7 @@ def test_counts_stay_within_their_bytes() -> None:
 def test_bytes_that_are_no_state_are_told_and_begun_anew(stream: list[StreamEvent], data: st.DataObject) -> None:
     blob = packed_after(stream, limits=LIMITS)
     click = StreamEvent(99, 5)
-    for broken in (b"\x09" + blob[1:], blob[: data.draw(st.integers(1, 28))] or b"x", blob + b"x"):
+    for broken in (b"\x09" + blob[1:], blob[: data.draw(st.integers(1, 30))] or b"x", blob + b"x"):
         with pytest.raises(RecordError):
             unpack_state(broken)
         folded = fold_user(broken, [click], LIMITS)
@@ -183,9 +196,9 @@ def test_bytes_that_are_no_state_are_told_and_begun_anew(stream: list[StreamEven
 
 
 @settings(deadline=None)
-@given(st.binary(min_size=1, max_size=120))
-def test_what_is_read_is_what_the_other_side_of_the_format_reads(blob: bytes) -> None:
-    blob = b"\x01" + blob
+@given(st.sampled_from([1, 2]), st.binary(min_size=1, max_size=120))
+def test_what_is_read_is_what_the_other_side_of_the_format_reads(version: int, blob: bytes) -> None:
+    blob = bytes([version]) + blob
     try:
         unpack_state(blob)
     except RecordError:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.features.popularity import PopularityTimeline
-from engine.stream.popularity import OVERALL, Scope, scopes_of
+from engine.stream.popularity import OVERALL, Scope, scope_of_surface, scopes_of
 from engine.types import Demographics
 from tests.engine.stream.naive import counted, pack_entry, total_counts, unpack_entries
 
@@ -34,7 +34,9 @@ def test_counts_are_those_that_training_computes_in_whatever_order_events_come(
 
 
 def count(scope: Scope, events: Sequence[tuple[int, int]], limit: int) -> None:
-    scope.count([item for item, _ in events], [time_ms for _, time_ms in events], limit)
+    """Of events by as many people."""
+    items, times_ms = (np.array([event[part] for event in events], np.int64) for part in (0, 1))
+    scope.count(items, np.full(len(events), -1), times_ms, limit)
 
 
 def everything(scope: Scope) -> dict[bytes, bytes]:
@@ -131,8 +133,18 @@ def test_partitions_add_up() -> None:
     assert totals[2][1] == pytest.approx(math.exp(-1 / 24))
 
 
-def test_an_event_counts_overall_on_its_surface_and_in_known_segments() -> None:
-    assert scopes_of("", Demographics()) == (OVERALL,)
-    assert scopes_of("home", Demographics("25-34", "", "ads")) == (
-        OVERALL, '{"surface": "home"}', '{"age_group": "25-34"}', '{"signup_source": "ads"}',
+def test_a_person_counts_overall_in_known_segments_and_on_the_surface() -> None:
+    assert scopes_of(Demographics()) == (OVERALL,)
+    assert scopes_of(Demographics("25-34", "", "ads")) == (
+        OVERALL, '{"age_group": "25-34"}', '{"signup_source": "ads"}',
     )  # fmt: skip
+    assert scope_of_surface("home") == '{"surface": "home"}'
+
+
+def test_what_a_wrong_clock_has_left_does_not_freeze_an_item() -> None:
+    scope = Scope.unpack({})
+    count(scope, [(1, 4_070_908_800_000), (2, 50)], 5)
+    back = Scope.unpack(everything(scope), 100)
+    assert unpack_entries(back.packed_changes()) == {1: (100, 1.0, 1.0, 1.0)}
+    count(back, [(1, 200)], 5)
+    assert unpack_entries(everything(back))[1][1] == pytest.approx(2.0, rel=1e-4)

@@ -146,6 +146,30 @@ def test_events_become_session_counts_and_popularity(bus: Bus, redis_url: str, b
     assert registry.get_sample_value("engine_processor_events_total", {"sink": "live"}) == 5
 
 
+def test_one_person_makes_no_bestseller_in_whatever_batches_and_over_a_restart(
+    bus: Bus, redis_url: str, background: Start
+) -> None:
+    """As case 05-one-person-makes-a-bestseller has it, live; and a return takes back the one count that was left."""
+
+    def applied(count: int, group: str, events: list[pb.Event], batch: int) -> tuple[float, ...]:
+        bus.send(events)
+        stop = threading.Event()
+        processor, _ = make_processor(bus, make_sink(redis_url, "t"), stop, group, batch=batch)
+        background(processor.run, stop)
+        wait_for(lambda: applied_count(redis_url, "t") == count)
+        stop.set()
+        return live_counts(redis_url, "t", OVERALL, NOW_MS).get(item_key("a"), (0.0, 0.0, 0.0))
+
+    clicks = [make_event("bot", "a", EventType.CLICK, time_ms=NOW_MS - 1000 + place) for place in range(300)]
+    assert applied(300, "first", clicks, batch=7) == pytest.approx((1, 1, 1), rel=1e-2)
+    more = [make_event("bot", "a", EventType.VIEW, time_ms=NOW_MS + place, surface="cart") for place in range(100)]
+    others = [make_event(f"u{place}", "a", EventType.PURCHASE) for place in range(3)]
+    assert applied(403, "second", more + others, batch=50) == pytest.approx((4, 4, 4), rel=1e-2)
+    assert live_counts(redis_url, "t", '{"surface": "cart"}', NOW_MS)[item_key("a")][2] == pytest.approx(1, rel=1e-2)
+    back = [make_event(f"u{place}", "a", EventType.RETURN) for place in range(3)]
+    assert applied(406, "third", back, batch=50) == pytest.approx((1, 1, 1), rel=1e-2)
+
+
 def test_a_replay_from_the_start_leaves_the_same_bytes(bus: Bus, redis_url: str, tmp_path: Path) -> None:
     events = stream(600)
     bus.send(events)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from engine.bundle.popularity import Popularity, PopularityList, segment_key, surface_key
-from engine.stream.popularity import ENTRY_DTYPE, OVERALL, scopes_of
+from engine.stream.popularity import ENTRY_DTYPE, OVERALL, scope_of_surface, scopes_of
 from engine.stream.trending import (
     FLOOR,
     Evidence,
@@ -107,7 +107,7 @@ def test_evidence_is_in_row_order_without_strangers() -> None:
 def test_a_list_is_moved_by_the_scopes_that_the_processor_counts() -> None:
     person = Demographics("18-24", "DE", "ads")
     for name in (HOME, YOUNG, YOUNG_GERMAN):
-        assert set(scopes_of_list(name)) <= set(scopes_of("home", person))
+        assert set(scopes_of_list(name)) <= {scope_of_surface("home"), *scopes_of(person)}
     assert set(scopes_of_popularity(popularity(0))) == set(SCOPES)
     assert scopes_of_popularity(popularity(0))[0] == OVERALL
 

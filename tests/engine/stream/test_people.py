@@ -1,0 +1,167 @@
+"""What one person does counts once, live as in a bundle, however it comes; case 05-one-person-makes-a-bestseller."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.features.popularity import PopularityTimeline
+from engine.features.returns import taken_back
+from engine.stream.fold import IS_POSITIVE, fold
+from engine.stream.popularity import Scope
+from engine.stream.state import Limits
+from engine.types import EventType
+from tests.engine.stream.folding import StreamEvent, batch_of
+from tests.engine.stream.naive import total_counts, unpack_entries
+
+HOUR_S = 3600
+START_MS = 1_764_000_000_000
+KINDS = [kind for kind in EventType if kind != EventType.IMPRESSION]
+People = dict[str, bytes | None]
+# (user, item, type, hour) of an event.
+acts = st.lists(
+    st.tuples(st.sampled_from("abc"), st.integers(1, 3), st.sampled_from(KINDS), st.integers(0, 30 * 24)), max_size=60
+)
+
+
+def stream(drawn: list[tuple[str, int, EventType, int]], in_order: bool = True) -> list[StreamEvent]:
+    if in_order:
+        drawn = sorted(drawn, key=lambda act: act[3])
+    return [
+        StreamEvent(place, item, kind, START_MS + 1000 * HOUR_S * hour + place, user_id=user)
+        for place, (user, item, kind, hour) in enumerate(drawn)
+    ]
+
+
+def count(scope: Scope, people: People, events: list[StreamEvent], limits: Limits | None = None) -> None:
+    """As the sink does, in one batch."""
+    users = list(dict.fromkeys(event.user_id for event in events))
+    batch = batch_of(events)
+    positions = np.array([users.index(event.user_id) for event in events], np.int64)
+    folded = fold([people.get(user) for user in users], positions, "", batch, limits or Limits())
+    people |= {users[user]: state for user, state in folded.states.items()}
+    before, after = folded.moves[:, 0], folded.moves[:, 1]
+    moved = np.flatnonzero(before != after)
+    times = [np.where(part < 0, -1, part * 1000)[moved] for part in (before, after)]
+    scope.count(batch.item_keys[moved], *times, 1000)
+
+
+def live(events: list[StreamEvent], now_ms: int, cuts: list[int] | None = None) -> dict[int, np.ndarray]:
+    """Decayed counts by item, with the list stored, and read again, between any two batches."""
+    scope, people, stored = Scope.unpack({}), People(), dict[bytes, bytes]()
+    for start, end in itertools.pairwise([0, *sorted(cuts or []), len(events)]):
+        count(scope, people, events[start:end])
+        # What has been applied comes again, as after a crash.
+        count(scope, people, events[:end])
+        stored |= scope.packed_changes()
+        scope = Scope.unpack(stored)
+    return {item: np.array(counts) for item, counts in total_counts([unpack_entries(stored)], now_ms).items()}
+
+
+def in_bundle(events: list[StreamEvent], now_ms: int) -> np.ndarray:
+    """The same by the rule of training: float64 (items, windows)."""
+    users, rows = np.array([ord(one.user_id) for one in events], np.int64), np.array([one.item_key for one in events])
+    kinds = np.array([int(one.event_type) for one in events])
+    times_ms = np.array([one.time_ms for one in events]) // 1000 * 1000
+    back = taken_back(users, rows, kinds == EventType.PURCHASE, kinds == EventType.RETURN)
+    kept = IS_POSITIVE[kinds] & ~back
+    timeline = PopularityTimeline.build(users[kept], rows[kept], times_ms[kept], 4)
+    return np.expm1(timeline.table(now_ms).astype(np.float64))[:, :3]
+
+
+def one_purchase_each(drawn: list[tuple[str, int, EventType, int]]) -> bool:
+    pairs = [(user, item) for user, item, kind, _ in drawn if kind == EventType.PURCHASE]
+    return len(pairs) == len(set(pairs))
+
+
+@settings(deadline=None, max_examples=150)
+@given(acts.filter(one_purchase_each), st.lists(st.integers(0, 60), max_size=4), st.integers(0, 200))
+def test_live_counts_are_those_of_a_bundle(
+    drawn: list[tuple[str, int, EventType, int]], cuts: list[int], hours: int
+) -> None:
+    events = stream(drawn)
+    now_ms = START_MS + 1000 * HOUR_S * (30 * 24 + 1 + hours)
+    found, expected = live(events, now_ms, cuts), in_bundle(events, now_ms) if events else np.zeros((4, 3))
+    for item in range(4):
+        np.testing.assert_allclose(found.get(item, np.zeros(3)), expected[item], rtol=1e-3, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=100)
+@given(acts, st.randoms())
+def test_in_whatever_order_they_come(drawn: list[tuple[str, int, EventType, int]], random: object) -> None:
+    drawn = [act for act in drawn if act[2] != EventType.RETURN]
+    now_ms = START_MS + 1000 * HOUR_S * 31 * 24
+    expected = in_bundle(stream(drawn), now_ms) if drawn else np.zeros((4, 3))
+    random.shuffle(drawn)  # type: ignore[attr-defined]
+    found = live(stream(drawn, in_order=False), now_ms)
+    for item in range(4):
+        np.testing.assert_allclose(found.get(item, np.zeros(3)), expected[item], rtol=1e-3, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(st.tuples(st.just("a"), st.integers(0, 9), st.sampled_from(KINDS), st.integers(0, 30 * 24)), max_size=80)
+)
+def test_however_many_items_one_person_turns_to_none_counts_for_more_than_one(
+    drawn: list[tuple[str, int, EventType, int]],
+) -> None:
+    """Also where there is room for two of them: what makes room is a lifetime old, and 1 / (1 - 1/e) is the most."""
+    scope, people = Scope.unpack({}), People()
+    for event in stream(drawn):
+        count(scope, people, [event], Limits(counted_items=2))
+        size = len(scope.index)
+        assert scope.entries["counts"][:size].max(initial=0.0) <= 1.59
+        assert scope.entries["counts"][:size, :2].max(initial=0.0) <= 1.01
+
+
+def test_three_hundred_clicks_are_one_and_the_next_person_another() -> None:
+    scope, people = Scope.unpack({}), People()
+    clicks = [StreamEvent(place, 7, time_ms=START_MS + place, name=f"{place}") for place in range(300)]
+    for start in range(0, 300, 50):
+        count(scope, people, clicks[start : start + 50])
+    assert scope.entries["counts"][0] == pytest.approx([1, 1, 1], rel=1e-3)
+    count(scope, people, [StreamEvent(300, 7, time_ms=START_MS + 300, user_id="v")])
+    assert scope.entries["counts"][0] == pytest.approx([2, 2, 2], rel=1e-3)
+
+
+def test_each_surface_has_its_people() -> None:
+    """Who clicks at home and buys in the cart is one of each surface's people, and one overall."""
+    events = [
+        StreamEvent(0, 7, EventType.CLICK, START_MS, surface="home"),
+        StreamEvent(1, 7, EventType.PURCHASE, START_MS + 60_000, surface="cart"),
+        StreamEvent(2, 7, EventType.VIEW, START_MS + 61_000, surface=""),
+        StreamEvent(3, 7, EventType.RETURN, START_MS + 62_000, surface="cart"),
+    ]
+    moves = fold([None], np.zeros(4, np.int64), "", batch_of(events), Limits()).moves
+    first = START_MS // 1000
+    assert moves.tolist() == [
+        [-1, first, -1, first],
+        [first, first + 60, -1, first + 60],
+        [first + 60, first + 61, -1, -1],
+        [first + 61, first + 61, first + 60, -1],
+    ]
+
+
+def test_a_new_log_counts_its_people_anew() -> None:
+    clicks = [StreamEvent(place, 7, time_ms=START_MS + place, name=f"{place}") for place in range(2)]
+    first = fold([None], np.zeros(1, np.int64), "old", batch_of(clicks[:1]), Limits())
+    again = fold([first.states[0]], np.zeros(1, np.int64), "new", batch_of(clicks[1:]), Limits())
+    assert again.moves[0].tolist() == first.moves[0].tolist() == [-1, START_MS // 1000] * 2
+
+
+def test_an_event_that_comes_again_within_the_window_counts_once_whatever_came_between() -> None:
+    day = 86_400
+    many = [StreamEvent(place, place, name=f"{place}", received_s=START_MS // 1000 + place) for place in range(1, 900)]
+    first = StreamEvent(0, 7, EventType.CLICK, START_MS, "first", received_s=START_MS // 1000)
+    state = fold([None], np.zeros(900, np.int64), "", batch_of([first, *many]), Limits()).states[0]
+    for later_s, counts in ((899, False), (day, False), (day + 1, True)):
+        again = first._replace(offset=1000, received_s=START_MS // 1000 + later_s)
+        assert fold([state], np.zeros(1, np.int64), "", batch_of([again]), Limits()).taken.tolist() == [counts]
+    # The stated bound: past it the oldest id goes.
+    full = fold([state], np.zeros(101, np.int64), "", batch_of(
+        [StreamEvent(1000 + k, 1, name=f"more {k}", received_s=START_MS // 1000 + 900) for k in range(101)]
+    ), Limits()).states[0]  # fmt: skip
+    again = first._replace(offset=2000, received_s=START_MS // 1000 + 901)
+    assert fold([full], np.zeros(1, np.int64), "", batch_of([again]), Limits()).taken.tolist() == [True]
