@@ -1,25 +1,24 @@
 """Serving settings: frozen sections, read once from a TOML file, passed by constructor.
 
 A setting can also come from the environment, which wins over the file: ENGINE_REDIS__URL sets redis.url.
-Unknown keys are refused; units are in the names; every queue, batch and timeout is bounded.
+Unknown keys and unknown variables are refused; units are in the names; every queue, batch and timeout is bounded.
 """
 
-import tomllib
+import os
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from engine.errors import ConfigError
 from engine.experiments.check import check_experiments
 from engine.experiments.declaration import ExperimentConfig, HoldoutConfig
+from engine.settings.load import load_settings
 
 _SHARED_MICRO_BATCH = 32
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ServerConfig(_Section):
@@ -250,15 +249,8 @@ def _default_surfaces() -> dict[str, SurfaceConfig]:
     return {name: SurfaceConfig() for name in ("home", "category", "cart", "email")}
 
 
-class EngineConfig(BaseSettings):
+class EngineConfig(_Section):
     """The whole file."""
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix="ENGINE_",
-        env_nested_delimiter="__",
-    )
 
     server: ServerConfig = ServerConfig()
     redis: RedisConfig = RedisConfig()
@@ -297,48 +289,10 @@ class EngineConfig(BaseSettings):
         """Threads of a process with so many cores; where they wait for shared calls, enough for a whole batch."""
         return self.server.compute_threads or max(cores, self.micro_batch, 1)
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # `load` merges the sources itself, so that flags win over the environment and that over the file.
-        return (init_settings,)
-
     @staticmethod
     def load(path: Path | None = None, **flags: dict[str, Any]) -> "EngineConfig":
         """Merge a TOML file (none: the defaults), the environment, and sections given as keywords; the last wins.
 
-        Raises ConfigError naming the file and the first wrong key.
+        Raises ConfigError with everything that is wrong, and where each of it is from.
         """
-        values = _read_toml(path) if path is not None else {}
-        environment = EnvSettingsSource(EngineConfig)()
-        try:
-            return EngineConfig(**_merge(_merge(values, environment), flags))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            reason = first["msg"].removeprefix("Value error, ")
-            # What settings are not together has no place of its own: its reason names them.
-            raise ConfigError(f"{path or 'settings'}: {where + ': ' if where else ''}{reason}") from None
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = _merge(base[key], value) if both else value
-    return merged
+        return load_settings(EngineConfig, path, os.environ, flags)

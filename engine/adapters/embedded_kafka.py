@@ -57,7 +57,7 @@ class EmbeddedKafka:
         written = home / "brokers.new"
         written.write_text(self.brokers)
         written.rename(self._address)
-        log.warning("embedded Kafka at %s, for development only: it keeps nothing on disk", self.brokers)
+        log.info("embedded Kafka at %s: it keeps nothing on disk", self.brokers)
 
     @property
     def owned(self) -> bool:

@@ -1,11 +1,14 @@
 """Options that several subcommands share."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from engine.config import EngineConfig
+
+log = logging.getLogger(__name__)
 
 ConfigOption = Annotated[
     Path | None,
@@ -46,3 +49,21 @@ def load_config(
     if redis_url is not None:
         flags["redis"] = {"url": redis_url}
     return EngineConfig.load(config, **flags)
+
+
+def announce_private(config: EngineConfig, *, kafka: bool) -> None:
+    """Say in one line which stores are private to this machine: what is written there, no other machine sees.
+
+    Args:
+        kafka: whether the command has to do with the event log.
+    """
+    private = []
+    if not config.redis.url:
+        private.append(f"a private Redis in {config.redis.directory.resolve()} (redis.url is empty)")
+    if kafka and not config.kafka.brokers:
+        private.append(
+            f"a private Kafka broker, found through {config.kafka.directory.resolve()}, that forgets all when it ends"
+            " (kafka.brokers is empty)"
+        )
+    if private:
+        log.info("for this machine alone: %s", ", and ".join(private))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.options import BundlesOption, ConfigOption, RedisOption, load_config
+from engine.cli.options import BundlesOption, ConfigOption, RedisOption, announce_private, load_config
 
 
 def process(
@@ -27,6 +27,7 @@ def process(
     from engine.stalls.turns import take_short_turns
 
     settings = load_config(config, bundles, redis_url)
+    announce_private(settings, kafka=True)
     if archive is not None:
         processor = settings.processor.model_copy(update={"archive_directory": archive})
         settings = settings.model_copy(update={"processor": processor})

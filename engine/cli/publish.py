@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.options import BundlesOption, ConfigOption, RedisOption, SkipBadRowsOption, load_config
+from engine.cli.options import (
+    BundlesOption,
+    ConfigOption,
+    RedisOption,
+    SkipBadRowsOption,
+    announce_private,
+    load_config,
+)
 from engine.cli.progress import progress_bar
 from engine.config import EngineConfig
 from engine.errors import BundleError, ConfigError, DataError
@@ -32,6 +39,7 @@ def publish_users(
 ) -> None:
     """Compute the record of every user in the current bundle's vector space and write it to Redis."""
     settings = load_config(config, bundles, redis_url)
+    announce_private(settings, kafka=False)
     interval_s = None if every is None else parse_interval(every)
     while True:
         started = time.monotonic()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.options import BundlesOption, ConfigOption, RedisOption, load_config
+from engine.cli.options import BundlesOption, ConfigOption, RedisOption, announce_private, load_config
 from engine.config import EngineConfig
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ def serve(
     """Serve recommendations over gRPC from the current bundle; a newer bundle is swapped in without a pause."""
     flags = {"host": host, "port": port, "workers": workers, "metrics_port": metrics_port}
     settings = load_config(config, bundles, redis_url, flags)
+    announce_private(settings, kafka=True)
     if settings.server.workers > 1 or settings.server.metrics_port is not None or settings.device.process:
         from engine.workers import supervise
 

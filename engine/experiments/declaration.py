@@ -14,7 +14,7 @@ _END_MS: Final = 1 << 62
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class VariantConfig(_Section):

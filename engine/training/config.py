@@ -1,16 +1,15 @@
 """Settings of one training run: one TOML file, frozen, unknown keys refused."""
 
-import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from engine.errors import ConfigError
+from engine.settings.load import load_settings
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class AlsConfig(_Section):
@@ -78,15 +77,5 @@ class TrainingConfig(_Section):
 
     @staticmethod
     def load(path: Path | None) -> "TrainingConfig":
-        """Read a TOML file; the defaults without one. Raises ConfigError naming the first wrong key."""
-        if path is None:
-            return TrainingConfig()
-        try:
-            return TrainingConfig.model_validate(tomllib.loads(path.read_text()))
-        except FileNotFoundError:
-            raise ConfigError(f"{path}: no such file") from None
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path}: {error}") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        """Read a TOML file; the defaults without one. Raises ConfigError with everything that is wrong in it."""
+        return load_settings(TrainingConfig, path, {}, {})

@@ -27,7 +27,7 @@ def partitions(brokers: str) -> dict[str, int]:
 
 
 def test_its_topics_are_as_declared_and_it_says_what_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING), EmbeddedKafka(tmp_path) as kafka:
+    with caplog.at_level(logging.INFO), EmbeddedKafka(tmp_path) as kafka:
         assert partitions(kafka.brokers) == {topic.name: topic.partitions for topic in TOPICS}
     assert "keeps nothing on disk" in caplog.text
 

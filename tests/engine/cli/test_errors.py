@@ -131,3 +131,39 @@ def test_a_port_in_use(
         )
     assert str(port) in line
     assert "in use" in line
+
+
+class TestSettings:
+    """What commands say of their settings, before they do anything."""
+
+    @pytest.mark.parametrize("command", [["serve"], ["process"], ["publish-users", "."], ["bundles", "list"]])
+    def test_an_unknown_variable(
+        self, command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ENGINE_REDIS_URL", "redis://127.0.0.1:1/0")
+        line = engine(capsys, monkeypatch, *command)
+        assert line == "engine: ENGINE_REDIS_URL: no such setting; did you mean ENGINE_REDIS__URL?"
+
+    @pytest.mark.parametrize("command", ["serve", "publish-users"])
+    def test_private_stores_are_announced(
+        self, command: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ENGINE_REDIS__DIRECTORY", str(tmp_path / "redis"))
+        monkeypatch.setenv("ENGINE_KAFKA__DIRECTORY", str(tmp_path / "kafka"))
+        data = [str(tmp_path)] if command == "publish-users" else ["--port", "0"]
+        monkeypatch.setattr(sys, "argv", ["engine", command, *data, "--bundles", str(tmp_path / "none")])
+        with caplog.at_level("INFO", "engine"), pytest.raises(SystemExit):
+            run()
+        (line,) = [record.getMessage() for record in caplog.records if "for this machine alone" in record.message]
+        assert f"a private Redis in {tmp_path}/redis (redis.url is empty)" in line
+        assert ("a private Kafka broker" in line) is (command == "serve")
+
+    def test_stores_that_are_named_are_not(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ENGINE_REDIS__URL", "redis://127.0.0.1:1/0")
+        monkeypatch.setenv("ENGINE_KAFKA__BROKERS", "127.0.0.1:1")
+        monkeypatch.setattr(sys, "argv", ["engine", "serve", "--port", "0", "--bundles", str(tmp_path / "none")])
+        with caplog.at_level("INFO", "engine"), pytest.raises(SystemExit):
+            run()
+        assert not [record for record in caplog.records if "for this machine alone" in record.message]

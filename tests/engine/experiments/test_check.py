@@ -49,7 +49,11 @@ def test_good_ones_are_read_and_survive_the_way_to_a_worker(tmp_path: Path) -> N
             'share = 0.51}, {name = "plain"',
             "ranking: the variants' shares come to 1.01",
         ),
-        ("share = 0.1,", "share = 0.12345,", r"experiments\.1\.variants\.0\.share: must be a multiple of 0\.0001"),
+        (
+            "share = 0.1,",
+            "share = 0.12345,",
+            r"experiments\.1\.variants\.0\.share = 0\.12345: must be a multiple of 0\.0001",
+        ),
         ("share = 0.05", "share = 0.9", r"holdout\.share"),
         ('"plain"', '"control"', "two variants are called control"),
         ('name = "diversity"', 'name = "ranking"', "two are called ranking"),
