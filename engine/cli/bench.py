@@ -293,6 +293,33 @@ def startup(
     _report(result, json_file)
 
 
+@app.command()
+def tail(
+    json_file: _JsonOption = None,
+    items: Annotated[int, typer.Option(min=1000, help="Size of the synthetic catalogue.")] = 100_000,
+    rate: Annotated[float, typer.Option(min=1, help="Requests a second, evenly spaced.")] = 50.0,
+    duration_s: Annotated[float, typer.Option(min=1, help="For so long, after ten seconds that do not count.")] = 300.0,
+    port: Annotated[int, typer.Option(help="Port to serve on.")] = 50111,
+    cache: Annotated[Path, typer.Option(help="Keeps the synthetic bundle for the next time.")] = Path(".benchmarks"),
+) -> None:
+    """The slowest answers of one server, and every pause of it, while all goes on that a server does beside requests.
+
+    Bundles are swapped, rules reloaded, stock and items changed, events recorded and reports made. Each pause has its
+    cause, and whether the server made it or the machine.
+    """
+    from engine.bench.tail import TailSettings, check_needs, measure_tail
+    from engine.bench.tail_report import tail_lines
+    from engine.cli.progress import progress_bar
+
+    check_needs(items, cache)
+    settings = TailSettings(items=items, rate=rate, seconds=duration_s)
+    with progress_bar() as progress:
+        result = measure_tail(settings, port, cache, progress)
+    for line in tail_lines(result):
+        print(line)
+    _save(result, json_file)
+
+
 def _report(result: dict[str, Any], json_file: Path | None) -> None:
     print(json.dumps(result, indent=1))
     _save(result, json_file)

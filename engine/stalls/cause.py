@@ -95,6 +95,9 @@ class Stall:
     stack: Stack
 
     def __str__(self) -> str:
+        if self.cause is Cause.MACHINE:
+            # What the stacks are is chance then.
+            return f"{self.pause_ms:.0f} ms, {self.own_ms:.0f} ms of its own making: no processor for {self.thread}"
         stack = " < ".join(self.stack) or "no stack was seen"
         return f"{self.pause_ms:.0f} ms, {self.own_ms:.0f} ms of its own making: {self.cause}, {self.thread}: {stack}"
 
@@ -151,7 +154,9 @@ def _blame(seen: Evidence) -> tuple[Cause, int, float]:
     if seen.looks and not busy:
         return Cause.MACHINE, seen.loop, loop.ran
     if computed >= most:
-        return Cause.INTERPRETER, holder, min(seen.length - loop.waited, computed)
+        # Had the interpreter been held, nobody would have got as far as waiting for a processor meanwhile.
+        starved = max(loop.waited, seen.used.get(seen.watcher, _NOTHING).waited)
+        return Cause.INTERPRETER, holder, min(seen.length - starved, computed)
     return Cause.MACHINE, holder, computed
 
 

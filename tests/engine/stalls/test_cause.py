@@ -70,6 +70,10 @@ def test_threads_that_take_turns_hold_it_together() -> None:
         pytest.param(seen({LOOP: (0, 0), HELPER: (10, 88)}), id="who holds the interpreter waits for a processor"),
         pytest.param(seen({LOOP: (0, 0), HELPER: (0, 0)}), id="nothing runs at all"),
         pytest.param(
+            seen({LOOP: (0, 0), WATCHER: (0, 60), COMPUTE: (90, 0)}, look(10.11, IDLE, held_up=True)),
+            id="who would look waits for a processor",
+        ),
+        pytest.param(
             seen({LOOP: (0, 0), COMPUTE: (90, 0)}, look(10.05, IDLE)), id="others compute, with the interpreter free"
         ),
         pytest.param(
