@@ -284,7 +284,6 @@ def live_counts(config: EngineConfig, brokers: str) -> Iterator[Trending]:
 def report_desk(config: EngineConfig, pipeline: Pipeline) -> Iterator[Reporter]:
     """What makes reports from the archive that the settings name, with the categories of the bundle that serves."""
     # Here, because a server without reports needs none of the `analysis` extra.
-    from engine.experiments.analysis.categories import bundle_categories
     from engine.experiments.analysis.declared import as_declared
     from engine.experiments.analysis.desk import ReportDesk
     from engine.experiments.analysis.files import Archive
@@ -293,7 +292,7 @@ def report_desk(config: EngineConfig, pipeline: Pipeline) -> Iterator[Reporter]:
     assert settings.archive is not None
     desk = ReportDesk(
         Archive.within(settings.archive, settings.events),
-        lambda: bundle_categories(pipeline.model.bundle.path),
+        lambda: pipeline.model.bundle.path,
         lambda question: as_declared(question, config),
         settings.cache_s,
         settings.max_concurrent,

@@ -1,5 +1,6 @@
 """ExperimentService: validate, ask for the report, convert."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -35,4 +36,6 @@ class ExperimentServicer(pb_grpc.ExperimentServiceServicer):
         self, request: pb.GetReportRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetReportResponse:
         report = await self._reporter.report(to_question(request))
-        return pb.GetReportResponse(report=ParseDict(dict(report), pb.ExperimentReport()))
+        # A report of many days is thousands of fields, which take a while in Python.
+        message = await asyncio.to_thread(ParseDict, dict(report), pb.ExperimentReport())
+        return pb.GetReportResponse(report=message)

@@ -138,7 +138,11 @@ def _blame(seen: Evidence) -> tuple[Cause, int, float]:
     collected, collector = _collected(seen)
     busy = _busy_looks(seen)
     if collected >= most:
-        return Cause.COLLECTOR, collector, min(collected, computed) if seen.used else collected
+        return (
+            Cause.COLLECTOR,
+            collector,
+            min(collected, seen.used.get(collector, _NOTHING).ran) if seen.used else collected,
+        )
     if not seen.used:
         return (Cause.BLOCKED if busy else Cause.LOOP), seen.loop, seen.length
     if loop.waited >= most:

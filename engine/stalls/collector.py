@@ -13,10 +13,10 @@ from collections import deque
 from typing import Any, Final, NamedTuple
 
 # Containers made, less those freed, before the youngest are collected; collections of the youngest before the next
-# generation's; and of those before a full one: some 4,000 containers from one to the next.
-THRESHOLDS: Final = (500, 3, 1)
+# generation's; and of those before a full one: some 2,000 containers from one to the next.
+THRESHOLDS: Final = (400, 2, 1)
 # So many survivors of a full collection are here to stay: they are frozen, too, and the next one is short again.
-LIVES_LONG: Final = 2_000
+LIVES_LONG: Final = 1_000
 _OLDEST: Final = 2
 
 

@@ -1,14 +1,17 @@
-"""Reports for callers of a server: made beside the event loop, few at a time, and kept for a while."""
+"""Reports for callers of a server: made in processes of their own, few at a time, and kept for a while."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from cachetools import TTLCache
 
+from engine.elsewhere import Elsewhere
 from engine.errors import DataError, DependencyUnavailable, Overloaded
+from engine.experiments.analysis.categories import bundle_categories
 from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.question import Question
 from engine.experiments.analysis.read import count
@@ -27,17 +30,17 @@ class ReportDesk:
 
     Args:
         archive: what they are made of.
-        categories: of items by id, asked for anew with each report.
+        bundle: the directory of the one whose categories of items count, asked for anew with each report; None: none.
         complete: fills in what the settings say of the experiment.
         cache_s: so long the same question gets the same report.
-        max_concurrent: made at once, each on one thread and with memory_mb of memory.
+        max_concurrent: made at once, each in a process with one thread and with memory_mb of memory.
         max_waiting: made or waiting; past it Overloaded.
     """
 
     def __init__(
         self,
         archive: Archive,
-        categories: Callable[[], Mapping[str, str]],
+        bundle: Callable[[], Path | None],
         complete: Callable[[Question], Question],
         cache_s: float,
         max_concurrent: int,
@@ -45,9 +48,11 @@ class ReportDesk:
         memory_mb: int,
     ) -> None:
         self._archive = archive
-        self._categories = categories
+        self._bundle = bundle
         self._complete = complete
+        # They only wait: a report is seconds of Python, which the event loop shares an interpreter with.
         self._executor = ThreadPoolExecutor(max_concurrent, "engine-reports")
+        self._elsewhere = Elsewhere()
         self._max_waiting = max_waiting
         self._memory_mb = memory_mb
         self._kept: TTLCache[tuple[Any, ...], dict[str, Any]] = TTLCache(_KEPT, cache_s)
@@ -75,7 +80,8 @@ class ReportDesk:
         return len(self._making)
 
     def close(self) -> None:
-        """Start no further report. The process does not end before those that are being made have ended."""
+        """Start no further report, and end those that are being made."""
+        self._elsewhere.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _keep(self, key: tuple[Any, ...], done: "asyncio.Future[dict[str, Any]]") -> None:
@@ -86,9 +92,15 @@ class ReportDesk:
 
     def _make(self, question: Question) -> dict[str, Any]:
         try:
-            # One thread for the database, too: the cores are for recommendations.
-            counted = count(self._archive, question, self._categories(), threads=1, memory_mb=self._memory_mb)
-            return make_report(counted, question).to_dict()
+            return self._elsewhere.call(make, self._archive, question, self._bundle(), self._memory_mb)
         except DataError as error:
             log.error("no report: %s", error)
             raise DependencyUnavailable("the archive cannot be read") from error
+
+
+def make(archive: Archive, question: Question, bundle: Path | None, memory_mb: int) -> dict[str, Any]:
+    """One report as JSON has it; raises as `count` and `make_report` do."""
+    categories = {} if bundle is None else bundle_categories(bundle)
+    # One thread for the database, too: the cores are for recommendations.
+    counted = count(archive, question, categories, threads=1, memory_mb=memory_mb)
+    return make_report(counted, question).to_dict()

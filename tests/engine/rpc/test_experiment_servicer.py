@@ -33,7 +33,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def desk_of(archive: Path) -> ReportDesk:
     limits = {"cache_s": 60, "max_concurrent": 1, "max_waiting": 2, "memory_mb": 512}
-    return ReportDesk(Archive.within(archive), dict, lambda question: question, **limits)
+    return ReportDesk(Archive.within(archive), lambda: None, lambda question: question, **limits)
 
 
 @pytest.fixture
