@@ -20,6 +20,7 @@ from engine.bundle.manifest import read_manifest
 from engine.bundle.store import BundleStore
 from engine.config import EngineConfig
 from engine.errors import BundleError
+from engine.logs import Outage
 from engine.stalls.metrics import StallMetrics
 from engine.stalls.watch import timing_collections
 from engine.stream.archive import EVENTS_LAYOUT, EXPOSURES_DIRECTORY, ArchiveSink
@@ -29,6 +30,7 @@ from engine.stream.exposures import EXPOSURES_LAYOUT, decode_exposure
 from engine.stream.fresh import Refresher, UserModel
 from engine.stream.lanes import Lanes
 from engine.stream.live import LiveSink
+from engine.stream.log_identity import LogMismatch
 from engine.stream.metrics import ProcessorMetrics
 from engine.stream.processor import DeadLetters, LogRecord, Processor, reading
 from engine.stream.state import Limits
@@ -39,6 +41,9 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+# Longer than the customary interval between two scrapes.
+_SCRAPE_S = 60.0
+
 
 def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], None] = lambda: None) -> None:
     """Keep Redis, and the archive where one is wanted, true to the event log until `stop` is set.
@@ -47,6 +52,10 @@ def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], No
         settle: called once all that lives long is there; engine.stalls.collector.settle for a process of its own.
 
     Neither Redis nor Kafka need be there: the loops wait for them. A loop that breaks stops all.
+
+    Raises:
+        LogMismatch: the log is not the one that the stored positions are of. The reason is in the log, and the metric
+            has been there for long enough to be scraped.
     """
     settings = config.processor
     with ExitStack() as resources:
@@ -79,6 +88,7 @@ def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], No
             resources.enter_context(closing(store))
             sinks.append(LiveSink(store, name, limits, settings.popular_items, *touched))
         lanes = resources.enter_context(closing(Lanes(sinks)))
+        outage = Outage(log)
         processors: list[Processor[Any]] = [
             Processor(
                 KafkaSource(brokers, config.kafka, settings.group, settings.batch_events, settings.fetch_mb),
@@ -88,43 +98,60 @@ def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], No
                 stop,
                 dead_letters,
                 settings.retry_max_s,
+                settings.accept_new_log,
+                outage,
             )
         ]
         if settings.archive_directory is not None:
-            processors.append(events_archive(config, brokers, name, settings.archive_directory, stop))
+            processors.append(events_archive(config, brokers, name, settings.archive_directory, stop, outage))
             if config.exposures.enabled:
                 directory = settings.exposures_directory or settings.archive_directory.with_name(EXPOSURES_DIRECTORY)
                 poison = resources.enter_context(closing(KafkaDeadLetters(brokers, config.kafka, EXPOSURES)))
-                processors.append(exposures_archive(config, brokers, name, directory, poison, stop))
+                processors.append(exposures_archive(config, brokers, name, directory, poison, stop, outage))
         if settings.metrics_port is not None:
             resources.enter_context(timing_collections(StallMetrics()))
             server, _ = start_http_server(settings.metrics_port)
             resources.callback(server.server_close)
             resources.callback(server.shutdown)
         settle()
-        log.info("processing %s from %s", config.kafka.named(EVENTS.name), brokers)
         loops = [processor.run for processor in processors]
-        run_until_stopped(loops + ([refresher.run] if refresher else []), stop)
+        try:
+            run_until_stopped(loops + ([refresher.run] if refresher else []), stop)
+        except LogMismatch as error:
+            log.error("%s", error)
+            if settings.metrics_port is not None:
+                # The loops have ended. A signal sets it again.
+                stop.clear()
+                stop.wait(_SCRAPE_S)
+            raise
 
 
 def events_archive(
-    config: EngineConfig, brokers: str, log_name: str, directory: Path, stop: threading.Event
+    config: EngineConfig, brokers: str, log_name: str, directory: Path, stop: threading.Event, outage: Outage
 ) -> Processor[Sequence[LogRecord[Logged]]]:
     """What keeps the archive of events; poison is the live processor's to report."""
     sink = ArchiveSink(directory, _archive_name(EVENTS, log_name), EVENTS_LAYOUT, *_archive_limits(config))
     source = _archive_source(config, brokers, f"{config.processor.group}-archive", EVENTS)
-    metrics, retry_max_s = ProcessorMetrics("archive"), config.processor.retry_max_s
-    return Processor(source, reading(decode), sink, metrics, stop, retry_max_s=retry_max_s)
+    settings, metrics = config.processor, ProcessorMetrics("archive")
+    again = (settings.retry_max_s, settings.accept_new_log, outage)
+    return Processor(source, reading(decode), sink, metrics, stop, None, *again)
 
 
 def exposures_archive(
-    config: EngineConfig, brokers: str, log_name: str, directory: Path, poison: DeadLetters, stop: threading.Event
+    config: EngineConfig,
+    brokers: str,
+    log_name: str,
+    directory: Path,
+    poison: DeadLetters,
+    stop: threading.Event,
+    outage: Outage,
 ) -> Processor[Sequence[LogRecord[exposure_pb2.LoggedExposure]]]:
     """What keeps the archive of exposures."""
     sink = ArchiveSink(directory, _archive_name(EXPOSURES, log_name), EXPOSURES_LAYOUT, *_archive_limits(config))
     source = _archive_source(config, brokers, f"{config.processor.group}-exposures", EXPOSURES)
-    metrics, retry_max_s = ProcessorMetrics("exposures"), config.processor.retry_max_s
-    return Processor(source, reading(decode_exposure), sink, metrics, stop, poison, retry_max_s)
+    settings, metrics = config.processor, ProcessorMetrics("exposures")
+    again = (settings.retry_max_s, settings.accept_new_log, outage)
+    return Processor(source, reading(decode_exposure), sink, metrics, stop, poison, *again)
 
 
 def _archive_source(config: EngineConfig, brokers: str, group: str, topic: Topic) -> KafkaSource:

@@ -103,6 +103,11 @@ class ExposuresConfig(_Section):
 class ProcessorConfig(_Section):
     group: str = Field("engine-processor", min_length=1, description="consumer group; the archive's is <group>-archive")
     log: str = Field("", max_length=64, description="name of the topic's incarnation; another one makes offsets void")
+    accept_new_log: Literal["topic", "cluster", "never"] = Field(
+        "topic",
+        description="which log with another identity is read from its beginning instead of stopping with an error: "
+        "a topic made anew in the same cluster, or another cluster's, too",
+    )
     batch_events: int = Field(2_000, ge=1, le=100_000, description="most events applied in one step")
     lanes: int = Field(2, ge=1, le=64, description="parts of the partitions that are written at the same time")
     fetch_mb: int = Field(16, ge=1, le=1024, description="most that is fetched ahead")

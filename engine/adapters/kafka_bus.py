@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +15,18 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from engine.config import KafkaConfig
 from engine.errors import ConfigError, DependencyUnavailable, Overloaded
+from engine.logs import OncePerInterval, Outage
 from engine.stream.codec import encode
 from engine.stream.topics import EVENTS, TOPICS, Topic
 from engine.v1 import event_pb2 as pb
 
 log = logging.getLogger(__name__)
-# librdkafka's own reports, of lost connections above all.
+log.addFilter(OncePerInterval(interval_s=30.0))
+# librdkafka's own reports, of lost connections above all: several a second from each client of the process.
 _client_log = logging.getLogger("engine.kafka")
+# Who says it, from which thread, of which broker, and when, makes no other report of it.
+_INCIDENTAL = re.compile(r"\[[^\]]*\]:?|\S*/(?:\d+|bootstrap|GroupCoordinator): |ipv[46]#\S+|\(after .*\)|\d+")
+_client_log.addFilter(OncePerInterval(60.0, key=lambda record: _INCIDENTAL.sub("", record.getMessage())))
 
 _POLL_S: Final = 0.1
 _ADMIN_TIMEOUT_S: Final = 10.0
@@ -54,7 +60,9 @@ class KafkaProducer:
         self._timeout_s = config.delivery_timeout_ms / 1000
         self._limit = config.max_queued_events
         self._queued = 0
-        self._producer = open_client(Producer, self._settings)
+        self._errors = ClientErrors(brokers)
+        self._outage = Outage(log)
+        self._producer = open_client(Producer, self._settings, self._errors)
         self._closing = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="engine-kafka-poll", daemon=True)
         self._poller.start()
@@ -90,7 +98,15 @@ class KafkaProducer:
             except KafkaException as error:
                 settle(error.args[0], None)
         # Shielded: a caller that gives up must not make the queue look shorter than it is.
-        return await asyncio.shield(delivery.done)
+        answers = await asyncio.shield(delivery.done)
+        first = next((answer for answer in answers if answer is not None), None)
+        if first is None:
+            self._errors.works()
+            self._outage.over(topic.name)
+        else:
+            lost = sum(answer is not None for answer in answers)
+            self._outage.failed(topic.name, f"not taken by Kafka: {self._errors.explained(first)}", lost)
+        return answers
 
     async def connect(self) -> None:
         """Wait for the connection, so that the first records need not, and see that the topics are as declared.
@@ -99,10 +115,7 @@ class KafkaProducer:
             DependencyUnavailable: no connection within the delivery timeout, or a topic is not as declared. The
                 producer goes on trying: a server may start all the same.
         """
-        try:
-            found = (await asyncio.to_thread(self._producer.list_topics, timeout=self._timeout_s)).topics
-        except KafkaException as error:
-            raise DependencyUnavailable(f"Kafka at {self._brokers}: {error.args[0].str()}") from error
+        found = (await asyncio.to_thread(look_up, self._producer, self._errors, self._timeout_s)).topics
         for topic in TOPICS:
             name = self._named(topic.name)
             if name not in found:
@@ -117,6 +130,10 @@ class KafkaProducer:
         self._closing.set()
         self._poller.join()
 
+    def explained(self, error: KafkaError) -> str:
+        """What an error of `publish` says, and why, where the client knows."""
+        return self._errors.explained(error)
+
     def _dequeue(self, count: int, _: object) -> None:
         self._queued -= count
 
@@ -126,11 +143,11 @@ class KafkaProducer:
                 self._producer.poll(_POLL_S)
             except KafkaException as error:
                 # What librdkafka calls fatal comes out of here, and a producer refuses everything after it.
-                log.error("Kafka: %s; starting a new producer", error.args[0].str())
+                log.error("Kafka: %s; starting a new producer", self._errors.explained(error.args[0]))
                 self._replace()
 
     def _replace(self) -> None:
-        broken, self._producer = self._producer, open_client(Producer, self._settings)
+        broken, self._producer = self._producer, open_client(Producer, self._settings, self._errors)
         # What the old one still holds is answered for with an error.
         broken.purge()
         broken.flush(_POLL_S)
@@ -152,7 +169,8 @@ class KafkaEventLog:
         errors = [error for error in await self._producer.publish(EVENTS, records) if error is not None]
         if errors:
             raise DependencyUnavailable(
-                f"Kafka has not acknowledged {len(errors)} of {len(events)} events: {errors[0].str()}; send them again"
+                f"Kafka has not acknowledged {len(errors)} of {len(events)} events: "
+                f"{self._producer.explained(errors[0])}; send them again"
             )
 
 
@@ -207,12 +225,97 @@ def producer_settings(brokers: str, config: KafkaConfig) -> dict[str, Any]:
     return {**extra_properties(config, own), **own}
 
 
-def open_client(kind: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
-    """A client of this kind, its reports in the engine's log; ConfigError where librdkafka refuses a property."""
+class ClientErrors:
+    """Why a client has no connection, as far as its reports say: a call that waits for one merely times out.
+
+    Reports come while the client polls, from whichever thread does.
+    """
+
+    def __init__(self, brokers: str) -> None:
+        self._brokers = brokers
+        self._last: KafkaError | None = None
+
+    def heard(self, error: KafkaError) -> None:
+        """A report (librdkafka's error_cb)."""
+        # That all brokers are down comes after each of them has said why.
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._last = error
+
+    @property
+    def refused(self) -> bool:
+        """Whether brokers were reached and refused: waiting longer is of no use."""
+        return self._last is not None and self._last.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL)
+
+    def why(self, text: str) -> str:
+        """The text, and behind it the last report, if there is one."""
+        return text if self._last is None else f"{text}: {_reason(self._last)}"
+
+    def explained(self, error: KafkaError) -> str:
+        """What the error says, and why."""
+        last = self._last
+        if error.code() in _SAYS_ITSELF or last is None:
+            return _reason(error)
+        return f"{_reason(error)}: {_reason(last)}"
+
+    def unavailable(self, error: KafkaError) -> DependencyUnavailable:
+        """The error for who asked."""
+        return DependencyUnavailable(f"Kafka at {self._brokers}: {self.explained(error)}")
+
+    def works(self) -> None:
+        """What was reported before is over."""
+        self._last = None
+
+
+# Errors that are no consequence of another one.
+_SAYS_ITSELF: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._QUEUE_FULL, KafkaError._UNKNOWN_TOPIC)
+_HINTS: Final = {
+    KafkaError._AUTHENTICATION: "authentication failed (sasl.* in kafka.properties): ",
+    KafkaError._SSL: "TLS failed (ssl.* and security.protocol in kafka.properties): ",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "not allowed for this user (the topic's access rules): ",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "not allowed for this user (the consumer group's access rules): ",
+    KafkaError._UNKNOWN_TOPIC: "run `engine topics create`: ",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "run `engine topics create`: ",
+}
+
+
+# How long it took this time: the same failure, told apart from itself.
+_AFTER: Final = re.compile(r"\(after .*\)")
+
+
+def _reason(error: KafkaError) -> str:
+    text = _AFTER.sub("", error.str() or "").strip()
+    return f"{_HINTS.get(error.code(), '')}{text or error.name()}"
+
+
+def look_up(client: Any, errors: ClientErrors, timeout_s: float, topic: str | None = None) -> Any:
+    """The cluster's metadata, of one topic or of all, from a client that has no messages to poll.
+
+    Raises DependencyUnavailable: no answer in time; at once where brokers refuse the client. Blocks.
+    """
+    give_up, patience_s = time.monotonic() + timeout_s, min(0.5, timeout_s)
+    while True:
+        try:
+            # Without a topic's name the argument must be missing.
+            found = client.list_topics(*(() if topic is None else (topic,)), timeout=patience_s)
+        except KafkaException as error:
+            client.poll(0)
+            left_s = give_up - time.monotonic()
+            if left_s <= 0 or errors.refused:
+                raise errors.unavailable(error.args[0]) from error
+            patience_s = min(2 * patience_s, max(left_s, 0.01))
+        else:
+            errors.works()
+            return found
+
+
+def open_client(kind: Callable[..., Any], settings: Mapping[str, Any], errors: ClientErrors) -> Any:
+    """A client of this kind, its reports in the engine's log and in `errors`; ConfigError where librdkafka refuses a
+    property.
+    """
     try:
-        return kind(dict(settings), logger=_client_log)
+        return kind({**settings, "error_cb": errors.heard}, logger=_client_log)
     except KafkaException as error:
-        raise ConfigError(f"kafka: {error.args[0].str()}") from error
+        raise ConfigError(f"kafka: {_reason(error.args[0])}") from error
 
 
 def extra_properties(config: KafkaConfig, own: Mapping[str, Any]) -> dict[str, str]:
@@ -235,26 +338,30 @@ def create_topics(brokers: str, config: KafkaConfig, replication_factor: int = _
         DependencyUnavailable: Kafka cannot be reached or refuses; a topic that is there has another partition count.
     """
     own = {"bootstrap.servers": brokers, "client.id": config.client_id}
-    admin = open_client(AdminClient, {**extra_properties(config, own), **own})
+    errors = ClientErrors(brokers)
+    admin = open_client(AdminClient, {**extra_properties(config, own), **own}, errors)
+
+    def missing_topics() -> list[Topic]:
+        return _missing_topics(look_up(admin, errors, _ADMIN_TIMEOUT_S).topics, config)
+
     try:
-        missing = _missing_topics(admin, config)
+        missing = missing_topics()
         requests = [new_topic(topic, config.named(topic.name), replication_factor) for topic in missing]
         asked = admin.create_topics(requests, request_timeout=_ADMIN_TIMEOUT_S) if requests else {}
         made = [topic for topic in missing if _is_made(asked[config.named(topic.name)])]
         # A broker that is asked next may not have heard of them yet.
         give_up = time.monotonic() + _ADMIN_TIMEOUT_S
-        while missing and _missing_topics(admin, config):
+        while missing and missing_topics():
             if time.monotonic() > give_up:
                 raise DependencyUnavailable(f"Kafka at {brokers} does not show the topics that it has made")
             time.sleep(_POLL_S)
     except KafkaException as error:
-        raise DependencyUnavailable(f"Kafka at {brokers}: {error.args[0].str()}") from error
+        raise errors.unavailable(error.args[0]) from error
     return made
 
 
-def _missing_topics(admin: Any, config: KafkaConfig) -> list[Topic]:
+def _missing_topics(found: Mapping[str, Any], config: KafkaConfig) -> list[Topic]:
     """The declared topics that are not there; raises where one that is there has another partition count."""
-    found = admin.list_topics(timeout=_ADMIN_TIMEOUT_S).topics
     for topic in TOPICS:
         name = config.named(topic.name)
         if name in found:

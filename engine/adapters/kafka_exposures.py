@@ -8,19 +8,19 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from engine.adapters.kafka_bus import open_client, producer_settings
+from engine.adapters.kafka_bus import ClientErrors, open_client, producer_settings
 from engine.config import ExposuresConfig, KafkaConfig
 from engine.experiments.exposure import Exposure, ExposureCounts, Failure, encode_exposure
-from engine.logs import OncePerInterval
+from engine.logs import OncePerInterval, Outage
 from engine.stream.topics import EXPOSURES
 
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval(interval_s=30.0))
-_client_log = logging.getLogger("engine.kafka")
 
 # How often the thread looks for new exposures. Each look wakes a thread that wants the interpreter, at 10 ms for more
 # than the exposures of 200 requests a second cost; librdkafka gathers them for as long anyway.
 _LOOK_S: Final = 0.05
+_DROPPED: Final = "some are dropped, since Kafka takes them too slowly or not at all"
 # At the end of the process, for what is still on its way.
 _CLOSE_S: Final = 2.0
 
@@ -48,7 +48,9 @@ class KafkaExposureLog:
         }
         self._topic = kafka.named(EXPOSURES.name)
         self._limit = config.max_queued
-        self._producer = open_client(Producer, self._settings)
+        self._errors = ClientErrors(brokers)
+        self._outage = Outage(log)
+        self._producer = open_client(Producer, self._settings, self._errors)
         self._waiting: deque[Exposure | Failure] = deque()
         # Each is written by one thread alone: offers by the caller, what became of them by the sender.
         self._offered = self._refused = 0
@@ -76,20 +78,25 @@ class KafkaExposureLog:
         self._sender.join()
 
     def _send(self) -> None:
+        logged = dropped = 0
         while not self._closing.is_set():
             try:
                 self._producer.poll(_LOOK_S)
                 self._hand_over()
             except KafkaException as error:
                 # What librdkafka calls fatal: a producer refuses everything after it.
-                log.error("Kafka: %s; starting a new producer of exposures", error.args[0].str())
+                reason = self._errors.explained(error.args[0])
+                log.error("Kafka: %s; starting a new producer of exposures", reason)
                 self._give_up()
-                self._producer = open_client(Producer, self._settings)
+                self._producer = open_client(Producer, self._settings, self._errors)
             except Exception:  # nobody waits for this thread: it would end without a word
                 log.exception("exposures could not be sent")
-            dropped = self._refused + self._failed
-            if dropped:
-                log.warning("%d exposures are dropped by now: Kafka takes them too slowly, or not at all", dropped)
+            before, dropped = dropped, self._refused + self._failed
+            if dropped > before:
+                self._outage.failed("exposures", self._errors.why(_DROPPED), dropped - before)
+            elif self._logged > logged:
+                self._outage.over("exposures")
+            logged = self._logged
         with suppress(KafkaException):
             self._hand_over()
         self._producer.flush(_CLOSE_S)

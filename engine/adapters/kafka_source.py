@@ -4,15 +4,16 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from engine.adapters.kafka_bus import extra_properties, producer_settings
+from engine.adapters.kafka_bus import ClientErrors, extra_properties, open_client, producer_settings
+from engine.adapters.kafka_log import KafkaLog, TopicWatch
 from engine.config import KafkaConfig
 from engine.errors import DependencyUnavailable
+from engine.stream.log_identity import LogNow
 from engine.stream.processor import Message
 from engine.stream.topics import DEAD_LETTERS, EVENTS, Topic
 
-_client_log = logging.getLogger("engine.kafka")
 log = logging.getLogger(__name__)
 
 _FLUSH_S: Final = 10.0
@@ -37,8 +38,8 @@ class KafkaSource:
             "group.id": config.named(group),
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            # Where the stored position is no longer in the log, everything that still is comes after it.
-            "auto.offset.reset": "earliest",
+            # A position that is not in the log is an error: what is there instead is looked at before reading goes on.
+            "auto.offset.reset": "error",
             "partition.assignment.strategy": "range",
             # An event should be in the next answer: nothing waits for company.
             "fetch.wait.max.ms": 20,
@@ -54,7 +55,10 @@ class KafkaSource:
         # Nobody reads the partitions of a processor that crashed until the group has noticed: ten seconds instead of
         # 45. And one that joins waits for everybody's next heartbeat.
         defaults = {"session.timeout.ms": "10000", "heartbeat.interval.ms": "1000"}
-        self._consumer = Consumer({**defaults, **extra_properties(config, own), **own}, logger=_client_log)
+        self._errors = ClientErrors(brokers)
+        self._consumer = open_client(Consumer, {**defaults, **extra_properties(config, own), **own}, self._errors)
+        self._log = KafkaLog(brokers, config, topic)
+        self._watch = TopicWatch(self._log)
         self._batch = batch
         self._topic = config.named(topic.name)
         self._assigned: tuple[int, ...] = ()
@@ -71,30 +75,35 @@ class KafkaSource:
         """The partitions that are ours."""
         return self._assigned
 
-    def start(self, positions: Mapping[int, int | None]) -> None:
+    def log(self, partitions: Iterable[int]) -> LogNow:
+        """The log as it is now. `poll` raises once it is another one. Raises DependencyUnavailable."""
+        now = self._log.now(self._consumer, partitions)
+        self._watch.begin(now.identity)
+        return now
+
+    def start(self, positions: Mapping[int, int]) -> None:
         """Read these partitions, and only these, from these offsets. What was fetched before is dropped."""
-        places = [
-            TopicPartition(self._topic, partition, OFFSET_BEGINNING if offset is None else offset)
-            for partition, offset in positions.items()
-        ]
+        places = [TopicPartition(self._topic, partition, offset) for partition, offset in positions.items()]
         try:
             self._consumer.assign(places)
         except KafkaException as error:
-            raise _unavailable(error.args[0]) from error
+            raise self._errors.unavailable(error.args[0]) from error
 
     def poll(self, timeout_s: float) -> Sequence[Message]:
         """Up to `batch` messages: waits for the first, takes what is there besides. Raises DependencyUnavailable."""
         try:
             first = self._consumer.poll(timeout_s)
             if first is None:
+                self._watch.check(0, full=False)
                 return ()
             # consume() would wait for a full batch until its timeout: with none, it takes what is there.
             found = [first, *(self._consumer.consume(self._batch - 1, 0) if self._batch > 1 else ())]
         except KafkaException as error:
-            raise _unavailable(error.args[0]) from error
+            raise self._errors.unavailable(error.args[0]) from error
         for message in found:
             if message.error() is not None:
-                raise _unavailable(message.error())
+                raise self._errors.unavailable(message.error())
+        self._watch.check(len(found), full=len(found) == self._batch)
         new = tuple.__new__  # as Message(...) does it, without a function of Python's for each
         return [new(Message, (m.partition(), m.offset(), m.key(), m.value() or b"")) for m in found]
 
@@ -104,7 +113,7 @@ class KafkaSource:
         try:
             self._consumer.commit(offsets=places, asynchronous=True)
         except KafkaException as error:
-            raise _unavailable(error.args[0]) from error
+            raise self._errors.unavailable(error.args[0]) from error
 
     def lag(self) -> int:
         """Messages behind the ends of the partitions, by what the last fetches said."""
@@ -143,7 +152,8 @@ class KafkaDeadLetters:
 
     def __init__(self, brokers: str, config: KafkaConfig, topic: Topic = EVENTS) -> None:
         self._topic, self._letters = config.named(topic.name), config.named(DEAD_LETTERS.name)
-        self._producer = Producer(producer_settings(brokers, config), logger=_client_log)
+        self._errors = ClientErrors(brokers)
+        self._producer = open_client(Producer, producer_settings(brokers, config), self._errors)
 
     def send(self, letters: Sequence[tuple[Message, str]]) -> None:
         """Deliver the messages as they came, with reason and origin in the headers; returns once Kafka has them.
@@ -168,18 +178,13 @@ class KafkaDeadLetters:
             except BufferError:
                 raise DependencyUnavailable("Kafka does not take dead letters as fast as they come") from None
             except KafkaException as error:
-                raise _unavailable(error.args[0]) from error
+                raise self._errors.unavailable(error.args[0]) from error
             log.warning("poison message at partition %d, offset %d: %s", message.partition, message.offset, reason)
         if self._producer.flush(_FLUSH_S) or errors:
-            raise DependencyUnavailable(
-                f"Kafka has not taken a dead letter: {errors[0].str() if errors else 'timeout'}"
-            )
+            reason = self._errors.explained(errors[0]) if errors else "no answer in time"
+            raise DependencyUnavailable(f"Kafka has not taken a dead letter: {reason}")
 
     def close(self) -> None:
         """Give up what is still on its way."""
         self._producer.purge()
         self._producer.flush(0.1)
-
-
-def _unavailable(error: KafkaError) -> DependencyUnavailable:
-    return DependencyUnavailable(f"Kafka: {error.str()}")

@@ -31,6 +31,11 @@ def applied_key(log: str, partition: int) -> str:
     return f"applied:{log}:{partition}"
 
 
+def applied_log_key(log: str, partition: int) -> str:
+    """Which log (cluster and topic id) that offset is of."""
+    return f"applied-log:{log}:{partition}"
+
+
 def popularity_key(log: str, partition: int, scope: str) -> str:
     """Live popularity of one scope in one partition: a hash of item keys (8 bytes) to entries."""
     return f"popular:{log}:{partition}:{scope}"

@@ -12,6 +12,7 @@ from redis.retry import Retry
 from engine.adapters.redis_connect import INTRODUCTION
 from engine.adapters.redis_keys import (
     applied_key,
+    applied_log_key,
     fresh_key,
     history_key,
     live_key,
@@ -24,6 +25,7 @@ from engine.features.record import RecordError, demographics_of, pack_record, un
 from engine.stream.events import MAX_AHEAD_MS
 from engine.stream.fresh import Touched
 from engine.stream.live import Changes, Snapshot
+from engine.stream.log_identity import LogIdentity, Place
 from engine.stream.popularity import Scope
 from engine.stream.state import unpack_state
 from engine.types import Demographics, UserRecord
@@ -56,23 +58,29 @@ class RedisLiveStore:
         self._state_ttl_s = processor.state_ttl_s
         self._log = log_name
         self._generation = generation
+        # As of the last `read`: what says so already is not written again.
+        self._found: dict[int, Place | None] = {}
 
-    def applied(self, partitions: Iterable[int]) -> dict[int, int | None]:
-        """The last offset of each partition that is in the store. Raises DependencyUnavailable."""
+    def applied(self, partitions: Iterable[int]) -> dict[int, Place | None]:
+        """How far each partition is in the store, and of which log. Raises DependencyUnavailable."""
         partitions = list(partitions)
         if not partitions:
             return {}
         try:
-            values = self._client.mget([applied_key(self._log, partition) for partition in partitions])
+            values: list[bytes | None] = self._client.mget(self._position_keys(partitions))  # type: ignore[assignment]
         except (redis.RedisError, OSError) as error:
             raise _unavailable(error) from error
-        return {partition: _offset(value) for partition, value in zip(partitions, values, strict=True)}
+        return _places(partitions, values)
+
+    def _position_keys(self, partitions: Sequence[int]) -> list[str]:
+        """The offsets' keys, then those of the logs that they are of."""
+        return [key(self._log, partition) for key in (applied_key, applied_log_key) for partition in partitions]
 
     def read(self, partitions: Iterable[int], user_ids: Collection[str]) -> Snapshot:
         """One MGET; the positions are watched until the next `write`. Raises DependencyUnavailable."""
         partitions = list(partitions)
         generation = self._generation()
-        positions = [applied_key(self._log, partition) for partition in partitions]
+        positions = self._position_keys(partitions)
         keys = positions + [live_key(user_id) for user_id in user_ids]
         if generation is not None:
             keys += [record_key(user_id, generation) for user_id in user_ids]
@@ -82,10 +90,11 @@ class RedisLiveStore:
             blobs: list[bytes | None] = self._pipeline.mget(keys)  # type: ignore[assignment]  # at once after a watch
         except (redis.RedisError, OSError) as error:
             raise _unavailable(error) from error
-        states = blobs[len(partitions) : len(partitions) + len(user_ids)]
-        records = blobs[len(partitions) + len(user_ids) :]
+        states = blobs[len(positions) : len(positions) + len(user_ids)]
+        records = blobs[len(positions) + len(user_ids) :]
+        self._found = _places(partitions, blobs)
         return Snapshot(
-            applied={partition: _offset(value) for partition, value in zip(partitions, blobs, strict=False)},
+            applied=dict(self._found),
             states=states,
             demographics={
                 user_id: _demographics(user_id, blob)
@@ -121,6 +130,9 @@ class RedisLiveStore:
                 pipeline.hdel(key, *popularity.packed_removals())
         for partition, offset in changes.applied.items():
             pipeline.set(applied_key(self._log, partition), offset)
+            found = self._found.get(partition)
+            if changes.log is not None and (found is None or found.log != changes.log):
+                pipeline.set(applied_log_key(self._log, partition), str(changes.log))
         try:
             pipeline.execute()
         except redis.WatchError:
@@ -223,8 +235,13 @@ def _read_scopes(client: redis.Redis, log_name: str, scopes: Sequence[tuple[int,
     return [Scope.unpack(stored, latest_ms) for stored in found]
 
 
-def _offset(value: object) -> int | None:
-    return int(value) if isinstance(value, bytes) else None
+def _places(partitions: Sequence[int], values: Sequence[bytes | None]) -> dict[int, Place | None]:
+    """What lies under the keys of `_position_keys`, and perhaps of others behind them."""
+    offsets, logs = values[: len(partitions)], values[len(partitions) : 2 * len(partitions)]
+    return {
+        partition: None if offset is None else Place(int(offset) + 1, LogIdentity.parse(log.decode()) if log else None)
+        for partition, offset, log in zip(partitions, offsets, logs, strict=True)
+    }
 
 
 def _demographics(user_id: str, blob: bytes) -> Demographics:

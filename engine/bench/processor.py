@@ -158,4 +158,4 @@ def _cpu_s(process: psutil.Process) -> float:
 
 def _applied(store: RedisLiveStore) -> int:
     """Events applied over all partitions."""
-    return sum(offset + 1 for offset in store.applied(range(EVENTS.partitions)).values() if offset is not None)
+    return sum(place.next for place in store.applied(range(EVENTS.partitions)).values() if place is not None)

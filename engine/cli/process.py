@@ -25,6 +25,7 @@ def process(
     from engine.assemble_processor import process as run
     from engine.stalls.collector import settle
     from engine.stalls.turns import take_short_turns
+    from engine.stream.log_identity import LogMismatch
 
     settings = load_config(config, bundles, redis_url)
     announce_private(settings, kafka=True)
@@ -32,7 +33,10 @@ def process(
         processor = settings.processor.model_copy(update={"archive_directory": archive})
         settings = settings.model_copy(update={"processor": processor})
     take_short_turns()
-    run(settings, stop_on_signal(), settle)
+    try:
+        run(settings, stop_on_signal(), settle)
+    except LogMismatch:
+        raise SystemExit(2) from None  # its one line is in the log
 
 
 def stop_on_signal() -> threading.Event:

@@ -1,8 +1,10 @@
 """The log as Parquet files by hour, each event once: a file's name says which offsets it holds.
 
-DIRECTORY/2026-11-23/07/engine.events.v1-3-000000000120-000000000245.parquet holds partition 3 from offset 120 to 245,
-and 07 is the hour (UTC) in which the server took the first of them in. A file is written aside and renamed into place,
-so that the names are the archive's own memory of how far it got: after a crash it goes on behind the last of them.
+DIRECTORY/2026-11-23/07/engine.events.v1~CLUSTER~TOPIC-3-000000000120-000000000245.parquet holds partition 3 from offset
+120 to 245 of the log with these ids of Kafka's, and 07 is the hour (UTC) in which the server took the first of them in.
+A file is written aside and renamed into place, so that the names are the archive's own memory of how far it got in
+which log: after a crash it goes on behind the last of them. Files from before names had ids are of the log that is
+there when they are first seen, if they fit it.
 """
 
 import logging
@@ -19,6 +21,7 @@ import pyarrow as pa
 
 from engine.errors import DependencyUnavailable
 from engine.stream.codec import Logged
+from engine.stream.log_identity import LogIdentity, LogNow, Place
 from engine.stream.processor import LogRecord, PositionLost, T
 from engine.stream.state import clamped_ms
 from engine.types import EventType
@@ -101,18 +104,45 @@ class ArchiveSink(Generic[T]):
     ) -> None:
         self._directory = directory
         self._name = name
-        self._file_name = re.compile(re.escape(name) + r"-(\d+)-(\d+)-(\d+)\.parquet")
+        self._file_name = re.compile(re.escape(name) + r"(?:~([^~]*)~([^~]*))?-(\d+)-(\d{12,})-(\d{12,})\.parquet")
         self._layout = layout
         self._max_rows = max_rows
         self._max_age_s = max_age_s
         self._clock = clock
         self._open: dict[int, _OpenFile] = {}
+        self._identity: LogIdentity | None = None
+        # Partitions whose files without an identity are of this log.
+        self._adopted: set[int] = set()
 
-    def positions(self, partitions: Iterable[int]) -> dict[int, int | None]:
-        """Behind the last file of each partition; None from the beginning. Cost: one walk over the directory."""
+    def positions(self, partitions: Iterable[int], log: LogNow) -> dict[int, Place | None]:
+        """Behind the last file of each partition; what is written from now on is of this log.
+
+        Cost: one walk over the directory.
+        """
         self.forget()
+        self._identity = identity = _in_names(log.identity)
         last = self._last_offsets("*/*")
-        return {part: last[part] + 1 if part in last else None for part in partitions}
+        others = sorted({found for _, found in last if found is not None and found != identity})
+        # One of the same cluster, where there is one: it says most about what has happened.
+        other = next((found for found in others if found.cluster == identity.cluster), others[0] if others else None)
+        self._adopted = set()
+        places: dict[int, Place | None] = {}
+        for part in partitions:
+            unnamed = last.get((part, None), -1)
+            if other is None and -1 < unnamed < log.extents[part].end:
+                self._adopted.add(part)
+            own = self._last_of(part, last)
+            of_others = max((end for (of, found), end in last.items() if of == part and found != identity), default=-1)
+            if own >= 0:
+                places[part] = Place(own + 1, log.identity)
+            else:
+                places[part] = Place(of_others + 1, other) if of_others >= 0 else None
+        return places
+
+    def _last_of(self, partition: int, last: Mapping[tuple[int, LogIdentity | None], int]) -> int:
+        """The last offset of this log, by what `_last_offsets` has found; -1 for none."""
+        named = last.get((partition, self._identity), -1)
+        return max(named, last.get((partition, None), -1)) if partition in self._adopted else named
 
     def write(self, records: Sequence[LogRecord[T]]) -> dict[int, int]:
         """Take records, close the files that are full, old, or of another hour; returns what is in closed files."""
@@ -159,13 +189,14 @@ class ArchiveSink(Generic[T]):
     def _store(self, partition: int, content: _OpenFile) -> None:
         day_hour = time.strftime("%Y-%m-%d/%H", time.gmtime(content.hour * _HOUR_MS // 1000))
         directory = self._directory / day_hour
-        stored = self._last_offsets(day_hour).get(partition, -1)
+        stored = self._last_of(partition, self._last_offsets(day_hour))
         if stored >= content.first:
             raise PositionLost(f"partition {partition} is archived up to {stored} by another processor")
         frame = content.frame(self._layout.schema)
-        path = directory / f"{self._name}-{partition}-{content.first:012d}-{content.last:012d}.parquet"
+        name = self._name if self._identity is None else f"{self._name}~{self._identity.cluster}~{self._identity.topic}"
+        path = directory / f"{name}-{partition}-{content.first:012d}-{content.last:012d}.parquet"
         # Named after where it begins: what a crash leaves is overwritten by the next attempt.
-        partial = directory / f".{self._name}-{partition}-{content.first:012d}.partial"
+        partial = directory / f".{name}-{partition}-{content.first:012d}.partial"
         try:
             directory.mkdir(parents=True, exist_ok=True)
             frame.write_parquet(partial, compression="zstd")
@@ -175,15 +206,21 @@ class ArchiveSink(Generic[T]):
         except OSError as error:
             raise DependencyUnavailable(f"{path}: cannot be written: {error.strerror or error}") from error
 
-    def _last_offsets(self, pattern: str) -> dict[int, int]:
-        """The last archived offset of each partition in the hours of a glob pattern."""
-        last: dict[int, int] = {}
+    def _last_offsets(self, pattern: str) -> dict[tuple[int, LogIdentity | None], int]:
+        """The last archived offset of each partition and log in the hours of a glob pattern."""
+        last: dict[tuple[int, LogIdentity | None], int] = {}
         for path in self._directory.glob(f"{pattern}/*.parquet"):
             match = self._file_name.fullmatch(path.name)
             if match is not None:
-                partition, end = int(match[1]), int(match[3])
-                last[partition] = max(end, last.get(partition, -1))
+                log = None if match[1] is None else LogIdentity(match[1], match[2])
+                key, end = (int(match[3]), log), int(match[5])
+                last[key] = max(end, last.get(key, -1))
         return last
+
+
+def _in_names(log: LogIdentity) -> LogIdentity:
+    """The identity as names of files have it: Kafka's own ids consist of letters, digits, - and _ alone."""
+    return LogIdentity(*(re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in log))
 
 
 def to_row(partition: int, offset: int, logged: Logged) -> tuple[Any, ...]:

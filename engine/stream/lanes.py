@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 
 from engine.stream.events import EventBatch
+from engine.stream.log_identity import LogNow, Place
 from engine.stream.processor import Sink
 
 
@@ -20,13 +21,13 @@ class Lanes:
         self._sinks = tuple(sinks)
         self._threads = ThreadPoolExecutor(len(self._sinks), "engine-lane")
 
-    def positions(self, partitions: Iterable[int]) -> dict[int, int | None]:
+    def positions(self, partitions: Iterable[int], log: LogNow) -> dict[int, Place | None]:
         shares: list[list[int]] = [[] for _ in self._sinks]
         for partition in partitions:
             shares[partition % len(shares)].append(partition)
-        found: dict[int, int | None] = {}
+        found: dict[int, Place | None] = {}
         for sink, share in zip(self._sinks, shares, strict=True):
-            found |= sink.positions(share)
+            found |= sink.positions(share, log)
         return found
 
     def write(self, batch: EventBatch) -> dict[int, int]:

@@ -11,6 +11,7 @@ import numpy as np
 from engine.features.record import RecordError
 from engine.stream.events import EventBatch
 from engine.stream.fold import MOVES_USER, fold
+from engine.stream.log_identity import LogIdentity, LogNow, Place
 from engine.stream.popularity import Scope, scope_of_surface, scopes_of
 from engine.stream.processor import PositionLost
 from engine.stream.state import Limits, unpack_state
@@ -23,11 +24,11 @@ _UNKNOWN = Demographics()
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the store holds: positions by partition (None: nothing of it), known demographics, and users' packed states
+    """What the store holds: places by partition (None: nothing of it), known demographics, and users' packed states
     in the order in which they were asked for (None: nothing of them).
     """
 
-    applied: dict[int, int | None]
+    applied: dict[int, Place | None]
     states: Sequence[bytes | None]
     demographics: dict[str, Demographics]
 
@@ -37,19 +38,20 @@ class Changes:
     """What one batch changes; stored as a whole or not at all.
 
     states: packed, by user. popularity: by (partition, scope). applied: the last offset of each partition that is
-    included.
+    included. log: which they are of; None leaves it unsaid.
     """
 
     applied: Mapping[int, int]
     states: dict[str, bytes] = field(default_factory=dict)
     popularity: dict[tuple[int, str], Scope] = field(default_factory=dict)
+    log: LogIdentity | None = None
 
 
 class LiveStore(Protocol):
     """Where live states are kept. Every call may raise DependencyUnavailable."""
 
-    def applied(self, partitions: Iterable[int]) -> dict[int, int | None]:
-        """The last offset of each partition that is in the store."""
+    def applied(self, partitions: Iterable[int]) -> dict[int, Place | None]:
+        """How far each partition is in the store, and of which log."""
         ...
 
     def read(self, partitions: Iterable[int], user_ids: Collection[str]) -> Snapshot:
@@ -82,15 +84,17 @@ class LiveSink:
         self._popular_items = popular_items
         # Who hears of the users whose events of MOVES_USER have just been stored.
         self._touched = touched
-        self._applied: dict[int, int | None] = {}
+        self._applied: dict[int, Place | None] = {}
+        self._identity: LogIdentity | None = None
         # One writer a partition, so that these lists stay true while the partition is ours.
         self._scopes: dict[tuple[int, str], Scope] = {}
 
-    def positions(self, partitions: Iterable[int]) -> dict[int, int | None]:
-        """Where to go on: behind what the store holds; None from the beginning of the log."""
+    def positions(self, partitions: Iterable[int], log: LogNow) -> dict[int, Place | None]:
+        """How far the store is; what is written from now on is of this log."""
         self.forget()
+        self._identity = log.identity
         self._applied = self._store.applied(partitions)
-        return {partition: None if last is None else last + 1 for partition, last in self._applied.items()}
+        return dict(self._applied)
 
     def forget(self) -> None:
         """Drop what is remembered of the store: another processor, or a restart, may have changed it."""
@@ -117,20 +121,25 @@ class LiveSink:
         snapshot = self._store.read(batch.ends, user_ids)
         for partition in batch.ends:
             if snapshot.applied[partition] != self._applied.get(partition):
-                raise PositionLost(f"partition {partition} is stored up to {snapshot.applied[partition]}")
-        folded = fold(snapshot.states, users, self._log, batch, self._limits)
+                raise PositionLost(f"partition {partition} is not stored where this processor has left it")
+        folded = fold(snapshot.states, users, self._incarnation, batch, self._limits)
         for user in folded.unreadable:
             _log_unreadable(user_ids[user], snapshot.states[user])
         moved = np.flatnonzero(folded.taken & MOVES_USER[batch.event_types])
         counted = self._count(batch, folded.moves, snapshot.demographics)
         states = {user_ids[user]: blob for user, blob in folded.states.items()}
-        if not self._store.write(Changes(batch.ends, states, counted)):
+        if not self._store.write(Changes(batch.ends, states, counted, self._identity)):
             raise PositionLost("another processor writes the same partitions")
         for scope in counted.values():
             scope.stored()
-        self._applied.update(batch.ends)
+        self._applied |= {partition: Place(last + 1, self._identity) for partition, last in batch.ends.items()}
         self._touched({user_ids[user] for user in users[moved].tolist()})
         return {partition: last + 1 for partition, last in batch.ends.items()}
+
+    @property
+    def _incarnation(self) -> str:
+        """What a user's own position is filed under: offsets of two logs never compare, whatever they are called."""
+        return self._log if self._identity is None else f"{self._log}@{self._identity}"
 
     def flush(self) -> dict[int, int]:
         """Nothing waits: what was taken is stored."""

@@ -14,9 +14,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from engine.errors import DependencyUnavailable, PoisonMessage
+from engine.logs import OncePerInterval, Outage, described
+from engine.stream.log_identity import AcceptNewLog, LogMismatch, LogNow, LogShorter, Place, start_of
 from engine.stream.metrics import ProcessorMetrics
 
 log = logging.getLogger(__name__)
+log.addFilter(OncePerInterval(interval_s=60.0))
 
 # What one message of the log says, once decoded.
 T = TypeVar("T")
@@ -30,6 +33,8 @@ _POLL_S = 0.2
 _OVERLAP_POLL_S = 0.02
 _FIRST_PAUSE_S = 0.05
 _LAG_EVERY_S = 1.0
+# A broker that has just come back may show less than it holds: for so long a log that is too short is looked at again.
+_SHORT_S = 5.0
 
 
 class PositionLost(DependencyUnavailable):
@@ -65,8 +70,12 @@ class Source(Protocol):
         """The partitions that are ours. Nothing of a new assignment is read before `start`."""
         ...
 
-    def start(self, positions: Mapping[int, int | None]) -> None:
-        """Read these partitions, and only these, from these offsets; None: from the beginning."""
+    def log(self, partitions: Iterable[int]) -> LogNow:
+        """Which log this is at this moment, and what these partitions hold; `poll` raises once it is another one."""
+        ...
+
+    def start(self, positions: Mapping[int, int]) -> None:
+        """Read these partitions, and only these, from these offsets."""
         ...
 
     def poll(self, timeout_s: float) -> Sequence[Message]:
@@ -92,8 +101,11 @@ class Sink(Protocol[B_contra]):
     Called from two threads, and never by both at once.
     """
 
-    def positions(self, partitions: Iterable[int]) -> dict[int, int | None]:
-        """Drop what is not durable, and say where each partition goes on; None: from the beginning."""
+    def positions(self, partitions: Iterable[int], log: LogNow) -> dict[int, Place | None]:
+        """Drop what is not durable, and say how far each partition got, and in which log; None: nothing of it is there.
+
+        What is written from now on is of `log`.
+        """
         ...
 
     def write(self, batch: B_contra) -> dict[int, int]:
@@ -129,6 +141,11 @@ class Processor(Generic[B]):
 
     Args:
         read: makes a batch of messages.
+        accept_new_log: which other log than the stored one is read from its beginning; see start_of.
+        outage: says what fails; one for all processors that fail together.
+
+    Raises:
+        LogMismatch: the log is not the one that the sink's positions are of. From `run`.
     """
 
     def __init__(
@@ -140,6 +157,8 @@ class Processor(Generic[B]):
         stop: threading.Event,
         dead_letters: DeadLetters | None = None,
         retry_max_s: float = 5.0,
+        accept_new_log: AcceptNewLog = "topic",
+        outage: Outage | None = None,
     ) -> None:
         self._source = source
         self._read = read
@@ -148,6 +167,12 @@ class Processor(Generic[B]):
         self._stop = stop
         self._dead_letters = dead_letters
         self._retry_max_s = retry_max_s
+        self._accept_new_log = accept_new_log
+        self._outage = outage or Outage(log)
+        self._begun = False
+        self._short_since: float | None = None
+        # By partition, up to where what retention removed unread has been counted.
+        self._counted_expired: dict[int, int] = {}
         self._writer = ThreadPoolExecutor(1, "engine-sink")
         self._in_flight: Future[dict[int, int]] | None = None
         self._placed: tuple[int, ...] | None = None
@@ -164,7 +189,7 @@ class Processor(Generic[B]):
                         self._step()
                     except DependencyUnavailable as error:
                         pause_s = self._pause_s = min(self._retry_max_s, max(_FIRST_PAUSE_S, 2 * self._pause_s))
-                        log.warning("%s; going on from what is stored in %.2g s", error, pause_s)
+                        self._failed(error)
                         self._metrics.interruptions.inc()
                         self._wait(pause_s)
                 self._give_up()
@@ -174,9 +199,7 @@ class Processor(Generic[B]):
     def _step(self) -> None:
         if self._placed != self._source.assigned:
             self._settle()
-            partitions = self._source.assigned
-            self._source.start(self._sink.positions(partitions))
-            self._placed = partitions
+            self._place(self._source.assigned)
         writing = self._in_flight is not None
         messages = self._source.poll(_OVERLAP_POLL_S if writing else _POLL_S)
         if self._placed != self._source.assigned:
@@ -193,6 +216,51 @@ class Processor(Generic[B]):
             self._lag_at = time.monotonic()
             self._metrics.lag.set(self._source.lag())
 
+    def _place(self, partitions: tuple[int, ...]) -> None:
+        """Go on from what is stored, where that is of the log that is there."""
+        now = self._source.log(partitions)
+        places = self._sink.positions(partitions, now)
+        try:
+            start = start_of(places, now, self._accept_new_log)
+        except LogShorter as error:
+            self._short_since = self._short_since or time.monotonic()
+            if time.monotonic() - self._short_since < _SHORT_S:
+                raise DependencyUnavailable(str(error)) from error
+            self._metrics.log_mismatch.set(1)
+            raise
+        except LogMismatch:
+            self._metrics.log_mismatch.set(1)
+            raise
+        self._short_since = None
+        self._metrics.log_mismatch.set(0)
+        name = self._metrics.sink
+        if not self._begun:
+            self._begun = True
+            log.info("%s: processing %s from %s", name, now.name, now.brokers)
+        if start.renewed:
+            self._metrics.new_logs.inc(len(start.renewed))
+            self._counted_expired = {}
+            log.error(
+                "%s: %s at %s is another log than the stored one (now %s): reading partitions %s from their beginning, "
+                "by processor.accept_new_log; what nobody had read of the old log is lost",
+                name, now.name, now.brokers, now.identity, ", ".join(map(str, start.renewed)),
+            )  # fmt: skip
+        for partition, (first, end) in start.expired.items():
+            lost = end - max(first, self._counted_expired.get(partition, 0))
+            self._counted_expired[partition] = end
+            if lost > 0:
+                self._metrics.expired.inc(lost)
+                log.error(
+                    "%s: %d messages of partition %d of %s (offsets %d to %d) were removed by retention before they "
+                    "were read: they are lost to this sink. Keep messages for longer, or process faster",
+                    name, lost, partition, now.name, first, end - 1,
+                )  # fmt: skip
+        self._source.start(start.offsets)
+        self._placed = partitions
+
+    def _failed(self, error: Exception) -> None:
+        self._outage.failed(self._metrics.sink, described(error))
+
     def _write(self, batch: B, messages: int, poison: int, started: float) -> dict[int, int]:
         """One batch, in the sink's thread."""
         done = self._sink.write(batch)
@@ -206,6 +274,7 @@ class Processor(Generic[B]):
         if written is not None:
             done = written.result()
             self._pause_s = 0.0
+            self._outage.over(self._metrics.sink)
             self._commit(done)
 
     def _wait(self, pause_s: float) -> None:
@@ -215,13 +284,13 @@ class Processor(Generic[B]):
         try:
             self._settle()
         except DependencyUnavailable as error:
-            log.warning("%s", error)
+            self._failed(error)
         try:
             self._source.start({})
             while not self._stop.is_set() and (left_s := give_up - time.monotonic()) > 0:
                 self._source.poll(min(left_s, _POLL_S))
         except DependencyUnavailable as error:
-            log.warning("%s", error)
+            self._failed(error)
             self._stop.wait(give_up - time.monotonic())
 
     def _commit(self, positions: Mapping[int, int]) -> None:

@@ -12,6 +12,7 @@ from engine.stream.processor import Message
 from engine.stream.state import Limits
 from engine.stream.topics import EVENTS
 from tests.engine.stream.conftest import NOW_MS, make_event
+from tests.engine.stream.logs import log_now, nexts
 
 __all__ = ["NOW_MS", "write_events"]
 
@@ -21,7 +22,7 @@ def write_events(url: str, log: str, picks: Sequence[tuple[str, int]], surface: 
     processor = ProcessorConfig()
     store = RedisLiveStore(url, RedisConfig(), processor, log, lambda: None)
     sink = LiveSink(store, log, Limits(), processor.popular_items)
-    following = {partition: start or 0 for partition, start in sink.positions(range(EVENTS.partitions)).items()}
+    following = {part: start or 0 for part, start in nexts(sink.positions(range(EVENTS.partitions), log_now())).items()}
     messages = []
     for number, (item, time_ms) in enumerate(picks):
         partition = number % EVENTS.partitions

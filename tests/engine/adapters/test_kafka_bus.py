@@ -238,7 +238,7 @@ def test_a_topic_that_somebody_else_makes_first_is_there(kafka: KafkaConfig, mon
     """Two `engine topics create` at once: the second hears from Kafka that the topics are there."""
     if "KAFKA_BROKERS" not in os.environ:
         pytest.skip("the embedded broker makes topics without the protocol")
-    looks = iter([list(TOPICS)])
+    looks: Iterator[list[Topic]] = iter([list(TOPICS)])
     look = kafka_bus._missing_topics
     monkeypatch.setattr(kafka_bus, "_missing_topics", lambda *known: next(looks, None) or look(*known))
     assert create_topics(kafka.brokers, kafka) == []

@@ -13,6 +13,7 @@ from engine.stream.codec import decode, encode
 from engine.stream.processor import LogRecord, PositionLost
 from engine.types import EventType
 from tests.engine.stream.conftest import NOW_MS, make_event
+from tests.engine.stream.logs import log_now, nexts
 
 HOUR_MS = 3_600_000
 
@@ -68,11 +69,11 @@ def test_whatever_crashes_every_event_is_there_once(
         ends[partition] += 1
     for length in [*crashes, len(records)]:
         archive = sink(directory, rows)
-        places = archive.positions(range(3))
+        places = nexts(archive.positions(range(3), log_now()))
         left = [one for one in records if one.offset >= (places[one.partition] or 0)]
         archive.write(left[:length])  # and then it is gone, with what it held back
     archive = sink(directory, rows)
-    places = archive.positions(range(3))
+    places = nexts(archive.positions(range(3), log_now()))
     archive.write([one for one in records if one.offset >= (places[one.partition] or 0)])
     archive.flush()
     stored = pl.concat([pl.read_parquet(path) for path in directory.rglob("*.parquet")])
@@ -86,7 +87,7 @@ def test_a_range_that_another_processor_has_written_is_not_written_again(tmp_pat
     fast.flush()
     with pytest.raises(PositionLost):
         slow.flush()
-    assert slow.positions([0]) == {0: 3}
+    assert nexts(slow.positions([0], log_now())) == {0: 3}
 
 
 def test_a_directory_that_cannot_be_written_is_said_so_and_nothing_is_lost(tmp_path: Path) -> None:

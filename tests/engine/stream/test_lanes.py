@@ -10,8 +10,10 @@ from engine.errors import DependencyUnavailable
 from engine.stream.codec import encode
 from engine.stream.events import EventBatch, read_events
 from engine.stream.lanes import Lanes
+from engine.stream.log_identity import LogNow, Place
 from engine.stream.processor import Message
 from tests.engine.stream.conftest import NOW_MS, make_event
+from tests.engine.stream.logs import log_now, nexts
 
 
 @dataclass
@@ -24,8 +26,8 @@ class Kept:
     fails: bool = False
     forgotten: int = 0
 
-    def positions(self, partitions: Iterable[int]) -> dict[int, int | None]:
-        return {part: self.stored[part] + 1 if part in self.stored else None for part in partitions}
+    def positions(self, partitions: Iterable[int], log: LogNow) -> dict[int, Place | None]:
+        return {part: Place(self.stored[part] + 1, None) if part in self.stored else None for part in partitions}
 
     def write(self, batch: EventBatch) -> dict[int, int]:
         self.together.wait(10)
@@ -59,7 +61,7 @@ def test_each_sink_gets_its_partitions_in_order_and_at_the_same_time(sinks: list
     assert lanes.write(events((0, 5), (1, 7), (2, 0), (0, 6), (3, 2), (1, 8))) == {0: 7, 1: 9, 2: 1, 3: 3}
     assert sinks[0].writes == [[(0, 5), (2, 0), (0, 6)]]
     assert sinks[1].writes == [[(1, 7), (3, 2), (1, 8)]]
-    assert lanes.positions([0, 1, 2, 3, 5]) == {0: 7, 1: 9, 2: 1, 3: 3, 5: None}
+    assert nexts(lanes.positions([0, 1, 2, 3, 5], log_now())) == {0: 7, 1: 9, 2: 1, 3: 3, 5: None}
     assert lanes.write(events()) == {}
     assert [len(sink.writes) for sink in sinks] == [2, 2]
     lanes.forget()
@@ -80,7 +82,7 @@ def test_where_one_fails_what_the_other_stored_stays(sinks: list[Kept]) -> None:
     sinks[0].fails = True
     with pytest.raises(DependencyUnavailable):
         lanes.write(events((0, 5), (1, 7)))
-    assert lanes.positions([0, 1]) == {0: None, 1: 8}
+    assert nexts(lanes.positions([0, 1], log_now())) == {0: None, 1: 8}
     sinks[0].fails = False
     assert lanes.write(events((0, 5), (1, 8))) == {0: 6, 1: 9}
     lanes.close()

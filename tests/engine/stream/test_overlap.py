@@ -13,9 +13,11 @@ from prometheus_client import CollectorRegistry
 
 from engine.errors import DependencyUnavailable
 from engine.stream.codec import decode, encode
+from engine.stream.log_identity import LogNow, Place
 from engine.stream.metrics import ProcessorMetrics
 from engine.stream.processor import LogRecord, Message, PositionLost, Processor, reading
 from tests.engine.stream.conftest import NOW_MS, make_event
+from tests.engine.stream.logs import log_now
 
 PAYLOAD = encode(make_event(name="one"), NOW_MS)
 READ = reading(decode)
@@ -39,8 +41,11 @@ class Log:
     def subscribe(self, on_revoked: Callable[[], None], on_lost: Callable[[], None]) -> None:
         self._on_revoked, self._on_lost = on_revoked, on_lost
 
-    def start(self, positions: Mapping[int, int | None]) -> None:
-        self._positions = {partition: offset or 0 for partition, offset in positions.items()}
+    def log(self, partitions: Iterable[int]) -> LogNow:
+        return log_now()
+
+    def start(self, positions: Mapping[int, int]) -> None:
+        self._positions = dict(positions)
 
     def poll(self, timeout_s: float) -> Sequence[Message]:
         self._disturb(self)
@@ -90,10 +95,10 @@ class Store:
         self._expected: dict[int, int] | None = None
         self._entered = threading.Lock()
 
-    def positions(self, partitions: Iterable[int]) -> dict[int, int | None]:
+    def positions(self, partitions: Iterable[int], log: LogNow) -> dict[int, Place | None]:
         with Alone(self._entered):
             self._expected = {partition: len(self.stored[partition]) for partition in partitions}
-            return {partition: offset or None for partition, offset in self._expected.items()}
+            return {partition: Place(offset, None) for partition, offset in self._expected.items()}
 
     def write(self, records: Sequence[LogRecord]) -> dict[int, int]:
         with Alone(self._entered):
