@@ -11,6 +11,7 @@ import fcntl
 import functools
 import logging
 import time
+import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TextIO
@@ -26,6 +27,8 @@ _START_TIMEOUT_S: Final = 10.0
 _PRODUCER: Final = 0
 _CONF_OK: Final = 0
 _BROKER_ID: Final = 1
+_CLUSTER_ID: Final = b"mockCluster"
+_CLUSTER_ID_BYTES: Final = 32
 # librdkafka waits 3 s for further members, as a real broker does; a development set-up should be up at once.
 _REBALANCE_DELAY_MS: Final = 50
 
@@ -81,6 +84,7 @@ class EmbeddedKafka:
             raise DependencyUnavailable(f"the embedded Kafka does not start: {text.value.decode()}")
         self._client = client
         self._cluster = library.rd_kafka_handle_mock_cluster(client)
+        _name_cluster(self._cluster)
         library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, _REBALANCE_DELAY_MS)
         for topic in TOPICS:
             name = (self._topic_prefix + topic.name).encode()
@@ -115,6 +119,17 @@ class EmbeddedKafka:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _name_cluster(cluster: int) -> None:
+    """Give the cluster an id that no other one has: two in a row can lie at one address, which their ids are made of.
+
+    Two logs with one id would be taken for the same. The id is what librdkafka's mock cluster begins with; where it is
+    not found there, it stays as it is.
+    """
+    place = (ctypes.c_char * _CLUSTER_ID_BYTES).from_address(cluster)
+    if place.value.startswith(_CLUSTER_ID):
+        place.value = _CLUSTER_ID + uuid.uuid4().hex[:16].encode()
 
 
 def _own(home: Path) -> TextIO | None:

@@ -21,6 +21,15 @@ SEND = (
 )
 
 
+def test_no_two_brokers_have_one_cluster_id(tmp_path: Path) -> None:
+    """Whoever keeps positions of a log must notice that another one has taken its place."""
+    ids = set()
+    for number in range(5):
+        with EmbeddedKafka(tmp_path / str(number)) as kafka:
+            ids.add(Producer({"bootstrap.servers": kafka.brokers}).list_topics(timeout=10).cluster_id)
+    assert len(ids) == 5
+
+
 def partitions(brokers: str) -> dict[str, int]:
     topics = Producer({"bootstrap.servers": brokers}).list_topics(timeout=10).topics
     return {name: len(topic.partitions) for name, topic in topics.items()}
