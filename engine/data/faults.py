@@ -12,19 +12,23 @@ _SHOWN_CHARACTERS = 80
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A bad row, 1-based, header not counted, and what was found in it; None where nothing was."""
+    """A bad row, 1-based, header not counted, and what was found in it; None where nothing was.
+
+    line: of the file, 1-based, where a row of text could not be read; 0 otherwise.
+    """
 
     row: int
     found: str | None
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One thing that is wrong with one table.
 
-    source: the file, or what else the table is called. column: None where the row or the whole table is meant.
-    examples: the first bad rows; none where the table as a whole is wrong, which no rows can be left out for.
-    count: how many rows are bad.
+    source: the file, or what else the table is called. column: None where the whole table is meant, or rows of a file
+    that cannot be read. examples: the first bad rows; none where the table as a whole is wrong. count: how many rows
+    are bad.
     """
 
     source: str
@@ -37,9 +41,17 @@ class Fault:
         if not self.examples:
             return f"{self.source}: {self.reason}"
         first = self.examples[0]
-        column = "" if self.column is None else f"column {self.column!r}, "
-        found = "" if first.found is None and self.column is None else f", found {first.found or 'nothing'}"
-        return f"{self.source}: {column}row {first.row}: {self.reason}{found}"
+        if self.column is None:
+            found = f": {first.found}" if first.found else ""
+            return f"{self.source}: cannot be read: row {first.row} (line {first.line}): {self.reason}{found}"
+        return (
+            f"{self.source}: column {self.column!r}, row {first.row}: {self.reason}, found {first.found or 'nothing'}"
+        )
+
+    @property
+    def of_rows(self) -> bool:
+        """Whether it is gone once its rows are left out."""
+        return bool(self.examples) and self.column is not None
 
 
 def row_fault(bad: pl.Series, values: pl.Series, source: str, reason: str) -> Fault | None:

@@ -51,8 +51,7 @@ class Inspection:
 
         Raises DataError with the first fault and how many more there are.
         """
-        of_tables = [fault for fault in self.faults if not fault.examples]
-        if of_tables or self.bad_rows > skip_bad_rows:
+        if not all(fault.of_rows for fault in self.faults) or self.bad_rows > skip_bad_rows:
             where = "" if directory is None else str(directory)
             raise DataError(summary(self.faults, where))
         for fault in self.faults:

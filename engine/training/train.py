@@ -24,10 +24,10 @@ from engine.bundle.bundle import (
 )
 from engine.bundle.items import write_items
 from engine.data.dataset import Dataset
-from engine.errors import DataError
 from engine.features.history import HistoryStates
 from engine.features.session import SESSION_FIELD
 from engine.training.als import AlsModel, train_als
+from engine.training.check import check_not_empty, check_trainable
 from engine.training.config import TrainingConfig
 from engine.training.embeddings import EmbeddingModel, Progress
 from engine.training.popular import build_popularity
@@ -82,9 +82,9 @@ def train_models(dataset: Dataset, config: TrainingConfig, progress: Progress | 
 
     Raises DataError when the data holds too little to learn from.
     """
-    if dataset.item_count == 0 or len(dataset.interactions) == 0:
-        raise DataError("training needs items and interactions; the data has none")
+    check_not_empty(dataset)
     split = split_for_ranker(dataset, config.ranker, config.seed)
+    check_trainable(dataset, split, config)
     als, towers = train_embeddings(dataset.with_interactions(split.head), config, "head: ", progress)
     ranker = train_ranker(dataset, split, towers or als, als, config.ranker, config.seed, progress)
     als, towers = train_embeddings(dataset, config, "", progress)

@@ -84,7 +84,7 @@ def export_network(
     inputs = _checked_inputs(sample, item_table, item_dynamic)
     difference = _write(ServingGraph(network).eval(), network, inputs, path)
     if not difference <= _TOLERANCE:
-        raise EngineError(f"{path}: the exported ranker differs from the trained one by {difference:.2g}")
+        raise EngineError(f"{path.name}: the exported ranker differs from the trained one by {difference:.2g}")
     return difference
 
 

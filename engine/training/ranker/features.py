@@ -20,6 +20,9 @@ _DAYS_PER_YEAR = 365.25
 _CODE_DIM = 4
 # Standardized features beyond this many deviations are clipped: an outlier must not carry a request away.
 _CLIP = 5.0
+# Relative deviations below these are rounding, or nothing to learn from: such a feature counts as constant.
+_LEAST_SPREAD = 3e-3
+_LEAST_DEVIATION = 1e-4
 _HOURS, _WEEKDAYS = 24, 7
 
 # Profile features that are used as they are; the days among them are compared with the request or the item instead.
@@ -45,13 +48,16 @@ class Space(nn.Module):
 
     For an item drawn from the catalogue, q·v has mean q·mu and variance q'Sq, with mu and S the mean and covariance
     of the item vectors. (q·v - q·mu) / sqrt(q'Sq) is thus the same number whatever the basis and the scale of the
-    space, it depends on no other candidate, and it orders items as the inner product does.
+    space, it depends on no other candidate, and it orders items as the inner product does. Where items hardly differ
+    for a query, by less than _LEAST_SPREAD of the lengths that are multiplied, the product tends to 0 instead: what is
+    left of the difference is float32's rounding, which must not decide.
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("covariance", torch.eye(dim))
+        self.register_buffer("least_variance", torch.zeros(1))
 
     def measure(self, item_vectors: Float32Array) -> None:
         """Take the statistics of the items' vectors, float32 (items, dim)."""
@@ -60,6 +66,7 @@ class Space(nn.Module):
         covariance = vectors.T @ vectors / len(vectors) - np.outer(mean, mean)
         self.mean.copy_(torch.from_numpy(mean))
         self.covariance.copy_(torch.from_numpy(covariance))
+        self.least_variance.fill_(_LEAST_SPREAD**2 * float((vectors**2).sum(axis=1).mean()))
 
     def forward(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Directions (B, n, dim) and offsets (B, n) of queries (B, n, dim).
@@ -67,6 +74,7 @@ class Space(nn.Module):
         The standardized product of an item is v·direction + offset.
         """
         variance = ((queries @ self.covariance) * queries).sum(2, keepdim=True)
+        variance = torch.maximum(variance, self.least_variance * (queries * queries).sum(2, keepdim=True))
         directions = queries / torch.sqrt(torch.clamp(variance, min=1e-12))
         return directions, -(directions @ self.mean)
 
@@ -192,7 +200,7 @@ class RankerFeatures(nn.Module):
 
 
 class Standardizer(nn.Module):
-    """(x - mean) / deviation, clipped; features that never vary come out as zeros."""
+    """(x - mean) / deviation, clipped; features that never vary, or hardly, come out as zeros."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -201,9 +209,10 @@ class Standardizer(nn.Module):
 
     def measure(self, values: Tensor) -> None:
         """Take mean and deviation from values (n, width)."""
-        deviation = values.double().std(dim=0, correction=0)
-        self.mean.copy_(values.double().mean(dim=0))
-        self.scale.copy_(torch.where(deviation > 1e-6, 1.0 / torch.clamp(deviation, min=1e-6), 0.0))
+        deviation, mean = torch.std_mean(values.double(), dim=0, correction=0)
+        self.mean.copy_(mean)
+        varies = deviation > torch.clamp(_LEAST_DEVIATION * mean.abs(), min=1e-6)
+        self.scale.copy_(torch.where(varies, 1.0 / torch.clamp(deviation, min=1e-6), 0.0))
 
     def forward(self, values: Tensor, dim: int = -1) -> Tensor:
         """The same shape as values, whose dimension `dim` is the features."""
