@@ -4,7 +4,8 @@ One KRaft node (broker and controller in one process) from the jars of Maven Cen
 interface. Needs java (17 or newer) and mvn. Maven's own cache keeps the jars.
 
     python -m deploy.local_kafka                          run until Ctrl-C or SIGTERM
-    python -m deploy.local_kafka --version 3.9.1 -- CMD   run CMD with KAFKA_BROKERS set; exit with its status
+    python -m deploy.local_kafka --version 3.9.1 -- CMD   run CMD with KAFKA_BROKERS and KAFKA_SASL_BROKERS (PLAIN, user
+                                                          "engine", password "secret") set; exit with its status
 """
 
 import argparse
@@ -254,7 +255,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             with LocalKafka(options.home or Path(temporary), options.version) as kafka:
                 if options.command:
-                    environment = os.environ | {"KAFKA_BROKERS": kafka.brokers, "KAFKA_VERSION": kafka.version}
+                    environment = os.environ | {
+                        "KAFKA_BROKERS": kafka.brokers,
+                        "KAFKA_SASL_BROKERS": kafka.sasl_brokers,
+                        "KAFKA_VERSION": kafka.version,
+                    }
                     return subprocess.run(options.command, env=environment).returncode
                 print(f"Kafka {kafka.version} at {kafka.brokers}; with a password (PLAIN) at {kafka.sasl_brokers}")
                 print(f"ENGINE_KAFKA__BROKERS={kafka.brokers}", flush=True)

@@ -144,6 +144,8 @@ class Outage:
         self._clock = clock
         self._lock = threading.Lock()
         self._failing: set[str] = set()
+        # Whoever has failed since it began.
+        self._involved: set[str] = set()
         self._began = self._said_at = 0.0
         self._reasons: set[str] = set()
         self._total = self._unsaid = 0
@@ -154,8 +156,9 @@ class Outage:
             now = self._clock()
             if not self._failing:
                 self._began = self._said_at = now
-                self._reasons, self._total, self._unsaid = set(), 0, 0
+                self._reasons, self._involved, self._total, self._unsaid = set(), set(), 0, 0
             self._failing.add(who)
+            self._involved.add(who)
             self._total += count
             if reason not in self._reasons and len(self._reasons) < _MAX_KINDS:
                 self._reasons.add(reason)
@@ -176,6 +179,5 @@ class Outage:
         with self._lock:
             self._failing.discard(who)
             if not self._failing:
-                self._logger.info(
-                    "%s: works again after %.0f s and %d failures", who, self._clock() - self._began, self._total
-                )
+                names, lasted_s = ", ".join(sorted(self._involved)), self._clock() - self._began
+                self._logger.info("%s: working again after %.0f s and %d failures", names, lasted_s, self._total)

@@ -255,7 +255,7 @@ class ClientErrors:
         last = self._last
         if error.code() in _SAYS_ITSELF or last is None:
             return _reason(error)
-        return f"{_reason(error)}: {_reason(last)}"
+        return _reason(last) if error.code() in _SAYS_NOTHING else f"{_reason(error)}: {_reason(last)}"
 
     def unavailable(self, error: KafkaError) -> DependencyUnavailable:
         """The error for who asked."""
@@ -266,6 +266,8 @@ class ClientErrors:
         self._last = None
 
 
+# Errors that say no more than that there was no connection.
+_SAYS_NOTHING: Final = (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN)
 # Errors that are no consequence of another one.
 _SAYS_ITSELF: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._QUEUE_FULL, KafkaError._UNKNOWN_TOPIC)
 _HINTS: Final = {

@@ -274,7 +274,8 @@ class Processor(Generic[B]):
         if written is not None:
             done = written.result()
             self._pause_s = 0.0
-            self._outage.over(self._metrics.sink)
+            if self._placed is not None:  # otherwise something has failed since, and is not over
+                self._outage.over(self._metrics.sink)
             self._commit(done)
 
     def _wait(self, pause_s: float) -> None:

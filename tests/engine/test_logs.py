@@ -121,7 +121,7 @@ def test_an_outage_is_said_once_summed_up_and_over_once(
         "archive, live: still Kafka: refused (1200 failures in the last 60 s)",
         "archive, live: still Kafka: refused (1200 failures in the last 60 s)",
         "archive: Kafka: authentication failed; trying again until it works",
-        "archive: works again after 131 s and 2601 failures",
+        "archive, live: working again after 131 s and 2601 failures",
     ]
     outage.failed("live", "Kafka: refused")
     assert said(caplog)[-1] == "live: Kafka: refused; trying again until it works"

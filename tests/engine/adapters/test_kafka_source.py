@@ -1,14 +1,17 @@
 """The consumer while its topic is deleted and made anew, and what is said of a broker that refuses or is not there."""
 
+import asyncio
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 
-from engine.adapters.kafka_bus import create_topics
+from engine.adapters.kafka_bus import KafkaProducer, create_topics
 from engine.adapters.kafka_source import KafkaSource
 from engine.config import KafkaConfig
 from engine.errors import DependencyUnavailable
@@ -92,3 +95,70 @@ def test_a_broker_that_is_not_there_is_named_with_the_reason() -> None:
     with pytest.raises(DependencyUnavailable, match=r"127\.0\.0\.1:1.*Connection refused"):
         source.log(())
     source.close()
+
+
+SASL = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": "engine"}
+
+
+@pytest.fixture
+def asks_for_a_password(bus: Bus) -> Callable[[str], KafkaConfig]:
+    """Settings with this password, for the broker's listener that asks for one."""
+    if "KAFKA_SASL_BROKERS" not in os.environ:
+        pytest.skip("the embedded broker asks for no password")
+    brokers = os.environ["KAFKA_SASL_BROKERS"]
+    known = {"brokers": brokers, "topic_prefix": bus.kafka.topic_prefix}
+    return lambda password: KafkaConfig.model_validate(known | {"properties": SASL | {"sasl.password": password}})
+
+
+def test_a_wrong_password_is_said_at_once_by_whoever_meets_it(
+    asks_for_a_password: Callable[[str], KafkaConfig],
+) -> None:
+    wrong = asks_for_a_password("not this one")
+    reason = "authentication failed"
+
+    async def producing() -> None:
+        producer = KafkaProducer(wrong.brokers, wrong)
+        try:
+            await producer.connect()
+        finally:
+            await asyncio.to_thread(producer.close)
+
+    started = time.monotonic()
+    with pytest.raises(DependencyUnavailable, match=reason):
+        create_topics(wrong.brokers, wrong)
+    with pytest.raises(DependencyUnavailable, match=reason):
+        asyncio.run(producing())
+    source = KafkaSource(wrong.brokers, wrong, "g", 100, 4)
+    with pytest.raises(DependencyUnavailable, match=reason):
+        source.log(())
+    source.close()
+    assert time.monotonic() - started < PATIENCE_S
+
+
+def test_with_the_right_password_all_is_well(asks_for_a_password: Callable[[str], KafkaConfig]) -> None:
+    right = asks_for_a_password("secret")
+    assert create_topics(right.brokers, right) == []
+    source = KafkaSource(right.brokers, right, "g", 100, 4)
+    assert source.log((0,)).identity.cluster
+    source.close()
+
+
+@pytest.mark.skipif("KAFKA_BROKERS" not in os.environ, reason="the embedded broker makes topics without the protocol")
+def test_a_topic_that_the_broker_made_by_itself_says_what_to_do(bus: Bus) -> None:
+    """As with auto.create.topics.enable: one partition."""
+    delete_topics(bus.kafka, [EVENTS])
+    name = bus.kafka.named(EVENTS.name)
+    admin = AdminClient({"bootstrap.servers": bus.brokers})
+    admin.create_topics([NewTopic(name, num_partitions=1)])[name].result()
+    remedy = rf"{name} has 1 partitions instead of 8.*auto\.create\.topics.*Delete.*engine topics create"
+    source = KafkaSource(bus.brokers, bus.kafka, "g", 100, 4)
+    refusal, give_up = "", time.monotonic() + PATIENCE_S
+    while not re.search(remedy, refusal):  # brokers hear of it one after the other
+        assert time.monotonic() < give_up, refusal
+        try:
+            source.log(())
+        except DependencyUnavailable as error:
+            refusal = str(error)
+    source.close()
+    with pytest.raises(DependencyUnavailable, match=remedy):
+        create_topics(bus.brokers, bus.kafka)
