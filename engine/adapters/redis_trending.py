@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -14,6 +15,7 @@ from engine.config import RedisConfig
 from engine.errors import DependencyUnavailable
 from engine.stream.popularity import ENTRY_DTYPE
 from engine.stream.trending import ItemCounts, decay, sum_entries
+from engine.types import Int64Array
 
 # Redis answers one command after the other: 1000 entries a round trip, about 0.3 ms, is what a request may have to
 # wait behind, where one HGETALL of a full list would take milliseconds.
@@ -61,13 +63,13 @@ class RedisTrending:
     def close(self) -> None:
         self._client.close()
 
-    def _entries(self, scopes: Sequence[str]) -> dict[str, list[dict[bytes, bytes]]]:
+    def _entries(self, scopes: Sequence[str]) -> dict[str, list["_Entries"]]:
         """The stored entries of each scope, by partition."""
-        found: dict[str, list[dict[bytes, bytes]]] = {scope: [] for scope in scopes}
+        found: dict[str, list[_Entries]] = {scope: [] for scope in scopes}
         waiting = []
         for scope in scopes:
             for partition in self._partitions:
-                entries: dict[bytes, bytes] = {}
+                entries = _Entries()
                 found[scope].append(entries)
                 waiting.append((popularity_key(self._log, partition, scope), 0, entries))
         while waiting:
@@ -77,16 +79,38 @@ class RedisTrending:
                     pipeline.hscan(key, cursor, count=_ENTRIES_A_SCAN)
                 answers = pipeline.execute()
             for (key, _, entries), (cursor, page) in zip(step, answers, strict=True):
-                entries.update(page)
+                entries.add(page)
                 if cursor:
                     waiting.append((key, cursor, entries))
         return found
 
 
-def _sum(partitions: Sequence[dict[bytes, bytes]], now_ms: int) -> ItemCounts:
-    """Raises ValueError for bytes that are no entries."""
-    keys = b"".join(key for entries in partitions for key in entries)
-    blobs = [blob for entries in partitions for blob in entries.values()]
-    if len(keys) != 8 * len(blobs) or any(len(blob) != ENTRY_DTYPE.itemsize for blob in blobs):
-        raise ValueError("an entry of another form than this engine's")
-    return sum_entries(np.frombuffer(keys, np.int64), np.frombuffer(b"".join(blobs), ENTRY_DTYPE), now_ms)
+class _Entries:
+    """What a scan of one hash has brought. A page is a few bytes objects from its arrival on: a hundred thousand of
+    them, freed at once, would hold the interpreter for tens of milliseconds."""
+
+    def __init__(self) -> None:
+        self._keys: list[bytes] = []
+        self._blobs: list[bytes] = []
+
+    def add(self, page: Mapping[bytes, bytes]) -> None:
+        """Raises ValueError for bytes that are no entries."""
+        keys = b"".join(page)
+        if len(keys) != 8 * len(page) or any(len(blob) != ENTRY_DTYPE.itemsize for blob in page.values()):
+            raise ValueError("an entry of another form than this engine's")
+        self._keys.append(keys)
+        self._blobs.append(b"".join(page.values()))
+
+    def arrays(self) -> tuple[Int64Array, npt.NDArray[np.void]]:
+        """int64 (n,) keys, each once, and their entries: a scan may bring an entry again, and the last one holds."""
+        keys = np.frombuffer(b"".join(self._keys), np.int64)
+        _, places = np.unique(keys[::-1], return_index=True)
+        latest = len(keys) - 1 - places
+        return keys[latest], np.frombuffer(b"".join(self._blobs), ENTRY_DTYPE)[latest]
+
+
+def _sum(partitions: Sequence[_Entries], now_ms: int) -> ItemCounts:
+    arrays = [entries.arrays() for entries in partitions]
+    return sum_entries(
+        np.concatenate([keys for keys, _ in arrays]), np.concatenate([entries for _, entries in arrays]), now_ms
+    )

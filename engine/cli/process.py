@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from engine.cli.options import BundlesOption, ConfigOption, RedisOption, announce_private, load_config
+from engine.log_writer import write_logs_in_background
 
 
 def process(

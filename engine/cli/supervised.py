@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.config import EngineConfig
 from engine.errors import EngineError
+from engine.log_writer import write_logs_in_background
 from engine.supervisor import FAILED
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ def run_supervised(name: str, serve: Callable[[EngineConfig, Say], Coroutine[Any
     """
     logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s %(levelname)s [{name}] %(name)s: %(message)s")
     logging.getLogger("engine").setLevel(logging.INFO)
+    write_logs_in_background()
     say = _reports()
     try:
         config = EngineConfig(**json.loads(sys.stdin.readline()))

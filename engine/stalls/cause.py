@@ -133,8 +133,9 @@ def _blame(seen: Evidence) -> tuple[Cause, int, float]:
     loop = seen.used.get(seen.loop, _NOTHING)
     others = {thread: used.ran for thread, used in seen.used.items() if thread not in (seen.loop, seen.watcher)}
     holder = max(others, key=others.__getitem__, default=seen.loop)
-    # Nothing holds an interpreter for longer than processors were at work for it.
-    computed = min(seen.length, loop.ran + sum(others.values()))
+    held, together = others.get(holder, 0.0), sum(others.values())
+    # Whoever waits for a processor may hold the interpreter meanwhile: what that takes is the machine's.
+    starved = max((used.waited for used in seen.used.values()), default=0.0)
     collected, collector = _collected(seen)
     busy = _busy_looks(seen)
     if collected >= most:
@@ -149,19 +150,17 @@ def _blame(seen: Evidence) -> tuple[Cause, int, float]:
         return Cause.MACHINE, seen.loop, min(seen.length - loop.waited, loop.ran)
     if loop.ran >= most:
         return Cause.LOOP, seen.loop, loop.ran
-    if busy and sum(others.values()) < most:
+    if busy and together >= most:
+        return Cause.INTERPRETER, holder, min(seen.length - starved, together)
+    if busy:
         runnable = any(frames.loop_state == _RUNNABLE for frames in busy)
         # Ready, neither run nor waiting for a processor: another guest of the same machine has it.
-        return (
-            (Cause.MACHINE, seen.loop, loop.ran) if runnable else (Cause.BLOCKED, seen.loop, seen.length - loop.waited)
-        )
-    if seen.looks and not busy:
-        return Cause.MACHINE, seen.loop, loop.ran
-    if computed >= most:
-        # Had the interpreter been held, nobody would have got as far as waiting for a processor meanwhile.
-        starved = max(loop.waited, seen.used.get(seen.watcher, _NOTHING).waited)
-        return Cause.INTERPRETER, holder, min(seen.length - starved, computed)
-    return Cause.MACHINE, holder, computed
+        own = loop.ran if runnable else seen.length - loop.waited
+        return (Cause.MACHINE if runnable else Cause.BLOCKED), seen.loop, own
+    if not seen.looks and held >= most:
+        # By itself: threads that compute in Python take short turns, and the loop would have had one.
+        return Cause.INTERPRETER, holder, min(seen.length - starved, held)
+    return Cause.MACHINE, seen.loop if seen.looks else holder, loop.ran
 
 
 def _busy_looks(seen: Evidence) -> list[Frames]:

@@ -116,6 +116,10 @@ async def test_figures_are_those_of_all_workers_and_of_those_that_are_gone(fleet
         assert figures['engine_requests_total{code="INVALID_ARGUMENT",method="Recommend"}'] == 5
         assert figures['engine_request_seconds_count{method="Recommend"}'] == CHANNELS + 5
         assert figures['engine_recommendations_total{strategy="popularity"}'] == CHANNELS
+        # Both watch their event loops and their collectors.
+        assert figures["engine_event_loop_lag_seconds_count"] > 0
+        assert 'engine_collector_pause_seconds_count{generation="2"}' in figures
+        assert 'engine_stalls_total{cause="collector"}' in figures
         # Every eighth of each worker, wherever its count stood.
         assert abs(figures['engine_stage_seconds_count{stage="total"}'] - CHANNELS / 8) <= 2
 

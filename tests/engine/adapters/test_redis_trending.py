@@ -6,10 +6,10 @@ import redis
 
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.redis_keys import popularity_key
-from engine.adapters.redis_trending import RedisTrending
+from engine.adapters.redis_trending import RedisTrending, _Entries
 from engine.config import RedisConfig
 from engine.errors import DependencyUnavailable
-from engine.stream.popularity import OVERALL
+from engine.stream.popularity import ENTRY_DTYPE, OVERALL
 from engine.stream.topics import EVENTS
 from tests.engine.stream.naive import live_counts
 from tests.engine.trends import NOW_MS, write_events
@@ -56,3 +56,14 @@ def test_entries_of_another_form_and_a_redis_that_is_away(redis_server: Embedded
         RedisTrending(redis_server.url, RedisConfig(), "t", EVENTS.partitions).read((OVERALL,), NOW_MS)
     with pytest.raises(DependencyUnavailable, match="cannot be read"):
         RedisTrending(f"unix://{tmp_path}/none", RedisConfig(), "t", 1).read((OVERALL,), NOW_MS)
+
+
+def test_of_an_entry_that_a_scan_brings_twice_the_last_holds() -> None:
+    first, second, third = (np.full(1, fill, np.uint8).repeat(ENTRY_DTYPE.itemsize).tobytes() for fill in (1, 2, 3))
+    entries = _Entries()
+    entries.add({b"aaaaaaaa": first, b"bbbbbbbb": second})
+    entries.add({b"aaaaaaaa": third})
+    keys, found = entries.arrays()
+    assert [key.tobytes() for key in keys] == [b"aaaaaaaa", b"bbbbbbbb"]
+    assert [entry.tobytes() for entry in found] == [third, second]
+    assert len(_Entries().arrays()[0]) == 0
