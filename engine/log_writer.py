@@ -1,9 +1,9 @@
 """Log lines are written by a thread of their own: a slow disk or a full pipe must not hold up who logs."""
 
-import atexit
 import logging
 import queue
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from logging.handlers import QueueHandler, QueueListener
 from typing import Final
 
@@ -54,15 +54,20 @@ class LogWriter(QueueListener):
             self._thread = None
 
 
-def write_logs_in_background() -> LogWriter:
-    """Hand what the root logger's handlers would write to a thread, until the process ends; what waits is written then.
+@contextmanager
+def logs_in_background() -> Iterator[None]:
+    """Hand what the root logger's handlers would write to a thread, for as long as the context lasts.
 
-    To be called once logging is set up. Returns the writer, which `stop` ends earlier.
+    To be entered once logging is set up. What waits at the end is written then, where that takes seconds at most.
     """
     root = logging.getLogger()
+    handlers = root.handlers
     waiting: queue.Queue[logging.LogRecord] = queue.Queue(MAX_WAITING)
-    writer = LogWriter(waiting, *root.handlers, respect_handler_level=True)
+    writer = LogWriter(waiting, *handlers, respect_handler_level=True)
     root.handlers = [BackgroundHandler(waiting)]
     writer.start()
-    atexit.register(writer.stop)
-    return writer
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        writer.stop()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from engine.cli.options import BundlesOption, ConfigOption, RedisOption, announce_private, load_config
-from engine.log_writer import write_logs_in_background
+from engine.log_writer import logs_in_background
 
 
 def process(
@@ -35,7 +35,8 @@ def process(
         settings = settings.model_copy(update={"processor": processor})
     take_short_turns()
     try:
-        run(settings, stop_on_signal(), settle)
+        with logs_in_background():
+            run(settings, stop_on_signal(), settle)
     except LogMismatch:
         raise SystemExit(2) from None  # its one line is in the log
 

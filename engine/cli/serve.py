@@ -8,7 +8,7 @@ import typer
 
 from engine.cli.options import BundlesOption, ConfigOption, RedisOption, announce_private, load_config
 from engine.config import EngineConfig
-from engine.log_writer import write_logs_in_background
+from engine.log_writer import logs_in_background
 
 log = logging.getLogger(__name__)
 
@@ -26,16 +26,17 @@ def serve(
     flags = {"host": host, "port": port, "workers": workers, "metrics_port": metrics_port}
     settings = load_config(config, bundles, redis_url, flags)
     announce_private(settings, kafka=True)
-    write_logs_in_background()
     if settings.server.workers > 1 or settings.server.metrics_port is not None or settings.device.process:
         from engine.workers import supervise
 
         # Metrics and the device process are for the supervisor to keep, also where it has one worker only.
-        asyncio.run(supervise(settings))
+        with logs_in_background():
+            asyncio.run(supervise(settings))
     else:
         import uvloop
 
-        uvloop.run(_serve(settings))
+        with logs_in_background():
+            uvloop.run(_serve(settings))
 
 
 async def _serve(config: EngineConfig) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.config import EngineConfig
 from engine.errors import EngineError
-from engine.log_writer import write_logs_in_background
+from engine.log_writer import logs_in_background
 from engine.supervisor import FAILED
 
 log = logging.getLogger(__name__)
@@ -28,21 +28,21 @@ def run_supervised(name: str, serve: Callable[[EngineConfig, Say], Coroutine[Any
     """
     logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s %(levelname)s [{name}] %(name)s: %(message)s")
     logging.getLogger("engine").setLevel(logging.INFO)
-    write_logs_in_background()
     say = _reports()
-    try:
-        config = EngineConfig(**json.loads(sys.stdin.readline()))
-        import uvloop
+    with logs_in_background():
+        try:
+            config = EngineConfig(**json.loads(sys.stdin.readline()))
+            import uvloop
 
-        uvloop.run(serve(config, say))
-    except EngineError as error:
-        say(f"{FAILED} {error}")
-        return 2
-    except Exception as error:
-        log.exception("this process ends")
-        say(f"{FAILED} {type(error).__name__}: {error}")
-        return 1
-    return 0
+            uvloop.run(serve(config, say))
+        except EngineError as error:
+            say(f"{FAILED} {error}")
+            return 2
+        except Exception as error:
+            log.exception("this process ends")
+            say(f"{FAILED} {type(error).__name__}: {error}")
+            return 1
+        return 0
 
 
 def end_with_supervisor() -> None:

@@ -9,17 +9,17 @@ import logging, sys, time
 from engine import log_writer
 log_writer.MAX_WAITING = 100
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-log_writer.write_logs_in_background()
 log = logging.getLogger("engine.test")
-for number in range(5_000):
-    log.info("line %d %s", number, "x" * 200)
-print("through", flush=True)
-sys.stdin.readline()
-log.info("and on")
-try:
-    raise RuntimeError("a bug")
-except RuntimeError:
-    log.exception("the last words")
+with log_writer.logs_in_background():
+    for number in range(5_000):
+        log.info("line %d %s", number, "x" * 200)
+    print("through", flush=True)
+    sys.stdin.readline()
+    log.info("and on")
+    try:
+        raise RuntimeError("a bug")
+    except RuntimeError:
+        log.exception("the last words")
 """
 
 
