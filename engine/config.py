@@ -6,7 +6,7 @@ Unknown keys and unknown variables are refused; units are in the names; every qu
 
 import os
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,6 +15,8 @@ from engine.experiments.declaration import ExperimentConfig, HoldoutConfig
 from engine.settings.load import load_settings
 
 _SHARED_MICRO_BATCH = 32
+_YEARS_S = 10 * 365 * 86_400
+_EventWeight = Annotated[float, Field(ge=0, le=1_000)]
 
 
 class _Section(BaseModel):
@@ -26,9 +28,14 @@ class ServerConfig(_Section):
     port: int = Field(50051, ge=0, le=65535, description="0 picks a free port")
     workers: int = Field(1, ge=1, le=256, description="processes that share the port, each with limits of its own")
     max_concurrent_requests: int = Field(64, ge=1, le=10_000, description="past it: RESOURCE_EXHAUSTED at once")
-    request_timeout_ms: float = Field(100.0, gt=0, description="the smaller of this and the client's deadline holds")
+    request_timeout_ms: float = Field(
+        100.0, gt=0, le=600_000, description="the smaller of this and the client's deadline holds"
+    )
     reserve_ms: float = Field(
-        15.0, ge=0, description="so long before that, popularity answers what is not ready; at most half of the time"
+        15.0,
+        ge=0,
+        le=600_000,
+        description="so long before that, popularity answers what is not ready; at most half of the time",
     )
     compute_threads: int = Field(
         0, ge=0, le=256, description="threads for native calls of a process; 0: one a core, and a batch"
@@ -39,9 +46,12 @@ class ServerConfig(_Section):
         le=256,
         description="most requests that one native call serves; none: 32 on CUDA or in a device process, else 0 (off)",
     )
-    drain_s: float = Field(10.0, ge=0, description="how long SIGTERM waits for requests in flight")
+    drain_s: float = Field(10.0, ge=0, le=3600, description="how long SIGTERM waits for requests in flight")
     max_connection_age_s: float = Field(
-        60.0, ge=0, description="workers that share a port renew connections, so that load spreads anew; 0: never"
+        60.0,
+        ge=0,
+        le=1_000_000,
+        description="workers that share a port renew connections, so that load spreads anew; 0: never",
     )
     metrics_port: int | None = Field(None, ge=0, le=65535, description="Prometheus metrics over HTTP; none: not served")
 
@@ -49,19 +59,21 @@ class ServerConfig(_Section):
 class RedisConfig(_Section):
     url: str = Field("", description="empty: a private redis-server is started as a child process")
     directory: Path = Field(Path("var/redis"), description="where the private redis-server keeps its data")
-    timeout_ms: float = Field(25.0, gt=0, description="past it the request goes on without stored features")
-    connect_timeout_s: float = Field(2.0, gt=0)
-    record_ttl_s: int = Field(7 * 86_400, ge=60, description="how long a published user record lives")
+    timeout_ms: float = Field(25.0, gt=0, le=60_000, description="past it the request goes on without stored features")
+    connect_timeout_s: float = Field(2.0, gt=0, le=300)
+    record_ttl_s: int = Field(7 * 86_400, ge=60, le=_YEARS_S, description="how long a published user record lives")
     history_limit: int = Field(
         100, ge=0, le=1_000, description="published events that fresh vectors start from; 0: none"
     )
     seen_limit: int = Field(5_000, ge=0, le=100_000, description="most recent seen items kept for a user")
-    stale_cache_mb: int = Field(64, ge=0, description="memory for last known states, for when Redis fails; 0: none")
+    stale_cache_mb: int = Field(
+        64, ge=0, le=65_536, description="memory for last known states, for when Redis fails; 0: none"
+    )
 
 
 class BundleConfig(_Section):
     directory: Path = Field(Path("var/bundles"), description="holds the versions and the `current` pointer")
-    poll_s: float = Field(2.0, gt=0, description="how often the pointer is looked at")
+    poll_s: float = Field(2.0, ge=0.001, le=3600, description="how often the pointer is looked at")
 
 
 class KafkaConfig(_Section):
@@ -85,8 +97,8 @@ class KafkaConfig(_Section):
 
 
 class EventsConfig(_Section):
-    max_age_s: int = Field(7 * 86_400, ge=1, description="older events are refused")
-    max_ahead_s: int = Field(300, ge=0, description="events further in the future are refused")
+    max_age_s: int = Field(7 * 86_400, ge=1, le=_YEARS_S, description="older events are refused")
+    max_ahead_s: int = Field(300, ge=0, le=_YEARS_S, description="events further in the future are refused")
     max_concurrent_batches: int = Field(
         64, ge=1, le=10_000, description="places of their own, so that a slow log takes none from recommendations"
     )
@@ -121,21 +133,27 @@ class ProcessorConfig(_Section):
     counted_items: int = Field(
         500, ge=1, le=32_767, description="items of a week that one person can count for in what is popular"
     )
-    state_ttl_s: int = Field(90 * 86_400, ge=60, description="how long the live state of a silent user is kept")
+    state_ttl_s: int = Field(
+        90 * 86_400, ge=60, le=_YEARS_S, description="how long the live state of a silent user is kept"
+    )
     popular_items: int = Field(5_000, ge=10, le=1_000_000, description="kept for a list of one partition, at least")
     fresh_users_per_s: float = Field(
         200.0, ge=0, le=100_000, description="users embedded anew (without a user tower: new ones); 0: off"
     )
     fresh_batch: int = Field(64, ge=1, le=4096, description="users embedded in one step")
     fresh_pending: int = Field(20_000, ge=1, le=1_000_000, description="past it those who have waited longest go")
-    fresh_ttl_s: int = Field(7200, ge=1, description="how long a fresh record goes before the published one")
-    retry_max_s: float = Field(5.0, gt=0, description="longest pause between attempts while Redis or Kafka is away")
+    fresh_ttl_s: int = Field(
+        7200, ge=1, le=_YEARS_S, description="how long a fresh record goes before the published one"
+    )
+    retry_max_s: float = Field(
+        5.0, ge=0.001, le=3600, description="longest pause between attempts while Redis or Kafka is away"
+    )
     archive_directory: Path | None = Field(None, description="where the events' Parquet files go; none: no archive")
     exposures_directory: Path | None = Field(
         None, description="where those of exposures go; none: `exposures` beside archive_directory"
     )
     archive_rows: int = Field(100_000, ge=1, le=10_000_000, description="a file is closed at this many events")
-    archive_flush_s: float = Field(60.0, gt=0, description="a file is closed at this age")
+    archive_flush_s: float = Field(60.0, ge=0.001, le=86_400, description="a file is closed at this age")
     metrics_port: int | None = Field(None, ge=0, le=65535, description="Prometheus metrics over HTTP; none: not served")
 
 
@@ -144,13 +162,15 @@ class RetrievalConfig(_Section):
 
 
 class BlendConfig(_Section):
-    session_ttl_s: float = Field(1800.0, gt=0, description="a session ends this long after its last event")
-    window_s: float = Field(1800.0, gt=0, description="older session events have no say")
-    half_life_s: float = Field(600.0, gt=0)
+    session_ttl_s: float = Field(1800.0, gt=0, le=_YEARS_S, description="a session ends this long after its last event")
+    window_s: float = Field(1800.0, gt=0, le=_YEARS_S, description="older session events have no say")
+    half_life_s: float = Field(600.0, ge=0.001, le=_YEARS_S)
     # Two clicks. On held-out training events of ml-latest-small HR@10 is 0.160, 0.164, 0.160 at 1, 2, 4 (0.135 without
     # a session), on a synthetic world 0.366, 0.341, 0.309 (0.252). The half-life hardly matters between 300 and 1200.
-    evidence_half: float = Field(2.0, gt=0, description="evidence at which session and history weigh the same")
-    event_weights: dict[Literal["impression", "view", "click", "cart", "purchase", "dwell"], float] = {
+    evidence_half: float = Field(
+        2.0, ge=0.001, le=1_000_000, description="evidence at which session and history weigh the same"
+    )
+    event_weights: dict[Literal["impression", "view", "click", "cart", "purchase", "dwell"], _EventWeight] = {
         "impression": 0.0, "view": 0.5, "click": 1.0, "cart": 2.0, "purchase": 3.0, "dwell": 0.5,
     }  # fmt: skip
 
@@ -160,12 +180,14 @@ class ColdStartConfig(_Section):
     rotation_share: float = Field(
         0.2, ge=0, le=0.5, description="of the first candidates, that change from user to user"
     )
-    rotation_period_s: int = Field(3600, ge=1, description="how often they change")
+    rotation_period_s: int = Field(3600, ge=1, le=_YEARS_S, description="how often they change")
 
 
 class ExplorationConfig(_Section):
     share: float = Field(0.01, ge=0, le=0.5, description="of all positions, given to new items at random; 0: none")
-    max_interactions: int = Field(20, ge=1, description="from so many live interactions on an item is no longer new")
+    max_interactions: int = Field(
+        20, ge=1, le=1_000_000_000, description="from so many live interactions on an item is no longer new"
+    )
 
 
 class SurfaceConfig(_Section):
@@ -184,7 +206,7 @@ class CatalogConfig(_Section):
 
 class RulesConfig(_Section):
     file: Path | None = Field(None, description="business rules, a YAML file; none: no rules")
-    poll_s: float = Field(1.0, gt=0, description="how often the file is looked at")
+    poll_s: float = Field(1.0, ge=0.001, le=3600, description="how often the file is looked at")
 
 
 class ReportsConfig(_Section):
@@ -192,22 +214,31 @@ class ReportsConfig(_Section):
         None, description="holds exposures/ and events/; ExperimentService reports from it; none: no such service"
     )
     events: Path | None = Field(None, description="where the events are, if elsewhere")
-    cache_s: float = Field(60.0, ge=0, description="so long the same question gets the same report")
+    cache_s: float = Field(60.0, ge=0, le=86_400, description="so long the same question gets the same report")
     max_concurrent: int = Field(1, ge=1, le=64, description="reports that are made at once, each on one thread")
     max_waiting: int = Field(8, ge=1, le=1000, description="calls at once; past it: RESOURCE_EXHAUSTED")
-    memory_mb: int = Field(1024, ge=256, description="of each report that is made; past it, it uses the disk")
+    memory_mb: int = Field(
+        1024, ge=256, le=1_048_576, description="of each report that is made; past it, it uses the disk"
+    )
 
 
 class TrendingConfig(_Section):
-    poll_s: float = Field(1.0, ge=0, description="how often live counts reach ranker and popularity lists; 0: never")
+    poll_s: float = Field(
+        1.0, ge=0, le=3600, description="how often live counts reach ranker and popularity lists; 0: never"
+    )
     prior_events: float = Field(
-        50.0, gt=0, description="live events that an unknown item needs to stand where the bundle's first one stands"
+        50.0,
+        ge=0.001,
+        le=1_000_000_000,
+        description="live events that an unknown item needs to stand where the bundle's first one stands",
     )
 
 
 class StallsConfig(_Section):
     period_ms: float = Field(10.0, ge=1, le=1000, description="how often it is looked whether the event loop is late")
-    log_ms: float = Field(20.0, ge=5, description="longer pauses are counted by cause, and logged with the stack")
+    log_ms: float = Field(
+        20.0, ge=5, le=60_000, description="longer pauses are counted by cause, and logged with the stack"
+    )
     record: Path | None = Field(None, description="every pause of 5 ms or more goes there, a JSON object a line")
 
 

@@ -94,7 +94,7 @@ def fold_states(
         purchase: the type that counts as a purchase, too. returned: the type that takes one back.
 
     Raises:
-        ValueError: columns of different lengths, a type or user out of range, limits that are not positive.
+        ValueError: columns of different lengths, a type or user out of range, limits out of range.
 
     Cost: O(bytes of the states) + for each positive event a search through its user's seen items.
     """
@@ -102,8 +102,8 @@ def fold_states(
         raise ValueError("columns of different lengths")
     if len(positive) != 256:
         raise ValueError(f"{len(positive)} types where there are 256")
-    if not (all(0 < size < 2**16 for size in (kept.session, kept.ids, kept.places)) and kept.seen > 0):
-        raise ValueError(f"limits that are not positive, or beyond 16 bits: {kept}")
+    if not (all(0 < size < 2**16 for size in (kept.session, kept.ids, kept.places)) and kept.seen >= 0):
+        raise ValueError(f"limits out of range, or beyond 16 bits: {kept}")
     return Folded(*_fold_states(states, ends, users, *events, positive, purchase, returned, *kept))
 
 

@@ -26,8 +26,8 @@ class VariantConfig(_Section):
     bundle: str | None = Field(None, min_length=1, description="a version in bundle.directory")
     ranker: bool | None = Field(None, description="false: candidates keep their retrieval order")
     diversity_weight: float | None = Field(None, ge=0, le=1, description="a request's own goes before it")
-    half_life_s: float | None = Field(None, gt=0, description="blend.half_life_s")
-    evidence_half: float | None = Field(None, gt=0, description="blend.evidence_half")
+    half_life_s: float | None = Field(None, ge=0.001, le=10 * 365 * 86_400, description="blend.half_life_s")
+    evidence_half: float | None = Field(None, ge=0.001, le=1_000_000, description="blend.evidence_half")
     rules: Literal["off"] | Path | None = Field(
         None, description="another file's boosts, buries, pins, slots, caps and minimum shares, or none"
     )

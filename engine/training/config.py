@@ -1,9 +1,9 @@
 """Settings of one training run: one TOML file, frozen, unknown keys refused."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engine.settings.load import load_settings
 
@@ -16,9 +16,9 @@ class AlsConfig(_Section):
     """Implicit-feedback matrix factorization (Hu, Koren, Volinsky, ICDM 2008)."""
 
     dim: int = Field(64, ge=4, le=512)
-    iterations: int = Field(20, ge=1)
-    regularization: float = Field(0.1, ge=0)
-    alpha: float = Field(2.0, gt=0)
+    iterations: int = Field(20, ge=1, le=1_000)
+    regularization: float = Field(0.1, ge=0, le=1e6)
+    alpha: float = Field(2.0, gt=0, le=1e6)
 
 
 class TwoTowerConfig(_Section):
@@ -30,46 +30,60 @@ class TwoTowerConfig(_Section):
     heads: int = Field(2, ge=1, le=16)
     dropout: float = Field(0.2, ge=0, lt=1)
     id_dropout: float = Field(0.2, ge=0, le=1)
-    negatives: int = Field(500, ge=1)
+    negatives: int = Field(500, ge=1, le=1_000_000)
     # Sequence positions a step, padding included: 16 full windows by default, more of shorter ones.
-    batch_positions: int = Field(1600, ge=1)
-    learning_rate: float = Field(8e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    epochs: int = Field(12, ge=1)
+    batch_positions: int = Field(1600, ge=1, le=10_000_000)
+    learning_rate: float = Field(8e-3, gt=0, le=10)
+    weight_decay: float = Field(0.01, ge=0, le=10)
+    epochs: int = Field(12, ge=1, le=10_000)
     # Training stops at this many sequence positions, however many epochs were asked for: bounds the wall time.
-    max_positions: int = Field(1_000_000_000, ge=1)
+    max_positions: int = Field(1_000_000_000, ge=1, le=1_000_000_000_000)
+
+    @model_validator(mode="after")
+    def _heads_share_the_vector(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"heads: must divide dim, which is {self.dim}; {self.heads} does not")
+        return self
 
 
 class RankerConfig(_Section):
     """DCN-v2: low-rank cross layers beside an MLP (Wang et al., WWW 2021)."""
 
     cross_layers: int = Field(2, ge=1, le=6)
-    cross_rank: int = Field(32, ge=1)
-    hidden: tuple[int, ...] = (128, 64)
-    epochs: int = Field(8, ge=1)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    top_negatives: int = Field(40, ge=0, description="the first ones that retrieval brings")
-    retrieved_negatives: int = Field(50, ge=0, description="sampled from the rest of what it brings")
-    random_negatives: int = Field(10, ge=0, description="sampled from the catalogue")
-    max_examples: int = Field(20_000, ge=100)
+    cross_rank: int = Field(32, ge=1, le=1_024)
+    hidden: tuple[Annotated[int, Field(ge=1, le=8_192)], ...] = Field((128, 64), min_length=1, max_length=8)
+    epochs: int = Field(8, ge=1, le=10_000)
+    batch_size: int = Field(32, ge=1, le=65_536)
+    learning_rate: float = Field(1e-3, gt=0, le=10)
+    weight_decay: float = Field(0.01, ge=0, le=10)
+    top_negatives: int = Field(40, ge=0, le=10_000, description="the first ones that retrieval brings")
+    retrieved_negatives: int = Field(50, ge=0, le=10_000, description="sampled from the rest of what it brings")
+    random_negatives: int = Field(10, ge=0, le=10_000, description="sampled from the catalogue")
+    max_examples: int = Field(20_000, ge=100, le=100_000_000)
     split: Literal["per-user-tail", "global-time"] = "per-user-tail"
     tail_fraction: float = Field(0.2, gt=0, lt=1)
-    tail_events: int = Field(20, ge=1, description="per user, for per-user-tail")
-    candidate_count: int = Field(1000, ge=10, description="retrieved per example, the pool of hard negatives")
+    tail_events: int = Field(20, ge=1, le=100_000, description="per user, for per-user-tail")
+    candidate_count: int = Field(
+        1000, ge=10, le=10_000, description="retrieved per example, the pool of hard negatives"
+    )
     # Stops when this many epochs in a row bring nothing on held-out users.
-    patience: int = Field(2, ge=1)
+    patience: int = Field(2, ge=1, le=10_000)
     dropout: float = Field(0.2, ge=0, lt=1)
     stale_share: float = Field(0.5, ge=0, le=1, description="examples trained on counts that stand still")
     held_out_users: float = Field(0.1, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _something_to_tell_apart(self) -> Self:
+        if not self.top_negatives + self.retrieved_negatives + self.random_negatives:
+            raise ValueError("top_negatives, retrieved_negatives and random_negatives: one of them must be above 0")
+        return self
 
 
 class TrainingConfig(_Section):
     """The whole file. `embeddings` chooses the retrieval space; ALS vectors are ranker inputs in both cases."""
 
-    seed: int = 1
-    threads: int = Field(0, ge=0, description="0: all cores")
+    seed: int = Field(1, ge=0, lt=2**32)
+    threads: int = Field(0, ge=0, le=1_024, description="0: all cores")
     embeddings: Literal["als", "two-tower"] = "two-tower"
     als: AlsConfig = AlsConfig()
     two_tower: TwoTowerConfig = TwoTowerConfig()
