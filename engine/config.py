@@ -59,13 +59,13 @@ class ServerConfig(_Section):
 class RedisConfig(_Section):
     url: str = Field("", description="empty: a private redis-server is started as a child process")
     directory: Path = Field(Path("var/redis"), description="where the private redis-server keeps its data")
-    timeout_ms: float = Field(25.0, gt=0, le=60_000, description="past it the request goes on without stored features")
-    connect_timeout_s: float = Field(2.0, gt=0, le=300)
+    timeout_ms: float = Field(25.0, ge=1, le=60_000, description="past it the request goes on without stored features")
+    connect_timeout_s: float = Field(2.0, ge=0.1, le=300)
     record_ttl_s: int = Field(7 * 86_400, ge=60, le=_YEARS_S, description="how long a published user record lives")
     history_limit: int = Field(
         100, ge=0, le=1_000, description="published events that fresh vectors start from; 0: none"
     )
-    seen_limit: int = Field(5_000, ge=0, le=100_000, description="most recent seen items kept for a user")
+    seen_limit: int = Field(5_000, ge=0, le=100_000, description="most recent seen items kept for a user; 0: none")
     stale_cache_mb: int = Field(
         64, ge=0, le=65_536, description="memory for last known states, for when Redis fails; 0: none"
     )

@@ -23,6 +23,12 @@ class Setting(NamedTuple):
     hint: Any
     field: FieldInfo | None
 
+    @property
+    def number(self) -> type | None:
+        """int or float, where it is a number."""
+        hint = _bare(self.hint)
+        return hint if hint in (int, float) else None
+
 
 def setting_at(model: type[BaseModel], path: Path) -> Setting | None:
     """What a path names; None where there is nothing of this name."""
@@ -74,7 +80,7 @@ def bounds(field: FieldInfo | None) -> str:
 
 def nearest(model: type[BaseModel], path: tuple[str, ...]) -> tuple[str, ...] | None:
     """The setting that is likely meant by a path that names none; None where nothing comes near."""
-    known = _paths(model)
+    known = paths(model)
     # A single underscore between section and key, as in ENGINE_REDIS_URL.
     for other in known:
         if _joined(other) == _joined(path):
@@ -92,7 +98,9 @@ def nearest(model: type[BaseModel], path: tuple[str, ...]) -> tuple[str, ...] | 
 
 
 @cache
-def _paths(model: type[BaseModel]) -> tuple[tuple[str, ...], ...]:
+def paths(model: type[BaseModel]) -> tuple[tuple[str, ...], ...]:
+    """Every section and setting there is, with ANY for keys that are free."""
+
     def walk(hint: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         hint = _bare(hint)
         if _is_model(hint):

@@ -37,6 +37,8 @@ def test_nobody_and_nothing() -> None:
     assert call([0, 0], [], events(0)).tolist() == [0, 0]
     # 31 bytes of header, an event of 17, its id of 8, its arrival of 4, an item and its surface of 12, an item of 8.
     assert call([0, 0, 0], [2, 0], events(2)).tolist() == [92, 92, 184]
+    # Nothing is remembered of items.
+    assert call([0], [0], events(1), seen=0).tolist() == [84]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ def test_nobody_and_nothing() -> None:
         (([0], [0], events(1, types=np.array([-1]))), "bytes"),
         (([0], [0], events(1), 0), "limits"),
         (([0], [0], events(1), 2**16), "limits"),
-        (([0], [0], events(1), 2, 0), "limits"),
+        (([0], [0], events(1), 2, -1), "limits"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments: tuple, reason: str) -> None:

@@ -106,7 +106,9 @@ def train_ranker(
     losses = fit_network(network, batches, fitting, stopping, config, seed, progress)
     calibration = fit_calibration(*_weighted_clicks(network, batches, calibrating))
     network.calibration.copy_(torch.tensor([calibration.slope, calibration.intercept]))
-    quality = calibration_report(calibration, *_weighted_clicks(network, batches, testing))
+    tested = _weighted_clicks(network, batches, testing)
+    # Nothing to report on where retrieval brought none of these examples' items, and no negatives of its own are kept.
+    quality = calibration_report(calibration, *tested) if len(tested[0]) else None
     report = RankerReport(len(examples), _share(examples), tuple(losses), quality)
     return RankerModel(network, schema, report, sample)
 

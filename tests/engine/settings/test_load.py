@@ -33,9 +33,9 @@ def file(tmp_path: Path) -> Path:
         ("[blend.event_weights]\nclik = 1", "blend.event_weights.clik: no such key; it must be 'impression', "),
         ("[server]\nport = 70000", "server.port = 70000: must be from 0 to 65,535"),
         ("[retrieval]\ncandidate_count = 0", "retrieval.candidate_count = 0: must be from 1 to 10,000"),
-        ("[redis]\nconnect_timeout_s = -1", "redis.connect_timeout_s = -1: must be above 0"),
-        ("[redis]\ntimeout_ms = inf", "redis.timeout_ms = inf: must be a finite number, above 0"),
-        ('[redis]\ntimeout_ms = "soon"', "redis.timeout_ms = 'soon': must be a number, above 0"),
+        ("[redis]\nconnect_timeout_s = -1", "redis.connect_timeout_s = -1: must be from 0.1 to 300"),
+        ("[redis]\ntimeout_ms = inf", "redis.timeout_ms = inf: must be a finite number, from 1 to 60,000"),
+        ('[redis]\ntimeout_ms = "soon"', "redis.timeout_ms = 'soon': must be a number, from 1 to 60,000"),
         ("[server]\nport = 1.5", "server.port = 1.5: must be a whole number, from 0 to 65,535"),
         ('[device]\nretrieval = "tpu"', "device.retrieval = 'tpu': must be 'cpu' or 'cuda'"),
         ('redis = "here"', "redis: must be a table"),
@@ -99,7 +99,7 @@ def test_everything_is_said_at_once(file: Path, monkeypatch: pytest.MonkeyPatch)
         f"{file}: server.port = 70000: must be from 0 to 65,535",
         "the command line: server.workers = 0: must be from 1 to 256",
         f"{file}: redis.urll: no such setting; did you mean redis.url?",
-        "ENGINE_BUNDLE__POLL_S: bundle.poll_s = '0': must be above 0",
+        "ENGINE_BUNDLE__POLL_S: bundle.poll_s = '0': must be from 0.001 to 3,600",
     ]
 
 
@@ -148,6 +148,6 @@ def test_settings_of_training(file: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ConfigError) as caught:
         TrainingConfig.load(file)
     assert str(caught.value).splitlines() == [
-        f"{file}: als.iterations = 0: must be at least 1",
+        f"{file}: als.iterations = 0: must be from 1 to 1,000",
         f"{file}: als.dims: no such setting; did you mean als.dim?",
     ]
