@@ -154,11 +154,13 @@ class Pipeline:
             placed = place(candidates, rules, pinned, query.item_count)
         with clock.measure("explore"):
             explored = self._explore(model, query, settings, placed, eligible)
-        choice = self._diversify(model, query, settings, explored, rules, clock)
+        choice = by_merit = self._diversify(model, query, settings, explored.candidates, explored.fixed, rules, clock)
+        if explored.by_chance:
+            by_merit = self._diversify(model, query, settings, placed.candidates, placed.fixed, rules, clock)
         with clock.measure("respond"):
             slate = choice.candidates
             item_ids = catalogue.ids(slate.rows)
-            propensities = explored.propensities(slate.sources)
+            propensities = explored.propensities(slate.rows, by_merit.candidates.rows)
         explanation = None
         if trace is not None:
             trace.chosen(choice, rules, pinned)
@@ -229,11 +231,11 @@ class Pipeline:
         model: ServingModel,
         query: RecommendQuery,
         settings: RequestSettings,
-        explored: Exploration,
+        candidates: Candidates,
+        fixed: Int64Array,
         rules: ActiveRules,
         clock: RequestClock,
     ) -> SlateChoice:
-        candidates = explored.candidates
         weight = settings.diversity_weight if query.diversity_weight is None else query.diversity_weight
         return clock.attempt(
             "diversify",
@@ -244,7 +246,7 @@ class Pipeline:
                 weight,
                 settings.duplicate_similarity,
                 query.item_count,
-                constraints(candidates, rules, explored.fixed),
+                constraints(candidates, rules, fixed),
             ),
             lambda: SlateChoice.head(candidates, query.item_count),
             failed=DegradedReason.DIVERSITY_FAILED,

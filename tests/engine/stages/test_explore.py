@@ -1,6 +1,6 @@
 """A chance for new items: as often as is said, evenly, and with the odds written down."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -49,37 +49,61 @@ def test_nothing_is_lost_and_nothing_comes_twice(
         assert found.candidates.sources[index] == ItemSource.EXPLORATION
         assert rows[index] in new
     assert found.fixed[1:2].tolist() == fixed[1:2].tolist() or fixed[1:2].tolist() == [-1]
-    chances = found.propensities(found.candidates.sources[:slate])
+    shown, merit = slate_of(found, slate), slate_of(replace(found, candidates=known, fixed=fixed), slate)
+    chances = found.propensities(shown.rows, merit.rows)
     assert ((chances > 0) & (chances <= 1)).all()
 
 
-@pytest.mark.parametrize("share", [0.05, 0.15, 0.2, 0.24])
-@pytest.mark.parametrize("pin", [None, 4])
-@pytest.mark.parametrize("count", [30, 9])
-def test_shown_as_often_as_the_propensity_says(share: float, pin: int | None, count: int) -> None:
-    new, rounds = np.array([100, 101, 102, 103]), 2000
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.24])
+@pytest.mark.parametrize(("count", "pin"), [(30, None), (30, 4), (9, None)])
+@pytest.mark.parametrize(
+    "new",
+    [
+        pytest.param([100, 101, 102, 103], id="no new item has merit"),
+        pytest.param([2, 100, 101, 102], id="one is far above the cut"),
+        pytest.param([9, 100, 101, 102], id="one stands at the cut"),
+        pytest.param([7, 8, 9, 10, 11], id="all stand around the cut"),
+        pytest.param([10, 12, 100, 101], id="two lie below the cut"),
+        pytest.param(list(range(30)), id="all are new"),
+    ],
+)
+def test_shown_as_often_as_the_propensity_says(share: float, pin: int | None, count: int, new: list[int]) -> None:
+    """Mean 1/p over all answers is 1 for every item that can be shown: by merit, by chance, or both."""
+    rounds = 600
+    rows = np.array([row for row in new if row < count or row >= 100])
     fixed = free()
     if pin is not None:
         fixed[pin] = count - 1
-    shown: Counter[int] = Counter()
-    promised: dict[int, set[float]] = defaultdict(set)
+    weights: dict[int, list[float]] = defaultdict(list)
     for number in range(rounds):
-        found = explore(candidates(count), new, fixed, share, f"user-{number}")
+        found = explore(candidates(count), rows, fixed, share, f"user-{number}")
         slate = slate_of(found)
-        shown.update(slate.rows.tolist())
-        for row, chance in zip(slate.rows.tolist(), found.propensities(slate.sources).tolist(), strict=True):
-            promised[row].add(chance)
-    for row, chances in promised.items():
-        (chance,) = chances
-        assert abs(shown[row] / rounds - chance) <= 4.5 * np.sqrt(chance * (1 - chance) / rounds)
-    assert len(promised) > len(new)
+        merit = slate_of(replace(found, candidates=candidates(count), fixed=fixed)) if found.by_chance else slate
+        for row, chance in zip(slate.rows.tolist(), found.propensities(slate.rows, merit.rows).tolist(), strict=True):
+            weights[row].append(1.0 / chance)
+    assert set(weights) >= set(rows[rows >= 100].tolist())
+    for row, inverse in weights.items():
+        (weight,) = {round(each, 6) for each in inverse}
+        # An item that is shown with probability p counts 1/p as often as it is shown: mean 1, variance 1/p - 1.
+        error = np.sqrt(max(weight - 1.0, 0.0) / rounds)
+        assert abs(sum(inverse) / rounds - 1.0) <= 4.0 * error + 1e-6, (row, weight)
 
 
-def slate_of(found: Exploration) -> Candidates:
+def test_chances_do_not_hang_on_who_was_lucky() -> None:
+    """Merit and chance are added up: a new item with rank 3 is nearly sure, one without merit is not."""
+    found = explore(candidates(), np.array([2, 100]), free(), 0.1, "u")
+    rows, merit = slate_of(found).rows, np.arange(SLATE)
+    chances = dict(zip(rows.tolist(), found.propensities(rows, merit).tolist(), strict=True))
+    assert chances[2] == pytest.approx(1.0)
+    # One place goes to one of the two. The last item of merit loses it only where the item without merit is drawn.
+    assert chances[9 if 9 in chances else 100] == pytest.approx(0.5)
+
+
+def slate_of(found: Exploration, size: int = SLATE) -> Candidates:
     """What the real selection makes of it where order is all that counts."""
-    constraints = replace(SlateConstraints.none(len(found.candidates), SLATE), fixed=found.fixed)
+    constraints = replace(SlateConstraints.none(len(found.candidates), size), fixed=found.fixed)
     vectors = np.zeros((200, 1), np.float32)
-    return diversify(MmrDiversifier(), found.candidates, vectors, 0.0, 2.0, SLATE, constraints).candidates
+    return diversify(MmrDiversifier(), found.candidates, vectors, 0.0, 2.0, size, constraints).candidates
 
 
 def test_nothing_new_or_no_share_is_no_exploration() -> None:
@@ -91,7 +115,8 @@ def test_nothing_new_or_no_share_is_no_exploration() -> None:
     ):
         assert found.candidates is known
         assert (found.fixed < 0).all()
-        assert found.propensities(known.sources[: len(found.fixed)]).tolist() == [1.0] * len(found.fixed)
+        rows = known.rows[: len(found.fixed)]
+        assert found.propensities(rows, rows).tolist() == [1.0] * len(found.fixed)
 
 
 def test_new_items_that_may_be_shown() -> None:
