@@ -153,7 +153,7 @@ def _blame(seen: Evidence) -> tuple[Cause, int, float]:
     if busy and together >= most:
         return Cause.INTERPRETER, holder, min(seen.length - starved, together)
     if busy:
-        runnable = any(frames.loop_state == _RUNNABLE for frames in busy)
+        runnable = 2 * sum(frames.loop_state == _RUNNABLE for frames in busy) > len(busy)
         # Ready, neither run nor waiting for a processor: another guest of the same machine has it.
         own = loop.ran if runnable else seen.length - loop.waited
         return (Cause.MACHINE if runnable else Cause.BLOCKED), seen.loop, own
