@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from engine.cli import bench, bundles, experiment, import_data, rules, topics
+from engine.cli import bench, bundles, data, experiment, import_data, rules, topics
 from engine.cli.demo import demo
 from engine.cli.evaluate import evaluate
 from engine.cli.health import health
@@ -18,7 +18,8 @@ from engine.cli.train import train
 from engine.errors import EngineError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-app.add_typer(import_data.app, name="import", help="Turn a public data set into a data directory.")
+app.add_typer(import_data.app, name="import", help="Turn an export or a public data set into a data directory.")
+app.add_typer(data.app, name="data", help="Look at a data directory before a training run does.")
 app.add_typer(topics.app, name="topics", help="Make the Kafka topics.")
 app.add_typer(rules.app, name="rules", help="Look at business rules before a server does.")
 app.add_typer(bundles.app, name="bundles", help="See, bring in and choose bundles.")

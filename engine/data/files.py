@@ -1,20 +1,24 @@
 """One file of a table, as it is written."""
 
+import codecs
 import csv
 import gzip
+import io
 import zlib
 from collections import Counter
-from io import BufferedReader
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import polars as pl
 
-from engine.data.careful_csv import Careful, reread
+from engine.data.careful_csv import reread
 from engine.data.faults import Fault
 from engine.errors import DataError
 
 _HEADER_BYTES: Final = 1 << 20
+_QUOTE: Final = ord('"')
 _SEPARATORS: Final = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 
@@ -36,38 +40,77 @@ def read_frame(path: Path) -> pl.DataFrame:
     Raises:
         Unreadable: the file cannot be read; names the row, where it is one row that is wrong.
 
-    Cost: one read of the file, and where that fails a second one, of about 2 µs a row.
+    Cost: one read of the file; where its quotes are not as they should be, a second one of about 2 µs a row. Memory
+    for the file beside the table.
     """
     if path.suffix == ".parquet":
         return _read_parquet(path)
-    check_header(path, read_header(path))
+    content = read_bytes(path)
+    check_header(path, header_of(content, path))
+    return parse_csv(path, content)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file, unpacked where its name ends in .gz. Raises Unreadable."""
     try:
-        frame = pl.read_csv(path, infer_schema=False, glob=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        # It does not say where: this does, and takes the quotes that it stumbled over as text.
-        found = read_carefully(path)
+        if path.suffix != ".gz":
+            return path.read_bytes()
+        with gzip.open(path) as stream:
+            return stream.read()
+    except OSError as error:
+        reason = error.strerror if error.errno is not None else f"not gzip: {error}"
+        raise Unreadable(Fault(str(path), None, f"cannot be read: {reason}")) from None
+    except (EOFError, zlib.error) as error:
+        raise Unreadable(Fault(str(path), None, f"cannot be read: the file is not whole: {error}")) from None
+
+
+def parse_csv(path: Path, content: bytes, separator: str = ",", encoding: str = "utf-8") -> pl.DataFrame:
+    """The rows of a CSV file, all columns as text, null where empty.
+
+    Args:
+        path: for messages. content: its bytes. encoding: of the bytes.
+
+    Raises:
+        Unreadable: with a fault for every row that cannot be read.
+    """
+    frame = None
+    # Of quotes that stand where none may, the fast reader refuses some without a place, and takes others for what they
+    # are not.
+    if _well_quoted(content, separator):
+        with suppress(pl.exceptions.PolarsError):
+            frame = pl.read_csv(content, infer_schema=False, separator=separator)
+    if frame is None:
+        found = reread(io.BytesIO(content), str(path), separator, encoding)
         if found.faults:
-            raise Unreadable(*found.faults) from error
+            raise Unreadable(*found.faults)
         frame = found.frame
     return without_empty_end(frame)
 
 
-def read_carefully(path: Path, separator: str = ",", encoding: str = "utf-8") -> Careful:
-    """Every row that can be read, and a fault for all others. Raises Unreadable where the file cannot be read on."""
-    try:
-        with open_bytes(path) as stream:
-            return reread(stream, str(path), separator, encoding)
-    except (OSError, EOFError, zlib.error) as error:
-        raise Unreadable(_fault_of(path, error)) from None
+def _well_quoted(content: bytes, separator: str) -> bool:
+    """Whether every quote opens or closes a whole field, or is one of two in a field in quotes (RFC 4180, 2.5 to 2.7).
+
+    Cost: about 1 ns a byte, and 20 ns a quote.
+    """
+    text = np.frombuffer(content, np.uint8)
+    places = np.flatnonzero(text == _QUOTE)
+    if len(places) % 2:
+        return False
+    opening, closing = places[0::2], places[1::2]
+    edges = np.frombuffer(f"{separator}\r\n".encode(), np.uint8)
+    start = 3 if content.startswith(codecs.BOM_UTF8) else 0
+    # Two quotes in a row are a closing and an opening one: the field goes on between them.
+    opens = (opening <= start) | np.isin(text[opening - 1], edges)
+    opens[1:] |= opening[1:] - closing[:-1] == 1
+    closes = closing == len(text) - 1
+    closes |= np.isin(text[np.minimum(closing + 1, len(text) - 1)], edges)
+    closes[:-1] |= opening[1:] - closing[:-1] == 1
+    return bool(opens.all() and closes.all())
 
 
-def read_header(path: Path, separator: str = ",", encoding: str = "utf-8") -> list[str]:
-    """The names in the first line of a CSV file. Raises Unreadable: it is empty, no text, or cut off."""
-    try:
-        with open_bytes(path) as stream:
-            first = stream.readline(_HEADER_BYTES)
-    except (OSError, EOFError, zlib.error) as error:
-        raise Unreadable(_fault_of(path, error)) from None
+def header_of(content: bytes, path: Path, separator: str = ",", encoding: str = "utf-8") -> list[str]:
+    """The names in the first line of these bytes. Raises Unreadable: there is none, or it is no text."""
+    first = content[: content.find(b"\n", 0, _HEADER_BYTES) + 1 or _HEADER_BYTES]
     if not first:
         raise Unreadable(Fault(str(path), None, "the file is empty"))
     if encoding == "utf-8" and (first.startswith(_UTF_16) or b"\x00" in first):
@@ -104,23 +147,12 @@ def without_empty_end(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.head(filled[-1] + 1 if len(filled) else 0)
 
 
-def open_bytes(path: Path) -> "gzip.GzipFile | BufferedReader":
-    """The bytes of a file, unpacked where its name ends in .gz."""
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-
-
 def _read_parquet(path: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(path, glob=False)
     except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise Unreadable(Fault(str(path), None, f"cannot be read: {reason}")) from None
-
-
-def _fault_of(path: Path, error: Exception) -> Fault:
-    if isinstance(error, OSError) and error.errno is not None:
-        return Fault(str(path), None, f"cannot be read: {error.strerror}")
-    return Fault(str(path), None, f"cannot be read: not whole, or not gzip: {error}")
 
 
 def _no_text(path: Path, reason: str) -> Fault:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from engine.contract.limits import LIST_SEPARATOR
+from engine.contract.limits import LIST_SEPARATOR, TIME_END_MS
 from engine.contract.surfaces import listed
 from engine.contract.text import CONTROL, CONTROL_BUT_LINES_PATTERN, CONTROL_PATTERN
 from engine.contract.times import shown as shown_time
@@ -208,7 +208,9 @@ def _rule_faults(
     if rules is None:
         return
     if schema is INTERACTIONS:
-        ahead = frame["timestamp_ms"] > rules.now_ms + rules.max_ahead_ms
+        times_ms = frame["timestamp_ms"]
+        # What is no date at all has been said by then.
+        ahead = (times_ms > rules.now_ms + rules.max_ahead_ms) & (times_ms < TIME_END_MS)
         if ahead.any():
             dates = frame["timestamp_ms"].cast(pl.Datetime("ms")).dt.strftime("%Y-%m-%dT%H:%M:%SZ")
             limit = f"more than {rules.max_ahead_ms // 1000} s ahead of now ({shown_time(rules.now_ms)})"

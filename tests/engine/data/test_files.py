@@ -109,7 +109,7 @@ def test_a_packed_file_that_is_cut_off_is_not_half_read(tmp_path: Path) -> None:
     path = tmp_path / "items.csv.gz"
     path.write_bytes(gzip.compress(lines())[:-2000])
     [fault] = faults_of(path)
-    assert fault.startswith("cannot be read: not whole, or not gzip")
+    assert fault.startswith("cannot be read: the file is not whole")
 
 
 @pytest.mark.parametrize("keep", [0, 3, 200, -1, -8])
