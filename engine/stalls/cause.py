@@ -136,14 +136,10 @@ def _blame(seen: Evidence) -> tuple[Cause, int, float]:
     held, together = others.get(holder, 0.0), sum(others.values())
     # Whoever waits for a processor may hold the interpreter meanwhile: what that takes is the machine's.
     starved = max((used.waited for used in seen.used.values()), default=0.0)
-    collected, collector = _collected(seen)
+    collected, computed, collector = _collected(seen)
     busy = _busy_looks(seen)
     if collected >= most:
-        return (
-            Cause.COLLECTOR,
-            collector,
-            min(collected, seen.used.get(collector, _NOTHING).ran) if seen.used else collected,
-        )
+        return Cause.COLLECTOR, collector, computed
     if not seen.used:
         return (Cause.BLOCKED if busy else Cause.LOOP), seen.loop, seen.length
     if loop.waited >= most:
@@ -172,16 +168,18 @@ def _idle(stack: Stack) -> bool:
     return stack[0].split(":", 1)[0].endswith(_LOOP_FILES)
 
 
-def _collected(seen: Evidence) -> tuple[float, int]:
-    """Seconds of the pause in which the collector ran, and the native id of the thread with the longest collection."""
-    longest, total, where = 0.0, 0.0, seen.loop
+def _collected(seen: Evidence) -> tuple[float, float, int]:
+    """Seconds of the pause in which the collector was at work, those of them that it had a processor for, and the
+    native id of the thread with the longest collection."""
+    longest, total, ran, where = 0.0, 0.0, 0.0, seen.loop
     for one in seen.collections:
         overlap = min(one.ended, seen.ran) - max(one.started, seen.due)
         if overlap > 0:
             total += overlap
+            ran += min(one.ran, overlap)
             if overlap > longest:
                 longest, where = overlap, seen.idents.get(one.thread, seen.loop)
-    return total, where
+    return total, ran, where
 
 
 def _stack(seen: Evidence, thread: int) -> Stack:

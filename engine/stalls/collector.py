@@ -44,12 +44,16 @@ def _freeze_what_stays(phase: str, info: dict[str, int]) -> None:
 
 
 class Collection(NamedTuple):
-    """One collection. started, ended: time.monotonic() seconds. thread: threading's ident of where it happened."""
+    """One collection. started, ended: time.monotonic() seconds. thread: threading's ident of where it happened.
+
+    ran: seconds on a processor; the rest of the time it waited for one.
+    """
 
     started: float
     ended: float
     generation: int
     thread: int
+    ran: float
 
 
 class CollectorClock:
@@ -62,7 +66,7 @@ class CollectorClock:
     _KEPT: Final = 1024
 
     def __init__(self) -> None:
-        self._started = 0.0
+        self._started = self._ran = 0.0
         self._noted: deque[Collection] = deque(maxlen=self._KEPT)
 
     def start(self) -> None:
@@ -81,6 +85,7 @@ class CollectorClock:
     def _note(self, phase: str, info: dict[str, Any]) -> None:
         now = time.monotonic()
         if phase == "start":
-            self._started = now
+            self._started, self._ran = now, time.thread_time()
         else:
-            self._noted.append(Collection(self._started, now, info["generation"], threading.get_ident()))
+            ran = time.thread_time() - self._ran
+            self._noted.append(Collection(self._started, now, info["generation"], threading.get_ident(), ran))

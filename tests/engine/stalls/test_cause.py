@@ -28,15 +28,17 @@ def test_a_collection_is_blamed_with_the_thread_that_it_happened_in() -> None:
         seen(
             {LOOP: (1, 0), HELPER: (95, 0)},
             look(10.11, IDLE, held_up=True),
-            collections=(Collection(10.0, 10.09, 2, 77),),
+            collections=(Collection(10.0, 10.09, 2, 77, 0.085),),
         )
     )
     assert (stall.cause, stall.thread, stall.stack) == (Cause.COLLECTOR, "helper", PARSING)
-    assert stall.own_ms == pytest.approx(90)
+    assert stall.own_ms == pytest.approx(85)
 
 
 def test_a_collection_of_another_time_is_not() -> None:
-    stall = explain(seen({LOOP: (95, 0)}, collections=(Collection(9.0, 9.9, 2, 77), Collection(10.2, 10.4, 2, 77))))
+    stall = explain(
+        seen({LOOP: (95, 0)}, collections=(Collection(9.0, 9.9, 2, 77, 0.9), Collection(10.2, 10.4, 2, 77, 0.2)))
+    )
     assert stall.cause is Cause.LOOP
 
 
@@ -88,7 +90,7 @@ def test_threads_that_take_turns_hold_it_together() -> None:
             seen({LOOP: (0, 0), HELPER: (0, 0)}, look(10.05, BUSY, state="R")), id="the loop would run, and does not"
         ),
         pytest.param(
-            seen({HELPER: (8, 90)}, collections=(Collection(10.0, 10.1, 2, 77),)),
+            seen({HELPER: (8, 90)}, collections=(Collection(10.0, 10.1, 2, 77, 0.01),)),
             id="who collects waits for a processor",
         ),
     ],
@@ -102,5 +104,5 @@ def test_what_the_machine_does_is_not_of_our_own_making(evidence: Evidence) -> N
 def test_where_the_kernel_says_nothing_everything_counts_as_our_own() -> None:
     assert explain(seen({})).own_ms == pytest.approx(100)
     assert explain(seen({}, look(10.05, BUSY))).cause is Cause.BLOCKED
-    collected = explain(seen({}, collections=(Collection(10.0, 10.09, 2, 77),)))
+    collected = explain(seen({}, collections=(Collection(10.0, 10.09, 2, 77, 0.085),)))
     assert (collected.cause, collected.thread) == (Cause.COLLECTOR, "helper")
