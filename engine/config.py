@@ -59,7 +59,9 @@ class ServerConfig(_Section):
 class RedisConfig(_Section):
     url: str = Field("", description="empty: a private redis-server is started as a child process")
     directory: Path = Field(Path("var/redis"), description="where the private redis-server keeps its data")
-    timeout_ms: float = Field(25.0, ge=1, le=60_000, description="past it the request goes on without stored features")
+    timeout_ms: float = Field(
+        25.0, ge=1, le=3_600_000, description="past it the request goes on without stored features"
+    )
     connect_timeout_s: float = Field(2.0, ge=0.1, le=300)
     record_ttl_s: int = Field(7 * 86_400, ge=60, le=_YEARS_S, description="how long a published user record lives")
     history_limit: int = Field(

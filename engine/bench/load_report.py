@@ -35,8 +35,8 @@ def require_histogram() -> Any:
         from hdrh.histogram import HdrHistogram
     except ImportError:
         raise ConfigError(
-            "the load bench needs the package hdrhistogram; it is in the extra dev: "
-            "pip install 'personalization-engine[cpu,dev]'"
+            "the load bench needs the package hdrhistogram; it is in the extra bench: "
+            "pip install 'personalization-engine[cpu,train,bench]'"
         ) from None
     return HdrHistogram
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from engine.cli.bench_report import report
+from engine.cli.needs import needs
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(report)
@@ -17,6 +18,7 @@ _JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figu
 
 
 @app.command()
+@needs("cpu", "train", "bench")
 def freshness(
     json_file: _JsonOption = None,
     events: Annotated[int, typer.Option(min=1, help="Clicks to time.")] = 1000,
@@ -37,6 +39,7 @@ def freshness(
 
 
 @app.command()
+@needs("cpu", "train", "bench")
 def processor(
     json_file: _JsonOption = None,
     events: Annotated[int, typer.Option(min=1, help="Events to apply.")] = 1_000_000,
@@ -57,6 +60,7 @@ def processor(
 
 
 @app.command()
+@needs("cpu", "train", "bench")
 def inventory(
     json_file: _JsonOption = None,
     items: Annotated[int, typer.Option(min=1000, help="Size of the synthetic catalogue.")] = 100_000,
@@ -74,6 +78,7 @@ def inventory(
 
 
 @app.command()
+@needs("cpu", "train", "bench")
 def load(
     json_file: _JsonOption = None,
     items: Annotated[int, typer.Option(min=1000, help="Size of the synthetic catalogue.")] = 1_000_000,
@@ -97,6 +102,7 @@ def load(
 
 
 @app.command()
+@needs("cpu", "train", "bench")
 def peers(
     json_file: _JsonOption = None,
     items: Annotated[int, typer.Option(min=1000, help="Size of the synthetic catalogue.")] = 1_000_000,
@@ -145,6 +151,7 @@ def experiments(
 
 
 @app.command()
+@needs("analysis")
 def coverage(
     json_file: _JsonOption = None,
     repetitions: Annotated[int, typer.Option(min=1, help="Experiments, with the same people dealt anew.")] = 200,
@@ -168,6 +175,7 @@ def coverage(
 
 
 @app.command()
+@needs("cpu", "train", "bench")
 def exposures(
     json_file: _JsonOption = None,
     items: Annotated[int, typer.Option(min=1000, help="Size of the synthetic catalogue.")] = 100_000,
@@ -197,6 +205,7 @@ def _checked_arrivals(arrivals: str) -> Literal["poisson", "constant"]:
 
 
 @app.command()
+@needs("cpu", "train", "bench")
 def world(
     items: Annotated[int, typer.Option(min=1000, help="Size of the synthetic catalogue.")] = 1_000_000,
     cache: Annotated[Path, typer.Option(help="Where the bundle goes.")] = Path(".benchmarks"),
@@ -211,6 +220,7 @@ def world(
 
 
 @app.command()
+@needs("cpu", "train", "bench")
 def gpu(
     json_file: _JsonOption = None,
     device: Annotated[str, typer.Option(help="cuda, or cpu for a rehearsal.")] = "cuda",
@@ -277,6 +287,7 @@ def _front_ends() -> list[int]:
 
 
 @app.command()
+@needs("cpu", "train", "bench")
 def startup(
     json_file: _JsonOption = None,
     items: Annotated[list[int] | None, typer.Option(min=1000, help="Catalogue size; may be given again.")] = None,
@@ -294,6 +305,7 @@ def startup(
 
 
 @app.command()
+@needs("cpu", "train", "bench")
 def tail(
     json_file: _JsonOption = None,
     items: Annotated[int, typer.Option(min=1000, help="Size of the synthetic catalogue.")] = 100_000,

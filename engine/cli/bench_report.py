@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
+from engine.cli.needs import needs
 
+
+@needs("cpu", "train", "bench")
 def report(
     directory: Annotated[Path, typer.Option("--input", help="Where the benches' JSON files are.")] = Path(
         ".benchmarks"

@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
+from engine.cli.needs import needs
 
+
+@needs("cpu", "train", "analysis")
 def demo(
     data: Annotated[
         Path | None, typer.Option(help="MovieLens, Complete Journey or canonical tables; a synthetic world without it.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.cli.needs import needs
 from engine.cli.options import ServingConfigOption, SkipBadRowsOption
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Protocol(StrEnum):
     NEW_USERS = "new-users"
 
 
+@needs("cpu", "train")
 def evaluate(
     data: Annotated[Path, typer.Argument(help="Data directory: interactions, items, users.")],
     protocol: Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.cli.needs import needs
 from engine.cli.options import ConfigOption, load_config
 from engine.errors import ConfigError
 
@@ -28,6 +29,7 @@ JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figur
 
 
 @app.command()
+@needs("analysis")
 def report(
     name: Annotated[str, typer.Argument(help="The experiment.")],
     archive: ArchiveOption = None,
@@ -85,6 +87,7 @@ def report(
 
 
 @app.command()
+@needs("analysis")
 def plan(
     lift: Annotated[float, typer.Option(help="The relative change that must not be missed; 0.05 is 5%.")] = 0.05,
     archive: Annotated[
@@ -126,6 +129,7 @@ def plan(
 
 
 @app.command()
+@needs("analysis")
 def ope(
     name: Annotated[str, typer.Argument(help="The experiment.")],
     variant: Annotated[str, typer.Argument(help="Whose traffic: the variant that was served.")],

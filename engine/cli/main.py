@@ -9,6 +9,7 @@ from engine.cli import bench, bundles, data, experiment, import_data, rules, top
 from engine.cli.demo import demo
 from engine.cli.evaluate import evaluate
 from engine.cli.health import health
+from engine.cli.needs import extra_of
 from engine.cli.process import process
 from engine.cli.publish import publish_users
 from engine.cli.serve import serve
@@ -47,21 +48,8 @@ def run() -> None:
         print(f"engine: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").split(".")[0])
+        extra = extra_of(error.name or "")
         if extra is None:
             raise
         print(f"engine: {error.name} is not installed: pip install 'personalization-engine[{extra}]'", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-_EXTRAS = {
-    "torch": "train",
-    "implicit": "train",
-    "sklearn": "train",
-    "onnx": "train",
-    "duckdb": "analysis",
-    "jinja2": "analysis",
-    "scipy": "analysis",
-    "faiss": "cpu",
-    "onnxruntime": "cpu",
-}

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from engine.cli.needs import needs
 from engine.cli.options import BundlesOption, ConfigOption, RedisOption, announce_private, load_config
 from engine.log_writer import logs_in_background
 
 
+@needs("cpu")
 def process(
     config: ConfigOption = None,
     bundles: BundlesOption = None,

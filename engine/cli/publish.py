@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.needs import needs
 from engine.cli.options import (
     BundlesOption,
     ConfigOption,
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
+@needs("cpu")
 def publish_users(
     data: Annotated[Path, typer.Argument(help="Data directory: interactions, items, users.")],
     config: ConfigOption = None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from engine.cli.needs import needs
 from engine.cli.options import BundlesOption, ConfigOption, RedisOption, announce_private, load_config
 from engine.config import EngineConfig
 from engine.log_writer import logs_in_background
@@ -13,6 +14,7 @@ from engine.log_writer import logs_in_background
 log = logging.getLogger(__name__)
 
 
+@needs("cpu")
 def serve(
     config: ConfigOption = None,
     bundles: BundlesOption = None,

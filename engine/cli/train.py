@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from engine.cli.needs import needs
 from engine.cli.options import ServingConfigOption, SkipBadRowsOption
 
 
@@ -14,6 +15,7 @@ class Embeddings(StrEnum):
     TWO_TOWER = "two-tower"
 
 
+@needs("cpu", "train")
 def train(
     data: Annotated[Path, typer.Argument(help="Data directory: interactions, items, users.")],
     out: Annotated[Path, typer.Option(help="Directory of bundles; the new one becomes current.")] = Path("var/bundles"),

@@ -103,7 +103,7 @@ def _require_jinja() -> Any:
         import jinja2
     except ImportError:
         raise ConfigError(
-            "the report needs the package jinja2; it is in the extra dev: "
-            "pip install 'personalization-engine[cpu,train,dev]'"
+            "the report needs the package jinja2; it is in the extra bench: "
+            "pip install 'personalization-engine[cpu,train,bench]'"
         ) from None
     return jinja2
