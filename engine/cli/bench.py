@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 from engine.cli.bench_report import report
+from engine.cli.bench_taste import taste
 from engine.cli.needs import needs
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(report)
+app.command()(taste)
 
 _JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")]
 

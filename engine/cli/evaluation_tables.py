@@ -3,11 +3,14 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from engine.evaluation.metrics import Estimate
     from engine.evaluation.new_users import NewUserFigures, NewUsersReport
     from engine.evaluation.run import MethodResult
     from engine.evaluation.run_new_items import NewItemsReport
     from engine.evaluation.run_next_event import NextEventReport
+    from engine.evaluation.taste import TasteFigures
 
 
 def show_leave_one_out(users: int, seeds: int, results: "list[MethodResult]") -> None:
@@ -69,16 +72,36 @@ def show_new_users(seeds: int, report: "NewUsersReport") -> None:
     _print_table(title, headings, [*rows, line("difference", report.gain)])
 
 
+def show_taste(title: str, figures: "list[TasteFigures]") -> None:
+    """Shares of ten items in the user's main categories; by chance, by retrieval score alone, and as served."""
+    headings = ("chance", "retrieval, 200", "retrieval, 10", "served", "one item in", "different items")
+    rows = [
+        (
+            f"{one.surface}, {one.moment}",
+            f"{one.chance:.2f}",
+            f"{one.retrieval_share_at_200:.2f}",
+            f"{one.retrieval_share:.2f}",
+            f"{one.main_share:.2f}",
+            f"{one.most_shared:.0%} of slates",
+            f"{one.distinct_items:,}",
+        )
+        for one in figures
+    ]
+    _print_table(f"{title}: share in the user's main categories", headings, rows, first="surface, asked")
+
+
 def _written(*estimates: "Estimate") -> list[str]:
     return [f"{estimate.mean:.4f} ± {estimate.standard_error:.4f}" for estimate in estimates]
 
 
-def _print_table(title: str, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(
+    title: str, headings: tuple[str, ...], rows: "Sequence[tuple[str, ...]]", first: str = "method"
+) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title)
-    table.add_column("method")
+    table.add_column(first)
     for heading in headings:
         table.add_column(heading, justify="right")
     for row in rows:

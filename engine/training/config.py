@@ -70,6 +70,12 @@ class RankerConfig(_Section):
     patience: int = Field(2, ge=1, le=10_000)
     dropout: float = Field(0.2, ge=0, lt=1)
     stale_share: float = Field(0.5, ge=0, le=1, description="examples trained on counts that stand still")
+    session_start_share: float = Field(
+        0.5, ge=0, le=1, description="examples asked for before their session instead of just before their event"
+    )
+    exposure_correction: float = Field(
+        1.0, ge=0, le=1, description="how far choices are corrected for how much an item was shown; 0: not at all"
+    )
     held_out_users: float = Field(0.1, gt=0, lt=1)
 
     @model_validator(mode="after")

@@ -57,7 +57,8 @@ class TiledNetwork(nn.Module):  # type: ignore[misc]
             return dense[:, profile[name] : profile[name] + 1]
 
         published, log_price = item("published_days"), item("log_price")
-        age_years = (dense[:, now : now + 1] - published) / _DAYS_PER_YEAR
+        until_years = (published - dense[:, now : now + 1]) / _DAYS_PER_YEAR
+        age_years = (features._learned_now(dense) - published) / _DAYS_PER_YEAR
         means = torch.cat([profiled("mean_published_days"), profiled("recent_published_days")], dim=1)
         return torch.cat(
             [
@@ -70,7 +71,7 @@ class TiledNetwork(nn.Module):  # type: ignore[misc]
                 item("published_missing"),
                 item("price_missing"),
                 torch.abs(log_price - profiled("mean_log_price")),
-                torch.clamp(-age_years, 0.0, 1.0),
+                torch.clamp(until_years, 0.0, 1.0),
                 _log1p(torch.relu(age_years)),
                 _log1p(torch.abs(published - means) / _DAYS_PER_YEAR),
             ],

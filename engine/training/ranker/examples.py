@@ -1,6 +1,6 @@
 """Ranker examples: at each moment of the tail, the item that was chosen against items that could have been shown."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -16,6 +16,7 @@ from engine.features.schema import CODE_FEATURES
 from engine.features.session import SessionSettings, session_inputs
 from engine.training.config import RankerConfig
 from engine.training.embeddings import EmbeddingModel
+from engine.training.ranker.exposure import Exposures
 from engine.training.ranker.split import RankerSplit
 from engine.types import Float32Array, Int64Array
 
@@ -53,6 +54,7 @@ class Examples:
     dynamic: float32 (n, k, len(ITEM_DYNAMIC)), popularity strictly before each moment.
     stands_for: float32 (n, k), how many retrieved candidates this one was sampled from: 1 for the chosen item, 0 for
         padding and for random negatives, which no retrieval would have brought.
+    exposure: float32 (n, k), how much an item was being shown at the moment; the mean over the pool is 1.
     valid: bool (n, k), false where padded.
     retrieved: bool (n,), whether retrieval itself had brought the chosen item.
     """
@@ -62,17 +64,22 @@ class Examples:
     rows: Int64Array
     dynamic: Float32Array
     stands_for: Float32Array
+    exposure: Float32Array
     valid: npt.NDArray[np.bool_]
     retrieved: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.users)
 
+    def weights(self) -> Float32Array:
+        """float32 (n, k): how many of the catalogue each candidate counts for in its pool, 0 where padded."""
+        return np.where(self.valid, np.maximum(self.stands_for, 1.0), 0.0).astype(np.float32)
+
     def take(self, positions: npt.NDArray[np.integer]) -> "Examples":
         """The examples at these positions, in this order."""
         return Examples(
             self.users[positions], self.inputs.take(positions), self.rows[positions], self.dynamic[positions],
-            self.stands_for[positions], self.valid[positions], self.retrieved[positions],
+            self.stands_for[positions], self.exposure[positions], self.valid[positions], self.retrieved[positions],
         )  # fmt: skip
 
 
@@ -125,15 +132,21 @@ def build_examples(
     stands_for[:, 1 : 1 + weights.shape[1]] = weights
     valid = stands_for > 0
     valid[:, 1 + weights.shape[1] :] = random_valid
-    return Examples(
+    exposures = Exposures.of(dataset.interactions, dataset.item_count)
+    exposure = exposures.at(rows, split.surfaces, split.moments_ms) ** config.exposure_correction
+    examples = Examples(
         users=split.states.users,
         inputs=inputs,
         rows=rows,
         dynamic=popularity.at(rows, split.moments_ms[:, None]),
         stands_for=stands_for,
+        exposure=exposure,
         valid=valid,
         retrieved=np.concatenate(found),
     )
+    pool = examples.weights()
+    mean = (pool * exposure).sum(axis=1, keepdims=True) / pool.sum(axis=1, keepdims=True)
+    return replace(examples, exposure=exposure / mean)
 
 
 def request_inputs(

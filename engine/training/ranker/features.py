@@ -13,8 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from engine.features.context import MS_PER_DAY
 from engine.features.schema import CODE_FEATURES, ITEM_DYNAMIC, SESSION_DENSE, FeatureSchema
-from engine.types import Float32Array
+from engine.types import Float32Array, Int64Array
 
 _DAYS_PER_YEAR = 365.25
 _CODE_DIM = 4
@@ -88,8 +89,11 @@ class RankerFeatures(nn.Module):
         self._columns = schema.item_columns
         self._width = schema.table_width
         self._now = len(schema.profile)
+        self._epoch_ms = schema.epoch_ms
         self.retrieval = Space(schema.embedding_dim)
         self.collaborative = Space(schema.collaborative_dim)
+        self.register_buffer("first_day", torch.tensor(torch.finfo(torch.float32).min))
+        self.register_buffer("last_day", torch.tensor(torch.finfo(torch.float32).max))
         sizes = [
             _HOURS if name == "hour" else _WEEKDAYS if name == "weekday" else len(schema.vocabularies.get(name, ()))
             for name in CODE_FEATURES
@@ -113,7 +117,8 @@ class RankerFeatures(nn.Module):
         place = {name: position for position, name in enumerate(_ITEM_FEATURES)}
         of_item = np.zeros((self._width, len(place)))
         of_dynamic = np.zeros((len(ITEM_DYNAMIC), len(place)))
-        of_request = np.zeros((schema.dense_dim, len(place)))
+        # The last row is of _learned_now.
+        of_request = np.zeros((schema.dense_dim + 1, len(place)))
         year = 1.0 / _DAYS_PER_YEAR
         published, log_price = self._columns["published_days"][0], self._columns["log_price"][0]
         for row, name in enumerate(ITEM_DYNAMIC):
@@ -124,9 +129,9 @@ class RankerFeatures(nn.Module):
             of_item[self._columns[name][0], place[name]] = 1.0
         of_item[log_price, place["log_price_from_mean"]] = 1.0
         of_request[self._profile["mean_log_price"], place["log_price_from_mean"]] = -1.0
-        for name, sign in (("unreleased", 1.0), ("log_age", -1.0)):
+        for name, sign, now in (("unreleased", 1.0, self._now), ("log_age", -1.0, schema.dense_dim)):
             of_item[published, place[name]] = sign * year
-            of_request[self._now, place[name]] = -sign * year
+            of_request[now, place[name]] = -sign * year
         for name in ("mean", "recent"):
             of_item[published, place[f"log_years_from_{name}"]] = year
             of_request[self._profile[f"{name}_published_days"], place[f"log_years_from_{name}"]] = -year
@@ -150,6 +155,20 @@ class RankerFeatures(nn.Module):
         self.retrieval.measure(item_vectors)
         self.collaborative.measure(collaborative_vectors)
 
+    def use_moments(self, moments_ms: Int64Array) -> None:
+        """Take the first and the last of the moments that training asks at, int64 (n,)."""
+        days = (moments_ms - self._epoch_ms) / MS_PER_DAY
+        self.first_day.fill_(float(days.min()))
+        self.last_day.fill_(float(days.max()))
+
+    def _learned_now(self, dense: Tensor) -> Tensor:
+        """(B, 1): the day of the request, or the nearest one that training has seen.
+
+        A bundle is asked after its data ended. A month later every item is a month older and every user has been away
+        for as long: a state that training never saw, in which the network would say anything.
+        """
+        return torch.clamp(dense[:, self._now : self._now + 1], self.first_day, self.last_day)
+
     def user(self, dense: Tensor, codes: Tensor) -> Tensor:
         """(B, user_dim) from dense (B, d) and codes int64 (B, C)."""
         # One gather in the tables laid end to end, which are constants of the graph.
@@ -159,7 +178,7 @@ class RankerFeatures(nn.Module):
     def raw_user(self, dense: Tensor) -> Tensor:
         """The user's features before standardizing, without the codes."""
         plain = dense[:, [self._profile[name] for name in _PLAIN_PROFILE]]
-        days_ago = dense[:, self._now : self._now + 1] - dense[:, [self._profile[name] for name in _PROFILE_DAYS]]
+        days_ago = self._learned_now(dense) - dense[:, [self._profile[name] for name in _PROFILE_DAYS]]
         session = dense[:, self._now + 1 : self._now + 1 + len(SESSION_DENSE)]
         return torch.cat([plain, session, _log1p(torch.relu(days_ago))], dim=1)
 
@@ -193,7 +212,8 @@ class RankerFeatures(nn.Module):
             offsets.append(offset)
         others = self.item_dim - len(_PRODUCTS)
         of_item = nn.functional.pad(torch.cat(directions, dim=1), (0, 0, 0, others)) + self.of_item
-        of_request = nn.functional.pad(torch.cat(offsets, dim=1), (0, others)) + dense @ self.of_request
+        request = torch.cat([dense, self._learned_now(dense)], dim=1) @ self.of_request
+        of_request = nn.functional.pad(torch.cat(offsets, dim=1), (0, others)) + request
         linear = of_item @ items.transpose(1, 2) + self.of_dynamic @ dynamic.transpose(1, 2) + of_request[:, :, None]
         bent = torch.minimum(torch.maximum(linear, linear * self.slope), self.cap)
         return torch.cat([bent[:, : -len(_LOGS)], _log1p(bent[:, -len(_LOGS) :])], dim=1)

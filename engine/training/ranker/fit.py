@@ -44,6 +44,10 @@ class ExampleBatches:
         Each sampled negative counts as often as it stands for others (Bengio & Senecal, 2008). The softmax leaves
         each request a free offset; pulling the log of the pool's sum to zero makes exp(logit) the probability itself,
         comparable between requests, which is what calibration builds on.
+
+        What is chosen is a matter of what is shown as well: the log holds exposure times exp(logit). With the
+        exposure as a fixed factor, the logit learns what is left, how much the item is wanted once it is seen; see
+        docs/adr/0028.
         """
         log_sum, chosen = self._log_sum_and_chosen(network, positions, stale)
         return log_sum - chosen + _ANCHOR * log_sum**2
@@ -58,9 +62,9 @@ class ExampleBatches:
         self, network: RankerNetwork, positions: np.ndarray, stale: np.ndarray
     ) -> tuple[Tensor, Tensor]:
         part = self.examples.take(positions)
-        counts = torch.from_numpy(np.where(part.valid, np.maximum(part.stands_for, 1.0), 0.0))
-        logits = self.logits(network, positions, stale)
-        return torch.logsumexp(logits + torch.log(counts), dim=1), logits[:, 0]
+        exposed = torch.log(torch.from_numpy(part.exposure))
+        logits = self.logits(network, positions, stale) + exposed
+        return torch.logsumexp(logits + torch.log(torch.from_numpy(part.weights())), dim=1), logits[:, 0]
 
     @staticmethod
     def request(part: Examples) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from engine.config import BlendConfig
 from engine.data.dataset import Dataset, Interactions
 from engine.features.history import Histories, HistoryStates
 from engine.training.config import RankerConfig
@@ -16,9 +17,10 @@ class RankerSplit:
     """The head, and the moments at which the tail asks the ranker for the next item.
 
     head: events of every kind, in time order; what the head's embedding models are trained on.
-    histories: all positive events, head and tail. states: n moments in them, each just before a tail event.
-    positives: int64 (n,), the item of that event, new to its user. moments_ms: int64 (n,), its time.
-    surfaces, devices, countries: int64 (n,), its circumstances (codes, see Dataset.vocabularies).
+    histories: all positive events, head and tail. states: n moments in them, each just before a tail event or before
+        the session that it is in.
+    positives: int64 (n,), the item of that event, new to its user. moments_ms: int64 (n,), the time of the moment.
+    surfaces, devices, countries: int64 (n,), the event's circumstances (codes, see Dataset.vocabularies).
     """
 
     head: Interactions
@@ -34,7 +36,9 @@ class RankerSplit:
         return len(self.positives)
 
 
-def split_for_ranker(dataset: Dataset, config: RankerConfig, seed: int) -> RankerSplit:
+def split_for_ranker(
+    dataset: Dataset, config: RankerConfig, seed: int, session_ttl_s: float = BlendConfig().session_ttl_s
+) -> RankerSplit:
     """Cut the data set in two for the ranker.
 
     With `per-user-tail`, the last `tail_fraction` of each user's events, `tail_events` at most, are the tail. The
@@ -45,7 +49,10 @@ def split_for_ranker(dataset: Dataset, config: RankerConfig, seed: int) -> Ranke
     0.269 by the first, 0.154 by the second, whose examples all come from the last years while the test's do not.
 
     Examples are the tail events on an item that is new to the user (what was seen is never recommended) and that have
-    something before them; above `max_examples` a seeded sample of them.
+    something before them; above `max_examples` a seeded sample of them. A seeded `session_start_share` of them is asked
+    for at the start of the session instead: most events have others of their session right before them, most requests
+    come from people of whom nothing recent is known, and a ranker that learned from the first alone falls back on what
+    is popular for the second.
 
     Cost: O(n log n) for n events.
     """
@@ -71,16 +78,29 @@ def split_for_ranker(dataset: Dataset, config: RankerConfig, seed: int) -> Ranke
     chosen = np.flatnonzero(is_tail & (lengths > 0) & histories.first_events())
     if len(chosen) > config.max_examples:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, config.max_examples, replace=False))
+    first = _session_starts(histories, users, session_ttl_s)[chosen]
+    early = np.random.default_rng(seed).random(len(chosen)) < config.session_start_share
+    if config.split == "global-time":
+        early &= is_tail[first]
+    asked_at = np.where(early & (lengths[first] > 0), first, chosen)
     return RankerSplit(
         head=events.select(in_head),
         histories=histories,
-        states=HistoryStates(users[chosen], lengths[chosen]),
+        states=HistoryStates(users[chosen], lengths[asked_at]),
         positives=histories.rows[chosen],
-        moments_ms=histories.timestamps_ms[chosen],
+        moments_ms=histories.timestamps_ms[asked_at],
         surfaces=events.surfaces[positions[chosen]].astype(np.int64),
         devices=events.devices[positions[chosen]].astype(np.int64),
         countries=events.countries[positions[chosen]].astype(np.int64),
     )
+
+
+def _session_starts(histories: Histories, users: Int64Array, session_ttl_s: float) -> Int64Array:
+    """int64 (n,): the position of the first event of the session that each event is in."""
+    begins = np.ones(len(users), np.bool_)
+    pauses_ms = np.diff(histories.timestamps_ms)
+    begins[1:] = (users[1:] != users[:-1]) | (pauses_ms > session_ttl_s * 1000.0)
+    return np.maximum.accumulate(np.where(begins, np.arange(len(users)), 0))
 
 
 def _per_user_tail(histories: Histories, config: RankerConfig) -> npt.NDArray[np.bool_]:

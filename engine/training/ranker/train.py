@@ -90,6 +90,7 @@ def train_ranker(
     torch.manual_seed(seed)
     network = RankerNetwork(schema, config)
     network.features.use_spaces(retrieval.item_vectors, collaborative.item_vectors)
+    network.features.use_moments(split.moments_ms)
     network.eval()
 
     # Profiles and stale counts come from the head: they must not know the answers.
@@ -172,11 +173,12 @@ def _weighted_clicks(
     """Logits, clicks and weights of the retrieved candidates of these examples, each (n,).
 
     Random negatives are left out, and so are chosen items that retrieval would not have brought: a probability is
-    about items that are served.
+    about items that are served, and that people see.
     """
     examples = batches.examples.take(positions)
-    weights = examples.stands_for.astype(np.float64)
-    weights[~examples.retrieved, 0] = 0.0
+    # An item that was shown twice as much has been passed over twice as often.
+    weights = examples.stands_for.astype(np.float64) * examples.exposure
+    weights[:, 0] = examples.retrieved
     counted = weights > 0
     logits = batches.logits(network, positions, np.zeros(len(positions), np.bool_)).double().numpy()
     clicked = np.zeros_like(weights)

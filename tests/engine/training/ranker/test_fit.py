@@ -36,6 +36,7 @@ def test_a_negative_that_stands_for_two_counts_like_two(examples: Examples) -> N
         rows=np.append(examples.rows, examples.rows[:, 5:6], axis=1),
         dynamic=np.append(examples.dynamic, examples.dynamic[:, 5:6], axis=1),
         stands_for=np.append(once, once[:, :1], axis=1),
+        exposure=np.append(examples.exposure, examples.exposure[:, 5:6], axis=1),
         valid=np.append(examples.valid, examples.valid[:, 5:6], axis=1),
     )
     weighted = losses(replace(examples, stands_for=twice))

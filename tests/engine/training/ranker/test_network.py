@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine.training.ranker.features import _ITEM_FEATURES
 from engine.training.ranker.network import RankerNetwork
 from tests.engine.training.ranker.small import CONFIG, arguments, head_model, ranker, scrambled, tables, world
 
@@ -90,3 +91,26 @@ def test_every_input_reaches_the_score(position: int) -> None:
         else:
             changed[position] = changed[position].flip(0)
         assert not torch.allclose(network(*changed), straight)
+
+
+def test_a_day_that_training_never_saw_is_the_nearest_that_it_did() -> None:
+    network = scrambled(ranker().schema)
+    query, session, collaborative, dense, codes, items, dynamic = arguments(ranker().sample, ROWS)
+    now = len(ranker().schema.profile)
+    published = ranker().schema.item_columns["published_days"][0]
+    last = float(network.features.last_day)
+
+    def at(day: float, published_day: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits, and whether the items are not out yet."""
+        asked, table = dense.clone(), items.clone()
+        asked[:, now], table[:, :, published] = day, published_day
+        with torch.no_grad():
+            raw = network.features.raw_item(query, session, collaborative, asked, table, dynamic)
+            logits: torch.Tensor = network(query, session, collaborative, asked, codes, table, dynamic)
+        return logits, raw[:, _ITEM_FEATURES.index("unreleased")] > 0
+
+    torch.testing.assert_close(at(last + 400.0, last - 50.0)[0], at(last + 30.0, last - 50.0)[0])
+    assert not torch.allclose(at(last, last - 50.0)[0], at(last - 0.01, last - 50.0)[0], rtol=0, atol=0)
+    # Whether an item is out yet is no matter of what training saw.
+    assert at(last + 10.0, last + 100.0)[1].all()
+    assert not at(last + 200.0, last + 100.0)[1].any()

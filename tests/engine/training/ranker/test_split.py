@@ -32,9 +32,11 @@ def test_examples_are_new_items_after_their_state(kind: str) -> None:
         rows = split.histories.rows[events_of(split.histories, user)]
         times = split.histories.timestamps_ms[events_of(split.histories, user)]
         assert length > 0
-        assert rows[length] == positive
         assert times[length] == moment_ms
         assert positive not in rows[:length]
+        # The item is that of the moment's event, or of a later one of the same session.
+        session = np.flatnonzero(np.append(np.diff(times[length:]) > 1_800_000, True))[0] + 1
+        assert positive in rows[length : length + session]
 
 
 def test_per_user_tail_takes_a_bounded_share_of_each_user() -> None:
@@ -54,6 +56,20 @@ def test_per_user_tail_takes_a_bounded_share_of_each_user() -> None:
 def test_global_time_keeps_the_head_strictly_before_every_example() -> None:
     split = split_for_ranker(random_world(2), RankerConfig(split="global-time"), seed=0)
     assert split.head.timestamps_ms.max() < split.moments_ms.min()
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, {3, 4, 5}), (1.0, {3})])
+def test_examples_are_asked_for_before_their_session(share: float, expected: set[int]) -> None:
+    # Two sessions of three events: a day lies between them.
+    times = np.array([0, 60_000, 120_000, 86_400_000, 86_460_000, 86_520_000])
+    dataset = dataset_of(
+        np.repeat(np.arange(20), 6), np.tile(np.arange(6), 20), np.tile(times, 20), 20, items_frame(6, 2)
+    )
+    config = RankerConfig(tail_fraction=0.5, session_start_share=share)
+    split = split_for_ranker(dataset, config, seed=0)
+    assert set(split.states.lengths.tolist()) == expected
+    assert set(split.positives.tolist()) == {3, 4, 5}
+    np.testing.assert_array_equal(split.moments_ms, times[split.states.lengths])
 
 
 def test_sampling_is_bounded_and_seeded() -> None:

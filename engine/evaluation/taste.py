@@ -1,0 +1,223 @@
+"""Is a slate about its user's taste? How much of it is in their main categories, and how alike slates are."""
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import uvloop
+
+from engine.adapters.redis_store import RedisPublisher
+from engine.assemble import open_pipeline, redis_url
+from engine.assemble_model import load_embedders
+from engine.bundle.bundle import Bundle
+from engine.config import EngineConfig
+from engine.data.dataset import Dataset
+from engine.errors import DataError, EngineError
+from engine.evaluation.lists import PATIENCE_S
+from engine.features.history import HistoryStates
+from engine.publish import publish_users
+from engine.training.embeddings import Progress
+from engine.types import Int64Array, RecommendQuery
+from kernels.membership import test_rows
+
+SLATE: Final = 10
+RETRIEVED: Final = 200
+MAIN_CATEGORIES: Final = 3
+# When people ask: as soon as they stop, which few do, and long after the data of the bundle ended.
+MOMENTS: Final = ("at once", "a month later")
+_AT_ONCE_MS, _LATER_MS = 60_000, 30 * 86_400_000
+# A table of more people takes longer and says the same.
+PEOPLE: Final = 400
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class TasteFigures:
+    """Slates of SLATE items for the same people, on one surface and at one of the MOMENTS.
+
+    main_share: the share of the slates' items that is in their user's main categories.
+    most_shared: the share of the slates that hold the item that most of them hold.
+    distinct_items: how many different items the slates hold.
+    retrieval_*: the same of the first SLATE, and of the first RETRIEVED, by retrieval score alone.
+    chance: the main share of slates that were drawn by lot.
+    """
+
+    surface: str
+    moment: str
+    main_share: float
+    most_shared: float
+    distinct_items: int
+    retrieval_share: float
+    retrieval_share_at_200: float
+    retrieval_most_shared: float
+    chance: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """n people, their main categories and what they could be shown.
+
+    users: int64 (n,). last_ms: int64 (n,), their last event. is_main: bool (n, categories + 1), the last one false.
+    seen: per person the rows that they had an event on. categories: int64 (items,), the last one for none.
+    """
+
+    users: Int64Array
+    last_ms: Int64Array
+    is_main: BoolArray
+    seen: list[Int64Array]
+    categories: Int64Array
+
+    def main_share(self, lists: Int64Array) -> float:
+        """Of lists int64 (n, k), padded with -1."""
+        there = lists >= 0
+        mine = np.take_along_axis(self.is_main, self.categories[np.where(there, lists, 0)], axis=1) & there
+        return float((mine.sum(axis=1) / np.maximum(there.sum(axis=1), 1)).mean())
+
+    def chance(self, on_offer: BoolArray) -> float:
+        """Of items drawn from those on offer, bool (items,), that a person has not had an event on."""
+        shares = []
+        for is_main, seen in zip(self.is_main, self.seen, strict=True):
+            open_to = on_offer.copy()
+            open_to[seen] = False
+            shares.append(is_main[self.categories[open_to]].mean() if open_to.any() else 0.0)
+        return float(np.mean(shares))
+
+
+def measure_taste(
+    bundle: Bundle,
+    dataset: Dataset,
+    serving: EngineConfig,
+    scratch: Path,
+    progress: Progress | None = None,
+    people: int = PEOPLE,
+) -> list[TasteFigures]:
+    """Ask the serving pipeline, over a private Redis, for slates of known users on every surface of the settings.
+
+    Args:
+        bundle: trained on the data set. serving: surfaces, diversity and whatever else requests depend on.
+        scratch: an empty directory. people: ask for so many at most, drawn at random.
+
+    Returns:
+        One entry for each surface and moment.
+
+    Raises:
+        DataError: no user has enough interactions for the personalized road, or no item has a category.
+
+    Cost: two requests a person and surface, one exact search a person and surface.
+    """
+    asked = _asked(dataset, serving, people)
+    config = serving.model_copy(
+        update={
+            "bundle": serving.bundle.model_copy(update={"directory": bundle.path.parent}),
+            "redis": serving.redis.model_copy(
+                update={"url": "", "directory": scratch / "redis", "timeout_ms": PATIENCE_S * 1000}
+            ),
+        }
+    )
+    slates = _ask(bundle, dataset, config, asked, progress)
+    figures = []
+    for surface in config.surfaces:
+        on_offer = test_rows(bundle.items.stock() & bundle.items.shown_on(surface), np.arange(len(bundle.items)))
+        retrieved = _retrieve(bundle, dataset, asked, on_offer)
+        chance = asked.chance(on_offer)
+        for moment in MOMENTS:
+            slate = slates[surface, moment]
+            figures.append(
+                TasteFigures(
+                    surface=surface,
+                    moment=moment,
+                    main_share=asked.main_share(slate),
+                    most_shared=_most_shared(slate),
+                    distinct_items=len(np.unique(slate[slate >= 0])),
+                    retrieval_share=asked.main_share(retrieved[:, :SLATE]),
+                    retrieval_share_at_200=asked.main_share(retrieved),
+                    retrieval_most_shared=_most_shared(retrieved[:, :SLATE]),
+                    chance=chance,
+                )
+            )
+    return figures
+
+
+def _asked(dataset: Dataset, serving: EngineConfig, people: int) -> _Asked:
+    histories = dataset.histories()
+    lengths = histories.lengths()
+    known = np.flatnonzero(lengths >= max(1, serving.cold_start.min_interactions))
+    names = dataset.items["category"].cast(pl.String).fill_null("")
+    vocabulary = names.unique().sort().to_list()
+    if not len(known) or vocabulary == [""]:
+        raise DataError("taste is measured on users with history and items with categories; the data has none of one")
+    code = {name: place for place, name in enumerate(name for name in vocabulary if name)}
+    categories = np.array([code.get(name, len(code)) for name in names], np.int64)
+    users = np.sort(np.random.default_rng(0).permutation(known)[:people])
+    is_main = np.zeros((len(users), len(code) + 1), np.bool_)
+    seen = [histories.rows[histories.offsets[user] : histories.offsets[user + 1]] for user in users]
+    for place, rows in enumerate(seen):
+        counts = np.bincount(categories[rows], minlength=len(code) + 1)[: len(code)]
+        first = np.argsort(-counts, kind="stable")[:MAIN_CATEGORIES]
+        is_main[place, first[counts[first] > 0]] = True
+    states = HistoryStates(users, lengths[users])
+    return _Asked(users, histories.last_times_ms(states), is_main, seen, categories)
+
+
+def _ask(
+    bundle: Bundle, dataset: Dataset, config: EngineConfig, asked: _Asked, progress: Progress | None
+) -> dict[tuple[str, str], Int64Array]:
+    """By surface and moment: slates int64 (n, SLATE), padded with -1."""
+    with redis_url(config) as url:
+        embed, fold_in = load_embedders(bundle)
+        with closing(RedisPublisher(url, config.redis)) as publisher:
+            publish_users(bundle, dataset, embed, fold_in, publisher)
+        slates: dict[tuple[str, str], Int64Array] = uvloop.run(_slates(config, dataset, asked, progress))
+        return slates
+
+
+async def _slates(
+    config: EngineConfig, dataset: Dataset, asked: _Asked, progress: Progress | None
+) -> dict[tuple[str, str], Int64Array]:
+    user_ids = dataset.users["user_id"]
+    later_ms = np.full(len(asked.users), int(dataset.interactions.timestamps_ms.max()) + _LATER_MS)
+    times_ms = dict(zip(MOMENTS, (asked.last_ms + _AT_ONCE_MS, later_ms), strict=True))
+    slates = {}
+    async with open_pipeline(config) as pipeline:
+        for surface in config.surfaces:
+            for moment, times in times_ms.items():
+                rows = np.full((len(asked.users), SLATE), -1, np.int64)
+                for place, (user, time_ms) in enumerate(zip(asked.users.tolist(), times.tolist(), strict=True)):
+                    query = RecommendQuery(user_ids[user], surface, SLATE, time_ms)
+                    answer = await pipeline.recommend(query, time.monotonic() + PATIENCE_S)
+                    if answer.degraded_reasons:
+                        raise EngineError(f"evaluation met a degraded answer: {answer.degraded_reasons[0].name}")
+                    rows[place, : len(answer.slate)] = answer.slate.rows
+                slates[surface, moment] = rows
+                if progress is not None:
+                    progress(len(slates), len(config.surfaces) * len(MOMENTS), "slates")
+    return slates
+
+
+def _retrieve(bundle: Bundle, dataset: Dataset, asked: _Asked, on_offer: BoolArray) -> Int64Array:
+    """int64 (n, RETRIEVED), padded with -1: the best of what is on offer and new to each person, by exact search."""
+    histories = dataset.histories()
+    states = HistoryStates(asked.users, histories.lengths()[asked.users])
+    queries = load_embedders(bundle)[0](histories, states, dataset.demographic_codes())
+    scores = queries @ bundle.item_vectors.T
+    scores[:, ~on_offer] = -np.inf
+    for line, seen in zip(scores, asked.seen, strict=True):
+        line[seen] = -np.inf
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :RETRIEVED]
+    return np.where(np.isfinite(np.take_along_axis(scores, best, axis=1)), best, -1)
+
+
+def _most_shared(slates: Int64Array) -> float:
+    """No slate holds an item twice."""
+    return float(np.bincount(slates[slates >= 0]).max(initial=0) / len(slates))
+
+
+def worst(figures: Sequence[TasteFigures]) -> tuple[float, float]:
+    """The lowest main share and the highest share of slates that hold one item."""
+    return min(one.main_share for one in figures), max(one.most_shared for one in figures)
