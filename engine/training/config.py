@@ -73,6 +73,9 @@ class RankerConfig(_Section):
     session_start_share: float = Field(
         0.5, ge=0, le=1, description="examples asked for before their session instead of just before their event"
     )
+    session_unknown_share: float = Field(
+        0.25, ge=0, le=1, description="examples that are not told of a session, as where events are not streamed"
+    )
     exposure_correction: float = Field(
         1.0, ge=0, le=1, description="how far choices are corrected for how much an item was shown; 0: not at all"
     )

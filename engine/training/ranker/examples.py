@@ -12,8 +12,8 @@ from engine.features.context import MS_PER_DAY, MS_PER_MINUTE
 from engine.features.history import Histories
 from engine.features.popularity import PopularityTimeline
 from engine.features.profile import ItemStats, profile_features
-from engine.features.schema import CODE_FEATURES
-from engine.features.session import SessionSettings, session_inputs
+from engine.features.schema import CODE_FEATURES, SESSION_DENSE
+from engine.features.session import SessionSettings, session_inputs, session_signal
 from engine.training.config import RankerConfig
 from engine.training.embeddings import EmbeddingModel
 from engine.training.ranker.exposure import Exposures
@@ -24,6 +24,7 @@ from engine.types import Float32Array, Int64Array
 _CHUNK_FLOATS = 16_000_000
 # How the ranker reads a session; in the bundle as well, so that serving reads it in the same way whatever it mixes in.
 RANKER_SESSION: Final = BlendConfig()
+_NO_EVENTS: Final = (np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,14 @@ class RequestInputs:
     collaborative: Float32Array
     dense: Float32Array
     codes: Int64Array
+
+    def without_sessions(self, which: npt.NDArray[np.bool_]) -> "RequestInputs":
+        """The same where nothing is known of the sessions of some moments, bool (n,)."""
+        nothing = session_signal(*_NO_EVENTS, self.session, 0, SessionSettings.of(RANKER_SESSION))
+        session, dense = self.session.copy(), self.dense.copy()
+        session[which] = nothing.vector
+        dense[which, -len(SESSION_DENSE) :] = nothing.dense
+        return replace(self, session=session, dense=dense)
 
     def take(self, positions: npt.NDArray[np.integer]) -> "RequestInputs":
         return RequestInputs(
@@ -107,6 +116,8 @@ def build_examples(
     """
     rng = np.random.default_rng(seed)
     inputs = request_inputs(dataset, split, retrieval, collaborative, item_stats)
+    # Published vectors may have read what no stream has reported.
+    inputs = inputs.without_sessions(rng.random(len(split)) < config.session_unknown_share)
     ever = _EverUsed.of(split.histories, dataset.item_count)
     item_vectors = retrieval.item_vectors
     pool_size = min(config.candidate_count, dataset.item_count)

@@ -39,12 +39,14 @@ class Exposures:
         shown = events.select(events.event_types == EventType.IMPRESSION)
         pairs, rows = np.unique(shown.surfaces.astype(np.int64) * item_count + shown.rows, return_inverse=True)
         times_ms = shown.timestamps_ms
+        # Each impression is an occasion of its own to choose: those of one person count one by one.
+        each = np.arange(len(shown))
         return Exposures(
             item_count=item_count,
             pairs=pairs,
-            of_pairs=PopularityTimeline.build(rows.ravel(), times_ms, len(pairs) + 1),
-            of_items=PopularityTimeline.build(shown.rows, times_ms, item_count),
-            of_all=PopularityTimeline.build(np.zeros(len(shown), np.int64), times_ms, 1),
+            of_pairs=PopularityTimeline.build(each, rows.ravel(), times_ms, len(pairs) + 1),
+            of_items=PopularityTimeline.build(each, shown.rows, times_ms, item_count),
+            of_all=PopularityTimeline.build(each, np.zeros(len(shown), np.int64), times_ms, 1),
         )
 
     def at(self, rows: Int64Array, surfaces: Int64Array, moments_ms: Int64Array) -> Float32Array:

@@ -19,7 +19,7 @@ from tests.engine.training.worlds import taste_world
 
 CONFIG = RankerConfig(
     hidden=(16, 8), cross_rank=4, epochs=4, top_negatives=10, retrieved_negatives=20, random_negatives=5,
-    candidate_count=60, held_out_users=0.3,
+    candidate_count=60, held_out_users=0.3, session_unknown_share=0.0,
 )  # fmt: skip
 
 

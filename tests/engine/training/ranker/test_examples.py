@@ -78,6 +78,20 @@ def test_sessions_are_read_in_the_space_of_the_query(examples: Examples) -> None
         np.testing.assert_array_equal(examples.inputs.dense[i, -len(SESSION_DENSE) :], signal.dense)
 
 
+def test_some_examples_are_not_told_of_a_session(examples: Examples) -> None:
+    stats = ItemStats.from_tables(ranker().schema, *tables())
+    untold = CONFIG.model_copy(update={"session_unknown_share": 0.5})
+    some = build_examples(world(), split(), head_model(), head_model(), stats, item_popularity(world()), untold, 0)
+    silent = ~some.inputs.session.any(axis=1)
+    assert 0.3 < silent.mean() < 0.7
+    empty = np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.int64)
+    nothing = session_signal(*empty, head_model().item_vectors, 0, SessionSettings.of(BlendConfig())).dense
+    told_nothing = some.inputs.dense[silent, -len(SESSION_DENSE) :]
+    np.testing.assert_array_equal(told_nothing, np.broadcast_to(nothing, told_nothing.shape))
+    np.testing.assert_array_equal(some.inputs.dense[~silent], examples.inputs.dense[~silent])
+    np.testing.assert_array_equal(some.inputs.query, examples.inputs.query)
+
+
 def test_what_was_only_shown_is_no_session(examples: Examples) -> None:
     shown = world().interactions
     everything = world().with_interactions(replace(shown, event_types=np.full_like(shown.event_types, 0)))
