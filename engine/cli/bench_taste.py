@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
+from engine.cli.needs import needs
 
+
+@needs("cpu", "train")
 def taste(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")] = None,
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Train this many times, with seeds 1, 2, …")] = 3,
