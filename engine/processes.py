@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from engine.errors import DependencyUnavailable
@@ -36,21 +36,23 @@ def write_settings(work: Path, port: int, redis_url: str = "", brokers: str = ""
 
 
 @contextmanager
-def engine_process(command: str, config_file: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`engine serve` or `engine process` for as long as the context lasts."""
-    process = subprocess.Popen([sys.executable, "-m", "engine", command, "--config", str(config_file)])
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
+def engine_process(command: str, config_file: Path, log_file: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """`engine serve` or `engine process` for as long as the context lasts. log_file: of its log; here without."""
+    with ExitStack() as resources:
+        log = None if log_file is None else resources.enter_context(log_file.open("wb"))
+        process = subprocess.Popen([sys.executable, "-m", "engine", command, "--config", str(config_file)], stderr=log)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def wait_until_serving(client: RecommendationClient, server: subprocess.Popen[bytes]) -> None:
     """Return once the server says SERVING. Raises DependencyUnavailable when it ends before, or takes a minute."""
     for _ in range(_START_ATTEMPTS):
         if server.poll() is not None:
-            raise DependencyUnavailable("the server ended before it was ready; its message is above")
+            raise DependencyUnavailable("the server ended before it was ready; its log says why")
         try:
             client.wait_until_serving(0.5)
             return

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.data.dataset import Dataset
-from engine.errors import DeadlineExceeded
-from engine.rpc.client import RecommendationClient
+from engine.demo.patient import PatientClient
+from engine.demo.tastes import Tastes
 from engine.rpc.requests import RequestFields
 from engine.v1 import recommendation_pb2 as pb
 
@@ -20,7 +20,6 @@ SURFACE = "email"
 SHARE = 0.2
 ASKED = 100
 SHOWN = 5
-_ATTEMPTS = 3
 _SETTINGS = """
 [holdout]
 share = {share}
@@ -38,14 +37,15 @@ def declare_holdout(config_file: Path, archive: Path) -> None:
         file.write(_SETTINGS.format(share=SHARE, surface=SURFACE, events=json.dumps(str(archive / "events"))))
 
 
-def show_experiments(client: RecommendationClient, dataset: Dataset, user_id: str, console: Console) -> dict[str, Any]:
+def show_experiments(
+    client: PatientClient, dataset: Dataset, tastes: Tastes, user_id: str, console: Console
+) -> dict[str, Any]:
     """Count who is held out, and print one person's slate beside the baseline, which they ask for as a tester would."""
     known: Sequence[str] = dataset.users["user_id"].to_list()[:ASKED]
     counts = Counter(_variant(_recommend(client, one, item_count=1)) for one in known)
     console.print(
         f"Of {len(known)} people on {SURFACE}, {counts['baseline']} are held out ({SHARE:.0%} of all shall be)"
     )
-    titles = dict(zip(dataset.items["item_id"], dataset.items["title"], strict=True))
     slates = {
         variant: _recommend(client, user_id, item_count=SHOWN, experiment_overrides={"holdout": variant})
         for variant in ("engine", "baseline")
@@ -54,22 +54,23 @@ def show_experiments(client: RecommendationClient, dataset: Dataset, user_id: st
     for variant in slates:
         table.add_column(f"holdout: {variant}", width=48, no_wrap=True)
     for row in zip(*(slate.items for slate in slates.values()), strict=True):
-        table.add_row(*(titles[item.item_id] or item.item_id for item in row))
+        table.add_row(*(f"{tastes.title(item.item_id)} ({tastes.category(item.item_id)})" for item in row))
     console.print(table)
     return {
         "asked": len(known),
         "held_out": counts["baseline"],
         "slates": {variant: [item.item_id for item in slate.items] for variant, slate in slates.items()},
+        "surface": SURFACE,
+        "shown": {
+            variant: [
+                {"title": tastes.title(item.item_id), "category": tastes.category(item.item_id)} for item in slate.items
+            ]
+            for variant, slate in slates.items()
+        },
     }
 
 
-def _recommend(client: RecommendationClient, user_id: str, **fields: Unpack[RequestFields]) -> pb.RecommendResponse:
-    """An answer on the surface; a machine that is busy with other things misses the server's limit now and then."""
-    for _ in range(_ATTEMPTS - 1):
-        try:
-            return client.recommend(user_id, SURFACE, **fields)
-        except DeadlineExceeded:
-            continue
+def _recommend(client: PatientClient, user_id: str, **fields: Unpack[RequestFields]) -> pb.RecommendResponse:
     return client.recommend(user_id, SURFACE, **fields)
 
 

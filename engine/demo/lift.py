@@ -21,7 +21,7 @@ from engine.experiments.analysis.report import Report, make_report
 from engine.experiments.analysis.verdict import signed
 from engine.simulation.run import RunSettings, simulate
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 _PEOPLE = 250
 _DAYS = 3
 _VISITS = 0.8
@@ -46,6 +46,9 @@ def show_lift(data: Path, archive: Path, surface: str, settings: EngineConfig, c
     )
     with progress_bar() as progress:
         summary = asyncio.run(simulate(world_of(data), run, progress=progress))
+    if summary["errors"]:
+        ended = sum(summary["errors"].values())
+        console.print(f"{ended} of {summary['sessions']} sessions ended early: {next(iter(summary['errors']))}")
     _wait(archive, summary["run"], summary["requests"])
     rules = Rules(clock=Clock.REQUEST, before_days=0)
     asked = Question("holdout", surface, summary["begin_ms"], summary["end_ms"], rules=rules)
@@ -64,7 +67,11 @@ def show_lift(data: Path, archive: Path, surface: str, settings: EngineConfig, c
                 f"  {metric.title}: {signed(lift['value'])} ({signed(lift['low'])} to {signed(lift['high'])})"
             )
     console.print(report.verdict.headline)
-    return {"run": summary, "lifts": lifts, "headline": report.verdict.headline}
+    titles = {metric.name: metric.title for metric in METRICS if metric.name in _SHOWN}
+    return {
+        "run": summary, "lifts": lifts, "headline": report.verdict.headline, "titles": titles, "people": people,
+        "days": _DAYS, "surface": surface,
+    }  # fmt: skip
 
 
 def _lifts(report: Report) -> dict[str, dict[str, float]]:
@@ -80,7 +87,7 @@ def _wait(archive: Path, run: str, requests: int) -> None:
     give_up = time.monotonic() + PATIENCE_S
     while any(_archived(archive / part, run) < requests for part in ("exposures", "events")):
         if time.monotonic() > give_up:
-            raise DependencyUnavailable("what was simulated did not reach the archive; see the processor's log above")
+            raise DependencyUnavailable("what was simulated did not reach the archive; see the processor's log")
         time.sleep(_POLL_S)
 
 

@@ -1,171 +1,160 @@
 """The demonstration: data in, a trained bundle out, a server in a process of its own, and a client that calls it."""
 
-import datetime
 import json
 import shutil
+import signal
 import subprocess
-from dataclasses import asdict
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
 from rich.console import Console
 
 from engine.adapters.embedded_kafka import EmbeddedKafka
 from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.assemble_model import train_bundle
 from engine.bundle.store import BundleStore
-from engine.cli.progress import progress_bar
 from engine.cli.publish import publish_once
 from engine.config import EngineConfig
 from engine.data.build import build_dataset
-from engine.data.dataset import Dataset
 from engine.demo.catalogue import show_catalogue
 from engine.demo.experiments import SURFACE as EXPERIMENT_SURFACE
 from engine.demo.experiments import declare_holdout, show_experiments
 from engine.demo.lift import show_lift
-from engine.demo.show import show_slate, show_stages, summarize_stages
+from engine.demo.model import ready_bundle
+from engine.demo.page import write_page
+from engine.demo.patient import PASSING, PatientClient
+from engine.demo.people import show_people, time_calls
 from engine.demo.signals import show_signals
-from engine.demo.world import Person, choose_people, prepare_data
+from engine.demo.tastes import Tastes
+from engine.demo.world import World, choose_people, prepare_data
+from engine.errors import DependencyUnavailable
 from engine.processes import engine_process, wait_until_serving, write_settings
 from engine.rpc.client import RecommendationClient
-from engine.training.config import TrainingConfig
-from engine.v1 import recommendation_pb2 as pb
+from engine.rpc.port import check_bindable
 
-SURFACE = "home"
-TIMED_CALLS = 400
-SHOWN = 10
-_STORES = ("bundles", "redis", "kafka")
+SURFACE: Final = "home"
+PAGE: Final = "demo.html"
+_POLL_S: Final = 0.2
+_WORLD: Final = World()
 
 
-def run_demo(source: Path | None, work: Path, once: bool, port: int, console: Console) -> dict[str, Any]:
-    """Run everything; returns `recommendations`, `stages_ms`, `signals`, `catalogue`, `experiments`, and `lift` where
-    the world is synthetic.
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """How the demonstration is run.
 
-    Without `once` the server goes on running until Ctrl-C.
+    source: a known data set or canonical tables; None: a synthetic world. work: where everything is kept. once: end
+    after the last part instead of serving on. train: train anew although an earlier run's bundle would do.
     """
+
+    source: Path | None
+    work: Path
+    once: bool
+    port: int
+    train: bool = False
+    world: World = _WORLD
+
+
+def run_demo(demo: Demo, console: Console) -> dict[str, Any]:
+    """Run everything, and write the page; without `once` the server goes on until SIGINT or SIGTERM.
+
+    A part that a busy machine makes too late is left out, and said so.
+
+    Returns:
+        `recommendations`, `stages_ms`, `budgets`, `calls`, `signals`, `catalogue`, `experiments`, `page`, `notes` (what
+        was late, failed or left out), and `lift` where the world is synthetic; of a part left out there is nothing.
+
+    Raises:
+        ConfigError: the port is taken. EngineError: a part fails for another reason than time, or a process has ended.
+    """
+    started = time.monotonic()
+    check_bindable("0.0.0.0", demo.port)
     console.rule("1. data")
-    tables = prepare_data(source, work / "data")
-    dataset = build_dataset(tables)
-    console.print(f"{len(dataset.interactions):,} events, {dataset.item_count:,} items, {dataset.user_count:,} users")
-    config_file = write_settings(work, port)
-    # The embedded broker forgets, and an archive that remembers what came before would wait for what never comes.
-    archive = work / "archive"
-    shutil.rmtree(archive, ignore_errors=True)
+    data, archive = demo.work / "data", demo.work / "archive"
+    dataset = build_dataset(prepare_data(demo.source, data, demo.world))
+    about = f"{len(dataset.interactions):,} events, {dataset.item_count:,} items, {dataset.user_count:,} users"
+    console.print(about)
+    config_file = write_settings(demo.work, demo.port)
+    # Every run begins alike: without what the last one clicked, sold and archived.
+    for left_over in (archive, demo.work / "redis"):
+        shutil.rmtree(left_over, ignore_errors=True)
     declare_holdout(config_file, archive)
     settings = EngineConfig.load(config_file)
-
     console.rule("2. train")
-    with progress_bar() as progress:
-        path = train_bundle(dataset, TrainingConfig(), BundleStore(settings.bundle.directory), progress)
-    console.print(f"bundle {path.name}")
+    path = ready_bundle(dataset, data, BundleStore(settings.bundle.directory), demo.world.training, demo.train, console)
 
-    with EmbeddedRedis(settings.redis.directory), EmbeddedKafka(settings.kafka.directory, settings.kafka.topic_prefix):
+    with EmbeddedRedis(settings.redis.directory), EmbeddedKafka(settings.kafka.directory):
         console.rule("3. publish users")
-        console.print(f"{publish_once(work / 'data', settings):,} user records in Redis")
+        console.print(
+            f"{publish_once(data, settings):,} user records in Redis; a Kafka broker for development beside it"
+        )
         console.rule("4. serve and call")
         with (
-            engine_process("serve", config_file) as server,
-            engine_process("process", config_file),
-            RecommendationClient(f"localhost:{port}", timeout_s=5.0) as client,
+            engine_process("serve", config_file, demo.work / "serve.log") as server,
+            engine_process("process", config_file, demo.work / "process.log") as processor,
+            RecommendationClient(f"localhost:{demo.port}", timeout_s=5.0) as client,
         ):
+            console.print(f"The logs of server and stream processor: {demo.work}/serve.log, {demo.work}/process.log")
             wait_until_serving(client, server)
+            parts = _Parts(console)
+            patient, tastes = PatientClient(client, parts.say), Tastes(dataset)
             people = choose_people(dataset)
-            result = _call(client, dataset, people, console)
+            user = people[0].user_id
+            parts.run(
+                "recommendations",
+                lambda: {"recommendations": show_people(patient, dataset, tastes, people, SURFACE, console)},
+            )
+            parts.run("milliseconds", lambda: time_calls(patient, dataset, SURFACE, console))
             console.rule("5. click")
-            result["signals"] = show_signals(client, dataset, people[0].user_id, SURFACE, console)
+            parts.run("signals", lambda: {"signals": show_signals(patient, dataset, tastes, user, SURFACE, console)})
             console.rule("6. change the catalogue")
-            result["catalogue"] = show_catalogue(client, dataset, people[0].user_id, SURFACE, console)
+            parts.run(
+                "catalogue", lambda: {"catalogue": show_catalogue(patient, dataset, tastes, user, SURFACE, console)}
+            )
             console.rule("7. experiment")
-            result["experiments"] = show_experiments(client, dataset, people[0].user_id, console)
-            if source is None:
+            parts.run("experiments", lambda: {"experiments": show_experiments(patient, dataset, tastes, user, console)})
+            if demo.source is None:
                 console.rule("8. what it is worth")
-                result["lift"] = show_lift(work / "data", archive, EXPERIMENT_SURFACE, settings, console)
-            if not once:
-                _keep_serving(server, port, console)
-    return result
+                parts.run("lift", lambda: {"lift": show_lift(data, archive, EXPERIMENT_SURFACE, settings, console)})
+            for name, process in (("server", server), ("processor", processor)):
+                if process.poll() is not None:
+                    raise DependencyUnavailable(f"the {name} has ended (status {process.returncode}); its log says why")
+            seconds = time.monotonic() - started
+            facts = {"about": about, "bundle": path.name, "surface": SURFACE, "seconds": seconds}
+            page = write_page(parts.result | facts, demo.work / PAGE)
+            console.rule("everything on one page")
+            console.print(f"{page.resolve()} ({seconds:.0f} s)", soft_wrap=True, highlight=False)
+            if not demo.once:
+                _keep_serving(server, demo.port, console)
+    return parts.result | {"page": str(page)}
 
 
-def _call(client: RecommendationClient, dataset: Dataset, people: list[Person], console: Console) -> dict[str, Any]:
-    titles = {item_id: title or item_id for item_id, title in dataset.items.select("item_id", "title").iter_rows()}
-    moments = _Moments(dataset)
-    shown = []
-    for person in people:
-        response = client.recommend(
-            person.user_id, SURFACE, time=moments.of(person.user_id), demographics=person.demographics, debug=True
-        )
-        shown.append(_describe(person, response, titles, dataset, console))
-    known = dataset.users["user_id"].to_list()
-    calls = []
-    for user in np.random.default_rng(0).choice(len(known), TIMED_CALLS):
-        response = client.recommend(known[user], SURFACE, time=moments.of(known[user]), debug=True)
-        if response.strategy == pb.STRATEGY_PERSONALIZED:
-            calls.append({timing.stage: timing.duration_ms for timing in response.debug.stages})
-    show_stages(console, calls)
-    return {"recommendations": shown, "stages_ms": summarize_stages(calls)}
+class _Parts:
+    """What has come of the parts so far, and what was late, failed or left out on the way."""
 
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.notes: list[str] = []
+        self.result: dict[str, Any] = {"notes": self.notes}
 
-class _Moments:
-    """When each user asks: a minute after their last event, since the data may be years old."""
+    def say(self, note: str) -> None:
+        self.notes.append(note)
+        self._console.print(note)
 
-    def __init__(self, dataset: Dataset) -> None:
-        events = dataset.interactions
-        self._places = {name: place for place, name in enumerate(dataset.users["user_id"])}
-        self._end_ms = int(events.timestamps_ms.max())
-        self._last_ms = np.full(dataset.user_count, 0, np.int64)
-        np.maximum.at(self._last_ms, events.users, events.timestamps_ms)
-
-    def of(self, user_id: str) -> datetime.datetime:
-        """For somebody unknown, or without events, a minute after everyone's."""
-        place = self._places.get(user_id)
-        last_ms = int(self._last_ms[place]) if place is not None else 0
-        return datetime.datetime.fromtimestamp((last_ms or self._end_ms) / 1000 + 60, datetime.UTC)
-
-
-def _describe(
-    person: Person, response: pb.RecommendResponse, titles: dict[str, str], dataset: Dataset, console: Console
-) -> dict[str, Any]:
-    history = _history(person.user_id, dataset)
-    strategy = pb.Strategy.Name(response.strategy).removeprefix("STRATEGY_").lower()
-    items: list[dict[str, Any]] = [
-        {
-            "position": item.position,
-            "id": item.item_id,
-            "title": titles[item.item_id],
-            "score": item.score,
-            "source": pb.ItemSource.Name(item.source).removeprefix("ITEM_SOURCE_").lower(),
-        }
-        for item in response.items
-    ]
-    about = ", ".join(value for value in asdict(person.demographics).values() if value)
-    heading = f"{person.user_id} ({person.kind}{', ' + about if about else ''}): {strategy}"
-    slate = [
-        (titles[item.item_id], item.score, entry["source"]) for item, entry in zip(response.items, items, strict=True)
-    ]
-    show_slate(console, heading, [titles[item_id] for item_id in history[:SHOWN]], slate[:SHOWN])
-    return {
-        "user_id": person.user_id,
-        "kind": person.kind,
-        "demographics": asdict(person.demographics),
-        "strategy": strategy,
-        "degraded_reasons": [pb.DegradedReason.Name(reason) for reason in response.degraded_reasons],
-        "history": [{"id": item_id, "title": titles[item_id]} for item_id in history],
-        "items": items,
-    }
-
-
-def _history(user_id: str, dataset: Dataset) -> list[str]:
-    """The items of a user's latest positive events, latest first, each once."""
-    places = dataset.users["user_id"].index_of(user_id)
-    if places is None:
-        return []
-    histories = dataset.histories()
-    rows = histories.rows[histories.offsets[places] : histories.offsets[places + 1]]
-    item_ids = dataset.items["item_id"]
-    return list(dict.fromkeys(item_ids[int(row)] for row in rows[::-1]))
+    def run(self, name: str, part: Callable[[], dict[str, Any]]) -> None:
+        try:
+            self.result |= part()
+        except PASSING as error:
+            self.say(f"Left out on this busy machine: {name}: {error}")
 
 
 def _keep_serving(server: subprocess.Popen[bytes], port: int, console: Console) -> None:
+    """Until SIGINT or SIGTERM, which from here on are no reason to fail."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     console.print(f"\nServing on localhost:{port} until Ctrl-C. Try, in another terminal:")
     body = json.dumps({"user_id": "demo-nobody", "surface": SURFACE, "item_count": 5})
     console.print(
@@ -173,7 +162,7 @@ def _keep_serving(server: subprocess.Popen[bytes], port: int, console: Console) 
         soft_wrap=True,
         highlight=False,
     )
-    try:
-        server.wait()
-    except KeyboardInterrupt:
-        console.print("draining")
+    while not stop.wait(_POLL_S):
+        if server.poll() is not None and not stop.is_set():
+            raise DependencyUnavailable(f"the server has ended (status {server.returncode}); its log says why")
+    console.print("draining")

@@ -8,32 +8,31 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.data.dataset import Dataset
+from engine.demo.patient import PatientClient
+from engine.demo.tastes import Tastes
 from engine.errors import DependencyUnavailable
-from engine.rpc.client import RecommendationClient
 from engine.rpc.requests import build_event
 from engine.v1 import event_pb2
 from engine.v1 import recommendation_pb2 as pb
 
 CLICKS = 5
 SHOWN = 10
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 _POLL_S = 0.002
 # A category is worth showing when it has items left after the clicks.
 _MIN_ITEMS = 20
 
 
 def show_signals(
-    client: RecommendationClient, dataset: Dataset, user_id: str, surface: str, console: Console
+    client: PatientClient, dataset: Dataset, tastes: Tastes, user_id: str, surface: str, console: Console
 ) -> dict[str, Any]:
     """Record clicks on one category that the user's slate does not show, and print the slate before and after.
 
     Raises DependencyUnavailable when the clicks do not show within PATIENCE_S.
     """
-    categories = dict(zip(dataset.items["item_id"], dataset.items["category"], strict=True))
-    titles = dict(zip(dataset.items["item_id"], dataset.items["title"], strict=True))
     before = client.recommend(user_id, surface)
     shown = {item.item_id for item in before.items}
-    category = _absent_category(dataset, [categories[item.item_id] for item in before.items[:SHOWN]])
+    category = _absent_category(dataset, [tastes.category(item.item_id) for item in before.items[:SHOWN]])
     clicked = [item_id for item_id in _most_popular(dataset, category) if item_id not in shown][:CLICKS]
     client.record_events(
         [build_event(user_id, event_pb2.EVENT_TYPE_CLICK, item_id, surface=surface) for item_id in clicked]
@@ -42,7 +41,7 @@ def show_signals(
     after = before
     while [item.item_id for item in after.items] == [item.item_id for item in before.items]:
         if time.perf_counter() - started > PATIENCE_S:
-            raise DependencyUnavailable("the clicks did not reach the recommendations; see the processor's log above")
+            raise DependencyUnavailable("the clicks did not reach the recommendations; see the processor's log")
         time.sleep(_POLL_S)
         after = client.recommend(user_id, surface)
     reflected_ms = (time.perf_counter() - started) * 1000.0
@@ -53,11 +52,11 @@ def show_signals(
     table.add_column("before", width=56, no_wrap=True)
     table.add_column("after", width=56, no_wrap=True)
     for old, new in zip(before.items[:SHOWN], after.items[:SHOWN], strict=False):
-        table.add_row(*(f"{titles[item.item_id]} [{categories[item.item_id]}]" for item in (old, new)))
+        table.add_row(*(f"{tastes.title(item.item_id)} ({tastes.category(item.item_id)})" for item in (old, new)))
     console.print(table)
 
     def share(response: pb.RecommendResponse) -> float:
-        return float(np.mean([categories[item.item_id] == category for item in response.items]))
+        return float(np.mean([tastes.category(item.item_id) == category for item in response.items]))
 
     console.print(f"share of {category} in the slate: {share(before):.0%} before, {share(after):.0%} after")
     return {
@@ -66,15 +65,24 @@ def show_signals(
         "clicked": clicked,
         "before": [item.item_id for item in before.items],
         "after": [item.item_id for item in after.items],
+        "slates": {"before": _described(before, tastes), "after": _described(after, tastes)},
+        "clicked_titles": [tastes.title(item_id) for item_id in clicked],
         "share_before": share(before),
         "share_after": share(after),
         "reflected_ms": round(reflected_ms, 1),
     }
 
 
-def _absent_category(dataset: Dataset, present: list[str | None]) -> str:
+def _described(response: pb.RecommendResponse, tastes: Tastes) -> list[dict[str, str]]:
+    return [
+        {"title": tastes.title(item.item_id), "category": tastes.category(item.item_id)}
+        for item in response.items[:SHOWN]
+    ]
+
+
+def _absent_category(dataset: Dataset, present: list[str]) -> str:
     """The largest category that is not among these."""
-    counts = dataset.items["category"].drop_nulls().value_counts(sort=True)
+    counts = dataset.items["category"].drop_nulls().value_counts(sort=True).sort("count", "category", descending=True)
     for category, count in counts.iter_rows():
         if category not in present and count >= _MIN_ITEMS:
             return str(category)
