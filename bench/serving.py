@@ -18,6 +18,7 @@ from engine.model import ServingModel
 from engine.pipeline import Pipeline
 from engine.stages.blend import BlendSettings, blend_session
 from engine.stages.retrieve import ItemIndex
+from engine.stages.seen import SeenPolicy
 from engine.types import Float32Array, Int64Array, UInt8Array, UserState
 
 PATIENCE_S = 60.0
@@ -46,6 +47,10 @@ class Serving:
     config: EngineConfig
     user_ids: list[str]
     now_ms: int
+
+    @property
+    def seen_policy(self) -> SeenPolicy:
+        return SeenPolicy.of(self.config.seen_on(SURFACE), self.config.processor.impression_half_life_s)
 
     @contextmanager
     def pipeline(self) -> Iterator[tuple[asyncio.AbstractEventLoop, Pipeline]]:

@@ -19,7 +19,8 @@ from engine.stages.features import FetchFeatures
 from engine.stages.filter import keep_eligible
 from engine.stages.rank import rank, ranking_context
 from engine.stages.retrieve import retrieve
-from engine.types import Candidates, RankingContext, RecommendQuery, UInt8Array, UserState
+from engine.stages.seen import apply_policy
+from engine.types import Candidates, RankingContext, RecommendQuery, SeenItems, UInt8Array, UserState
 
 PEOPLE, ROUNDS, SLATE = 64, 300, 50
 DEPTHS = (100, 500, 1000, 2000)
@@ -69,7 +70,8 @@ def _request(serving: Serving, model: ServingModel, user_id: str, state: UserSta
     assert state.record is not None
     query = RecommendQuery(user_id, SURFACE, SLATE, serving.now_ms)
     vector, signal = serving.blended(model, state)
-    eligible = open_bitmap(model.catalogue, SURFACE, state.seen_keys, ())
+    eligible = open_bitmap(model.catalogue, SURFACE, ())
+    apply_policy(serving.seen_policy, model.catalogue, state.seen, serving.now_ms, eligible)
     return Request(
         state,
         query,
@@ -117,10 +119,12 @@ def test_features(benchmark: Any, stages: Stages) -> None:
 
 
 def test_eligibility(benchmark: Any, stages: Stages) -> None:
-    seen = [(request.state.seen_keys,) for request in stages.requests]
-    _measure(
-        benchmark, stages, "eligibility", lambda keys: open_bitmap(stages.model.catalogue, SURFACE, keys, ()), seen
-    )
+    serving, catalogue = stages.serving, stages.model.catalogue
+
+    def run(seen: SeenItems) -> None:
+        apply_policy(serving.seen_policy, catalogue, seen, serving.now_ms, open_bitmap(catalogue, SURFACE, ()))
+
+    _measure(benchmark, stages, "eligibility", run, [(request.state.seen,) for request in stages.requests])
 
 
 def test_blend(benchmark: Any, stages: Stages) -> None:

@@ -75,13 +75,7 @@ def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], No
                 stop,
             )
         touched = [refresher.touch] if refresher else []
-        limits = Limits(
-            settings.session_events,
-            config.redis.seen_limit,
-            settings.event_ids,
-            settings.event_ids_s,
-            settings.counted_items,
-        )
+        limits = limits_of(config)
         sinks = []
         for _ in range(settings.lanes):
             store = RedisLiveStore(url, config.redis, settings, name, current_generation(config))
@@ -124,6 +118,20 @@ def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], No
                 stop.clear()
                 stop.wait(_SCRAPE_S)
             raise
+
+
+def limits_of(config: EngineConfig) -> Limits:
+    """What is kept of a user: what some surface's policy may ask for."""
+    return Limits(
+        config.processor.session_events,
+        config.redis.seen_limit,
+        config.processor.event_ids,
+        config.processor.event_ids_s,
+        config.processor.counted_items,
+        config.remembered_s,
+        config.impression_items,
+        config.processor.impression_half_life_s,
+    )
 
 
 def events_archive(

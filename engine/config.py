@@ -8,11 +8,12 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engine.experiments.check import check_experiments
 from engine.experiments.declaration import ExperimentConfig, HoldoutConfig
 from engine.settings.load import load_settings
+from engine.settings.seen import SeenConfig, SeenOfSurface, remembered_s
 
 _SHARED_MICRO_BATCH = 32
 _YEARS_S = 10 * 365 * 86_400
@@ -67,7 +68,9 @@ class RedisConfig(_Section):
     history_limit: int = Field(
         100, ge=0, le=1_000, description="published events that fresh vectors start from; 0: none"
     )
-    seen_limit: int = Field(5_000, ge=0, le=100_000, description="most recent seen items kept for a user; 0: none")
+    seen_limit: int = Field(
+        5_000, ge=0, le=100_000, description="most recent items kept for a user, of each type of event; 0: none"
+    )
     stale_cache_mb: int = Field(
         64, ge=0, le=65_536, description="memory for last known states, for when Redis fails; 0: none"
     )
@@ -135,6 +138,12 @@ class ProcessorConfig(_Section):
     counted_items: int = Field(
         500, ge=1, le=32_767, description="items of a week that one person can count for in what is popular"
     )
+    impression_items: int = Field(
+        500, ge=0, le=10_000, description="items last shown that are remembered for a user; 0: none"
+    )
+    impression_half_life_s: float = Field(
+        86_400.0, ge=60, le=365 * 86_400, description="after so long a showing weighs half, for the seen policy"
+    )
     state_ttl_s: int = Field(
         90 * 86_400, ge=60, le=_YEARS_S, description="how long the live state of a silent user is kept"
     )
@@ -198,6 +207,7 @@ class SurfaceConfig(_Section):
     duplicate_similarity: float = Field(
         0.999, gt=0, le=2, description="items with this cosine or more are the same to a reader; above 1: none are"
     )
+    seen: SeenOfSurface = Field(SeenOfSurface(), description="what differs here from [seen]")
 
 
 class CatalogConfig(_Section):
@@ -302,6 +312,7 @@ class EngineConfig(_Section):
     cold_start: ColdStartConfig = ColdStartConfig()
     exploration: ExplorationConfig = ExplorationConfig()
     trending: TrendingConfig = TrendingConfig()
+    seen: SeenConfig = SeenConfig()
     catalog: CatalogConfig = CatalogConfig()
     rules: RulesConfig = RulesConfig()
     reports: ReportsConfig = ReportsConfig()
@@ -315,6 +326,32 @@ class EngineConfig(_Section):
     def _experiments_fit(self) -> Self:
         check_experiments(self.experiments, self.holdout, self.surfaces)
         return self
+
+    def seen_on(self, surface: str) -> SeenConfig:
+        """The seen policy of a surface: its own settings, where it has any, over those for all. Raises KeyError."""
+        return self.surfaces[surface].seen.over(self.seen)
+
+    @model_validator(mode="after")
+    def _seen_policies_fit(self) -> Self:
+        for name, surface in self.surfaces.items():
+            try:
+                surface.seen.over(self.seen)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(map(str, ("surfaces", name, "seen", *first["loc"])))
+                raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+        return self
+
+    @property
+    def remembered_s(self) -> dict[str, int]:
+        """By event type, for how long some surface's policy asks for it."""
+        return remembered_s(self.seen_on(surface) for surface in self.surfaces)
+
+    @property
+    def impression_items(self) -> int:
+        """Of how many items a user's impressions are kept; none where no surface's policy looks at them."""
+        counted = any(self.seen_on(surface).free_impressions for surface in self.surfaces)
+        return self.processor.impression_items if counted else 0
 
     @property
     def micro_batch(self) -> int:

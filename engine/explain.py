@@ -1,5 +1,6 @@
 """What a request's debug answer tells of each item's road, and of what could not be shown."""
 
+from collections import Counter
 from typing import Final
 
 import numpy as np
@@ -7,17 +8,23 @@ import numpy as np
 from engine.catalog.live import LiveCatalogue
 from engine.rules.active import ActiveRules
 from engine.stages.diversify import RELAXED_CAP, RELAXED_DUPLICATE, RELAXED_SHARE, SlateChoice
+from engine.stages.seen import SeenVerdict
 from engine.types import (
     Candidates,
+    EventType,
     Explanation,
     Int64Array,
     ItemExplanation,
     ItemSource,
     RecommendQuery,
     UInt8Array,
+    event_name,
     item_keys,
 )
 from kernels.membership import clear_rows, count_rows
+
+# (reason, items), in the order in which they apply.
+Counts = tuple[tuple[str, int], ...]
 
 _RELAXED: Final = {RELAXED_CAP: "cap", RELAXED_SHARE: "min_share", RELAXED_DUPLICATE: "near_duplicate"}
 
@@ -47,9 +54,10 @@ class Trace:
         self._penalties = dict(zip(rows, choice.penalties.tolist(), strict=True))
         self._relaxed = dict(zip(rows, choice.relaxed.tolist(), strict=True))
 
-    def explain(self, rows: Int64Array, rules: ActiveRules, removed: tuple[tuple[str, int], ...]) -> Explanation:
+    def explain(self, slate: Candidates, rules: ActiveRules, seen: SeenVerdict, removed: Counts) -> Explanation:
         """Of each item of the slate, its road."""
-        factors = rules.factors(rows)
+        rows = slate.rows
+        factors, seen_factors = rules.factors(rows), seen.factors(rows)
         names = rules.touching(rows)
         return Explanation(
             tuple(
@@ -60,16 +68,38 @@ class Trace:
                     rules=(*names[position], *([self._pins[row]] if row in self._pins else [])),
                     diversity_penalty=self._penalties.get(row, 0.0),
                     relaxed=tuple(name for bit, name in _RELAXED.items() if self._relaxed.get(row, 0) & bit),
+                    seen_factor=1.0 if seen_factors is None else float(seen_factors[position]),
                 )
                 for position, row in enumerate(rows.tolist())
             ),
             removed,
+            _count_seen(slate, seen),
         )
 
 
+def _count_seen(slate: Candidates, seen: SeenVerdict) -> tuple[tuple[str, str, int], ...]:
+    """(action, event type, items) of what the seen policy did; an item counts under its latest event of an action."""
+    again = np.isin(seen.hidden.rows, slate.rows), np.isin(seen.recent.rows, _let_back(slate))
+    counts: Counter[tuple[str, int]] = Counter()
+    for action, rows in (
+        ("hidden", seen.hidden.those(~again[0])),
+        ("demoted", seen.recent.those(~again[1])),
+        ("let_back_in", seen.hidden.those(again[0])),
+        ("let_back_in", seen.recent.those(again[1])),
+    ):
+        counts.update((action, kind) for kind in rows.longest_ago().event_types.tolist())
+    counts["demoted", EventType.IMPRESSION] += len(seen.tired_rows)
+    return tuple((action, event_name(kind), count) for (action, kind), count in counts.items() if count)
+
+
+def _let_back(slate: Candidates) -> Int64Array:
+    rows: Int64Array = slate.rows[slate.sources == ItemSource.LET_BACK_IN]
+    return rows
+
+
 def count_removed(
-    catalogue: LiveCatalogue, query: RecommendQuery, seen_keys: Int64Array, rules: ActiveRules
-) -> tuple[tuple[str, int], ...]:
+    catalogue: LiveCatalogue, query: RecommendQuery, seen: SeenVerdict, slate: Candidates, rules: ActiveRules
+) -> Counts:
     """How many items could not be shown, by the first reason that holds. Cost: a few passes over bitmaps."""
     visible = catalogue.visibility
     left = visible.items(catalogue.fresh)
@@ -89,7 +119,7 @@ def count_removed(
     for name, bitmap in rules.restrictions():
         narrow(f"rule:{name}", bitmap)
     for reason, rows in (
-        ("seen", catalogue.rows(seen_keys)),
+        ("seen", np.setdiff1d(seen.hidden.rows, slate.rows)),
         ("excluded", catalogue.rows(item_keys(query.exclude_item_ids))),
     ):
         kept = np.full(len(left), 255, np.uint8)

@@ -25,6 +25,7 @@ from engine.stages.explore import Exploration, explore, new_among
 from engine.stages.features import FetchFeatures
 from engine.stages.filter import keep_eligible
 from engine.stages.rules import Placed, constraints, place, rescore
+from engine.stages.seen import SeenPolicy, SeenVerdict, apply_policy, let_back_in
 from engine.types import (
     Candidates,
     DegradedReason,
@@ -34,6 +35,7 @@ from engine.types import (
     RecommendQuery,
     UInt8Array,
     UserState,
+    event_name,
     item_keys,
 )
 from kernels.membership import clear_rows, test_rows
@@ -65,6 +67,8 @@ class Pipeline:
         self.experiments = Experiments(config)
         self._roads = Roads(config)
         self._compute = Compute[Recommendation](executor, config.server.max_concurrent_requests)
+        half_life_s = config.processor.impression_half_life_s
+        self._seen = {surface: SeenPolicy.of(config.seen_on(surface), half_life_s) for surface in config.surfaces}
         self._estimates = StageEstimates()
 
     @property
@@ -141,8 +145,9 @@ class Pipeline:
         trace = Trace() if query.debug else None
         with clock.measure("eligibility"):
             rules = catalogue.active_rules(query, _age_group(query, state), settings.rules)
-            eligible = open_bitmap(catalogue, query.surface, state.seen_keys, query.exclude_item_ids)
+            eligible = open_bitmap(catalogue, query.surface, query.exclude_item_ids)
             rules.restrict(eligible, surface_applied=True)
+            seen = apply_policy(self._seen[query.surface], catalogue, state.seen, query.time_ms, eligible)
         found, strategy = self._roads.candidates(model, query, state, settings, eligible, clock, trace)
         with clock.measure("filter"):
             # Stock may have changed while the request was under way; from here on nothing older is consulted.
@@ -150,9 +155,12 @@ class Pipeline:
             candidates, _ = keep_eligible(found, eligible)
         with clock.measure("rules"):
             pinned = self._pinned_rows(model, rules, eligible)
-            candidates = self._fill_up(model, query, rescore(candidates, rules), eligible)
+            candidates = rescore(candidates, rules, seen.factors(candidates.rows))
+            candidates = seen.hold_back(candidates, query.item_count)
+            candidates, let_back = self._fill_up(model, query, candidates, seen, eligible)
             placed = place(candidates, rules, pinned, query.item_count)
         with clock.measure("explore"):
+            seen.take_recent(eligible)
             explored = self._explore(model, query, settings, placed, eligible)
         choice = by_merit = self._diversify(model, query, settings, explored.candidates, explored.fixed, rules, clock)
         if explored.by_chance:
@@ -161,10 +169,11 @@ class Pipeline:
             slate = choice.candidates
             item_ids = catalogue.ids(slate.rows)
             propensities = explored.propensities(slate.rows, by_merit.candidates.rows)
+            reasons = self._reasons(slate, item_ids, let_back) if let_back else {}
         explanation = None
         if trace is not None:
             trace.chosen(choice, rules, pinned)
-            explanation = trace.explain(slate.rows, rules, count_removed(catalogue, query, state.seen_keys, rules))
+            explanation = trace.explain(slate, rules, seen, count_removed(catalogue, query, seen, slate, rules))
         clock.total()
         return Recommendation(
             slate=slate,
@@ -179,6 +188,7 @@ class Pipeline:
             interaction_count=state.interaction_count,
             explanation=explanation,
             experiments=assigned.experiments,
+            let_back_in=reasons,
         )
 
     def _model_of(self, settings: RequestSettings, clock: RequestClock) -> ServingModel:
@@ -202,17 +212,36 @@ class Pipeline:
 
     @staticmethod
     def _fill_up(
-        model: ServingModel, query: RecommendQuery, candidates: Candidates, eligible: UInt8Array
-    ) -> Candidates:
-        """Whenever that many eligible items exist, that many come back. Clears what it knows of in `eligible`."""
+        model: ServingModel, query: RecommendQuery, candidates: Candidates, seen: SeenVerdict, eligible: UInt8Array
+    ) -> tuple[Candidates, dict[int, int]]:
+        """Whenever that many eligible items exist, that many come back. Clears what it knows of in `eligible`.
+
+        First what is popular or new, then what was just looked at, at last what the seen policy hides: of the last two,
+        the type of the event that had kept each row away comes back as well.
+        """
         missing = query.item_count - len(candidates)
         if missing <= 0:
-            return candidates
+            return candidates, {}
         clear_rows(eligible, candidates.rows)
+        held_back = seen.take_recent(eligible)
         popular = take_popular(model.popularity.lists.overall, eligible, missing, ItemSource.BACKFILL)
         # Items that came after the bundle, and of which nothing is heard yet, are in no list.
         newest = take_first(model.catalogue.fresh.newest_first(), eligible, missing - len(popular), ItemSource.BACKFILL)
-        return behind(candidates, Candidates.concat([popular, newest]))
+        candidates = behind(candidates, Candidates.concat([popular, newest]))
+        reasons: dict[int, int] = {}
+        for kept_away in (held_back, seen.hidden):
+            missing = query.item_count - len(candidates)
+            if missing > 0 and len(kept_away.rows):
+                again, why = let_back_in(kept_away, model.catalogue.of_surface(query.surface), missing)
+                candidates = behind(candidates, again)
+                reasons |= why
+        return candidates, reasons
+
+    @staticmethod
+    def _reasons(slate: Candidates, item_ids: tuple[str, ...], let_back: dict[int, int]) -> dict[str, str]:
+        """By id of each item that was let back in, the type of the event that had kept it away."""
+        places = np.flatnonzero(slate.sources == ItemSource.LET_BACK_IN).tolist()
+        return {item_ids[place]: event_name(let_back[int(slate.rows[place])]) for place in places}
 
     @staticmethod
     def _explore(

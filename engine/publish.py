@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ from engine.bundle.bundle import Bundle
 from engine.data.dataset import Dataset, demographic_codes
 from engine.features.history import Histories, HistoryStates
 from engine.features.profile import ItemStats, profile_features
-from engine.types import Demographics, EventType, Float32Array, Int64Array, Session, UserRecord, item_keys
+from engine.types import Demographics, EventType, Float32Array, Int64Array, SeenItems, Session, UserRecord, item_keys
 from kernels.membership import rows_of_keys
 
 # Users a batch: enough to keep the tower and the pipeline busy, few enough to bound memory.
@@ -28,8 +29,8 @@ class UserEmbedder(Protocol):
 class RecordPublisher(Protocol):
     """Where records go."""
 
-    def publish(self, users: list[tuple[str, UserRecord, Int64Array]]) -> int:
-        """Write (user id, record, seen item keys oldest first) triples; returns how many."""
+    def publish(self, users: list[tuple[str, UserRecord, SeenItems]]) -> int:
+        """Write (user id, record, seen items by type and time) triples; returns how many."""
         ...
 
 
@@ -41,9 +42,9 @@ def publish_users(
     publisher: RecordPublisher,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Compute and write the record and the seen set of every user of a data set; returns how many.
+    """Compute and write the record and the seen items of every user of a data set; returns how many.
 
-    Items that the bundle does not have stay in the seen set and out of the vectors. Cost: one batch through the
+    Items that the bundle does not have stay among the seen ones and out of the vectors. Cost: one batch through the
     embedders per BATCH_USERS users; publishing again overwrites with the same bytes.
     """
     done = 0
@@ -56,12 +57,13 @@ def publish_users(
 
 def user_batches(
     bundle: Bundle, dataset: Dataset, embed: UserEmbedder, fold_in: UserEmbedder
-) -> Iterator[list[tuple[str, UserRecord, Int64Array]]]:
-    """(user id, record, seen item keys) of every user, in batches."""
+) -> Iterator[list[tuple[str, UserRecord, SeenItems]]]:
+    """(user id, record, seen items by type and time) of every user, in batches."""
     keys = item_keys(dataset.items["item_id"].to_list())
-    seen = dataset.histories()
-    histories = in_bundle_rows(bundle, seen, keys)
-    purchases = _count(seen, seen.event_types == EventType.PURCHASE)
+    events = dataset.histories()
+    histories = in_bundle_rows(bundle, events, keys)
+    purchases = _count(events, events.event_types == EventType.PURCHASE)
+    seen = SeenHistories.of(_attention(dataset), keys)
     codes = demographic_codes(dataset.users, bundle.schema.vocabularies)
     stats = ItemStats.from_tables(bundle.schema, bundle.item_table, bundle.item_dynamic)
     user_ids = dataset.users["user_id"].to_list()
@@ -90,7 +92,7 @@ def user_batches(
                     demographics=people[user],
                     embedded_until_ms=int(until_ms[position]),
                 ),
-                _distinct_recent_last(keys[seen.rows[seen.offsets[user] : seen.offsets[user + 1]]]),
+                seen.of_user(user),
             )
             for position, user in enumerate(range(start, stop))
         ]
@@ -131,7 +133,44 @@ def _count(histories: Histories, mask: np.ndarray[tuple[int], np.dtype[np.bool_]
     return counts
 
 
-def _distinct_recent_last(keys: Int64Array) -> Int64Array:
-    """Each key once, in the order of its latest occurrence."""
-    _, from_end = np.unique(keys[::-1], return_index=True)
-    return keys[::-1][np.sort(from_end)][::-1]
+def _attention(dataset: Dataset) -> Histories:
+    """All events but impressions: those that a seen policy can ask for."""
+    events = dataset.interactions.select(dataset.interactions.event_types != EventType.IMPRESSION)
+    return Histories.build(events.users, events.rows, events.event_types, events.timestamps_ms, dataset.user_count)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenHistories:
+    """Every user's latest event of each type on each item, by rising type and time, concatenated.
+
+    offsets: int64 (users + 1,); user u's are [offsets[u], offsets[u + 1]) of `seen`.
+    """
+
+    offsets: Int64Array
+    seen: SeenItems
+
+    def of_user(self, user: int) -> SeenItems:
+        own = slice(int(self.offsets[user]), int(self.offsets[user + 1]))
+        seen = self.seen
+        return SeenItems(seen.item_keys[own], seen.event_types[own], seen.times_s[own], seen.counts[own])
+
+    @staticmethod
+    def of(histories: Histories, keys: Int64Array) -> "SeenHistories":
+        """keys: int64 (items,), of the histories' rows. Cost: O(n log n) for n events."""
+        users = np.repeat(np.arange(histories.user_count), histories.lengths())
+        by_item = np.lexsort((histories.timestamps_ms, histories.rows, histories.event_types, users))
+        columns = users[by_item], histories.event_types[by_item], histories.rows[by_item]
+        changes = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+        latest = by_item[np.append(changes, True)] if len(by_item) else by_item
+        # Back into the histories' order first: so ties of time stay as the tables have them.
+        latest = np.sort(latest)
+        order = latest[np.lexsort((histories.timestamps_ms[latest], histories.event_types[latest], users[latest]))]
+        return SeenHistories(
+            np.concatenate([[0], np.cumsum(np.bincount(users[order], minlength=histories.user_count))]),
+            SeenItems(
+                keys[histories.rows[order]],
+                histories.event_types[order],
+                histories.timestamps_ms[order] // 1000,
+                np.ones(len(order), np.float32),
+            ),
+        )

@@ -5,10 +5,10 @@ never leaves the process; an *item key* (int64) is a stable hash of its id, for 
 item ids (strings) only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,11 @@ class EventType(IntEnum):
     RETURN = 6
 
 
+def event_name(event_type: int) -> str:
+    """What settings and explanations call a type, e.g. "purchase"."""
+    return EventType(event_type).name.lower()
+
+
 class Strategy(IntEnum):
     """The road that served a request; mirrors the API's enum."""
 
@@ -50,6 +55,7 @@ class ItemSource(IntEnum):
     SESSION = 6
     EXPLORATION = 7
     PINNED = 8
+    LET_BACK_IN = 9
 
 
 class DegradedReason(IntEnum):
@@ -156,16 +162,66 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class SeenItems:
+    """What a user did with which items: the latest event of each type on each item; columns of one length.
+
+    item_keys: int64 (n,). event_types: uint8 (n,). times_s: int64 (n,), Unix seconds. counts: float32 (n,), of an
+    impression how many showings there were, decayed, as of that time; 1 for all else.
+    """
+
+    item_keys: Int64Array
+    event_types: UInt8Array
+    times_s: Int64Array
+    counts: Float32Array
+
+    def __len__(self) -> int:
+        return len(self.item_keys)
+
+    @property
+    def nbytes(self) -> int:
+        return self.item_keys.nbytes + self.event_types.nbytes + self.times_s.nbytes + self.counts.nbytes
+
+    @staticmethod
+    def of(item_keys: Int64Array, event_type: EventType, time_s: int) -> "SeenItems":
+        """Events of one type at one moment, one on each item."""
+        count = len(item_keys)
+        kinds, times = np.full(count, event_type, np.uint8), np.full(count, time_s, np.int64)
+        return SeenItems(item_keys, kinds, times, np.ones(count, np.float32))
+
+    @staticmethod
+    def none() -> "SeenItems":
+        return _NOTHING_SEEN
+
+    def joined(self, more: "SeenItems") -> "SeenItems":
+        """These, then those: an item can be there twice with the same type."""
+        if not len(more):
+            return self
+        if not len(self):
+            return more
+        return SeenItems(
+            np.concatenate([self.item_keys, more.item_keys]),
+            np.concatenate([self.event_types, more.event_types]),
+            np.concatenate([self.times_s, more.times_s]),
+            np.concatenate([self.counts, more.counts]),
+        )
+
+
+_NOTHING_SEEN: Final = SeenItems(
+    np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.float32)
+)
+
+
+@dataclass(frozen=True, slots=True)
 class UserState:
     """Everything that the feature store knows of one user; `record` is None where none has been published.
 
-    seen_keys: int64 (n,), published ones and then live ones, so that a key may be there twice.
+    seen: what was published, then what is live, so that an item may be there twice with one type.
     live_interaction_count: interactions that the stream processor has counted, 0 where it knows nothing.
     """
 
     record: UserRecord | None
     session: Session
-    seen_keys: Int64Array
+    seen: SeenItems
     live_interaction_count: int = 0
 
     @property
@@ -182,7 +238,7 @@ class UserState:
 
     @staticmethod
     def unknown() -> "UserState":
-        return UserState(None, Session.empty(), np.empty(0, np.int64))
+        return UserState(None, Session.empty(), SeenItems.none())
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,14 +309,18 @@ class ItemExplanation:
     rules: tuple[str, ...]
     diversity_penalty: float
     relaxed: tuple[str, ...]
+    seen_factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Of each item of the slate, in step; and how many items could not be shown, by reason."""
+    """Of each item of the slate, in step; how many items could not be shown, by reason; and what the seen policy has
+    done to how many, by (action, event type).
+    """
 
     items: tuple[ItemExplanation, ...]
     removed: tuple[tuple[str, int], ...]
+    seen: tuple[tuple[str, str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +338,7 @@ class Recommendation:
 
     slate: the items in order, as rows of the bundle that answered. item_ids: their ids, in step. propensities: float32,
     in step, how likely each was to be shown, given what chance decided. explanation: where debug was asked for.
+    let_back_in: by item id, the type of the event for which the seen policy would have kept the item away.
     """
 
     slate: Candidates
@@ -292,3 +353,4 @@ class Recommendation:
     interaction_count: int
     explanation: Explanation | None = None
     experiments: tuple[ExperimentAssignment, ...] = ()
+    let_back_in: Mapping[str, str] = field(default_factory=dict)

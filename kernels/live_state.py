@@ -7,7 +7,21 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
+from kernels.bytes import copy_bytes as _copy
+from kernels.bytes import load as _load
+from kernels.bytes import store as _store
 from kernels.counted_people import ENTRY, NONE, place_key, take_back, turn_to
+from kernels.seen_items import (
+    IMPRESSION,
+    Memory,
+    are_regions,
+    drop_item,
+    find_item,
+    read_lists,
+    remember_event,
+    remember_showing,
+    write_lists,
+)
 from kernels.signatures import BYTES, EXACT, ROWS, read_only
 
 Int64Array = npt.NDArray[np.int64]
@@ -15,10 +29,12 @@ UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 
 # As engine.stream.state writes it, on a little-endian machine.
-STATE_VERSION: Final = 2
+STATE_VERSION: Final = 3
 # The layout of engine.stream.state: where a header's numbers stand, and the bytes of the entries behind it.
 _INTERACTIONS, _PURCHASES, _EVENT_COUNT, _ID_COUNT, _LOG, _OFFSET, _PLACE_COUNT, _HEADER = 1, 5, 9, 11, 13, 21, 29, 31
 _EVENT, _TIME, _TYPE, _KEY, _WORD = 17, 8, 16, 8, 4
+# The fewest bytes of an entry of seen items, and the most that an event adds to them.
+_ENTRY, _NEW_ENTRY = 12, 19
 _MAX_COUNT: Final = 2**32 - 1
 _LAST_SECOND: Final = 2**32 - 1
 
@@ -44,17 +60,17 @@ class Events(NamedTuple):
 class Kept(NamedTuple):
     """How much of a user is kept.
 
-    session, seen: events, and items. ids, ids_s: as many ids of events at most, for so many seconds.
+    session: events. ids, ids_s: as many ids of events at most, for so many seconds.
     places, places_s: of so many items and surfaces is remembered when the person turned there; see
-    kernels.counted_people.turn_to for when one makes room for another.
+    kernels.counted_people.turn_to for when one makes room for another. seen: of items.
     """
 
     session: int
-    seen: int
     ids: int
     ids_s: int
     places: int
     places_s: int
+    seen: Memory
 
 
 class Folded(NamedTuple):
@@ -90,37 +106,24 @@ def fold_states(
         states: uint8, packed states one behind the other. ends: int64 (users,), where each of them ends, ascending; an
             empty one is that of somebody new.
         users: int64 (n,), the position in `ends` of each event's user.
-        positive: bool (256,), by type: whether it counts as an interaction and its item as seen.
+        positive: bool (256,), by type: whether it counts as an interaction, and ends what showings have done.
         purchase: the type that counts as a purchase, too. returned: the type that takes one back.
 
     Raises:
         ValueError: columns of different lengths, a type or user out of range, limits out of range.
 
-    Cost: O(bytes of the states) + for each positive event a search through its user's seen items.
+    Cost: O(bytes of the states) + for each event a search through its user's items of that type.
     """
     if any(len(column) != len(users) for column in events):
         raise ValueError("columns of different lengths")
     if len(positive) != 256:
         raise ValueError(f"{len(positive)} types where there are 256")
-    if not (all(0 < size < 2**16 for size in (kept.session, kept.ids, kept.places)) and kept.seen >= 0):
-        raise ValueError(f"limits out of range, or beyond 16 bits: {kept}")
-    return Folded(*_fold_states(states, ends, users, *events, positive, purchase, returned, *kept))
-
-
-@numba.njit(types.int64(BYTES, types.int64, types.int64), **EXACT)
-def _load(buffer, at, size):  # type: ignore[no-untyped-def]
-    """A little-endian number; of 8 bytes a signed one, else unsigned."""
-    value = np.uint64(0)
-    for byte in range(size):
-        value |= np.uint64(buffer[at + byte]) << np.uint64(8 * byte)
-    return np.int64(value)
-
-
-@numba.njit(types.void(types.uint8[::1], types.int64, types.int64, types.int64), **EXACT)
-def _store(buffer, at, size, value):  # type: ignore[no-untyped-def]
-    bits = np.uint64(value)
-    for byte in range(size):
-        buffer[at + byte] = np.uint8((bits >> np.uint64(8 * byte)) & np.uint64(0xFF))
+    if not all(0 < size < 2**16 for size in (kept.session, kept.ids, kept.places)):
+        raise ValueError(f"limits that are not positive, or beyond 16 bits: {kept}")
+    kept_s, items, impressions, half_life_s = kept.seen
+    if not (items >= 0 and impressions >= 0 and half_life_s > 0 and len(kept_s) == 256):
+        raise ValueError(f"limits of seen items that are out of range: {kept.seen}")
+    return Folded(*_fold_states(states, ends, users, *events, positive, purchase, returned, *kept[:-1], *kept.seen))
 
 
 @numba.njit(types.int64(types.int64[::1], types.int64, types.int64, types.int64), **EXACT)
@@ -141,21 +144,13 @@ def _find_in_session(session, start, end, item_key, kind):  # type: ignore[no-un
     return -1
 
 
-@numba.njit(types.void(types.uint8[::1], types.int64, BYTES, types.int64, types.int64), **EXACT)
-def _copy(target, at, source, start, end):  # type: ignore[no-untyped-def]
-    # Counted from zero in slices: places that might be negative would be copied one by one.
-    into, found = target[at : at + end - start], source[start:end]
-    for place in range(len(found)):
-        into[place] = found[place]
-
-
 @numba.njit(types.boolean(BYTES, types.int64, types.int64), **EXACT)
 def _is_state(states, start, end):  # type: ignore[no-untyped-def]
     if end - start < _HEADER or states[start] != STATE_VERSION:
         return False
     regions = _EVENT * _load(states, start + _EVENT_COUNT, 2) + (_KEY + _WORD) * _load(states, start + _ID_COUNT, 2)
     regions += ENTRY * _load(states, start + _PLACE_COUNT, 2)
-    return end - start - _HEADER >= regions and (end - start - _HEADER - regions) % _KEY == 0
+    return end - start - _HEADER >= regions and are_regions(states, start + _HEADER + regions, end)
 
 
 @numba.njit(types.UniTuple(types.int64[::1], 2)(ROWS, types.int64), **EXACT)
@@ -180,35 +175,48 @@ def _grouped(users, user_count):  # type: ignore[no-untyped-def]
     types.Tuple((types.uint8[::1], types.int64[::1], types.boolean[::1], types.boolean[::1], types.int64[:, ::1]))(
         BYTES, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS,
         read_only(types.boolean), types.int64, types.int64,
-        types.int64, types.int64, types.int64, types.int64, types.int64, types.int64,
+        types.int64, types.int64, types.int64, types.int64, types.int64,
+        ROWS, types.int64, types.int64, types.float64,
     ),
     **EXACT,
 )  # fmt: skip
 def _fold_states(  # type: ignore[no-untyped-def]
     states, ends, users, logs, offsets, digests, item_keys, kinds, times_ms, received_s, surface_keys,
-    positive, purchase, returned, session_limit, seen_limit, id_limit, ids_s, place_limit, places_s,
+    positive, purchase, returned, session_limit, id_limit, ids_s, place_limit, places_s,
+    kept_s, item_limit, impression_limit, half_life_s,
 ):  # fmt: skip
     for kind in kinds:
         if kind < 0 or kind >= len(positive):
             raise ValueError("types are bytes")
     order, last = _grouped(users, len(ends))
+    slots = np.full(256, -1, np.int64)
+    slot_count = 0
+    for kind in range(256):
+        if kept_s[kind] > 0 and (impression_limit if kind == IMPRESSION else item_limit) > 0:
+            slots[kind] = slot_count
+            slot_count += 1
     folded = np.empty(
-        len(states) + len(ends) * _HEADER + len(order) * (_EVENT + 2 * _KEY + _WORD + 2 * ENTRY), np.uint8
+        len(states) + len(ends) * _HEADER + len(order) * (_EVENT + _KEY + _WORD + 2 * ENTRY + _NEW_ENTRY), np.uint8
     )
     folded_ends = np.empty(len(ends), np.int64)
     unreadable, taken = np.zeros(len(ends), np.bool_), np.zeros(len(order), np.bool_)
     moves = np.full((len(order), 4), NONE, np.int64)
     # Room for the longest state there is, and behind it for all that one user's events can put there.
-    room, start, first = 0, 0, 0
+    room, most_events, start, first = 0, 0, 0, 0
     for user in range(len(ends)):
         if ends[user] < start or ends[user] > len(states):
             raise ValueError("states end outside of the buffer, or before they start")
         room = max(room, ends[user] - start + (_EVENT + 2 * ENTRY) * (last[user] - first))
+        most_events = max(most_events, last[user] - first)
         start, first = ends[user], last[user]
     session = np.empty(room, np.uint8)
-    ids, seen = np.empty(room // _KEY, np.int64), np.empty(room // _KEY, np.int64)
+    ids = np.empty(room // _KEY, np.int64)
     # The same memory, for what is copied from and to packed states.
-    id_bytes, seen_bytes = ids.view(np.uint8), seen.view(np.uint8)
+    id_bytes = ids.view(np.uint8)
+    # Of one user at a time, a line for each type that is kept.
+    lists = (slot_count, room // _ENTRY + most_events)
+    keys, times, counts = np.empty(lists, np.int64), np.empty(lists, np.int64), np.empty(lists, np.int64)
+    starts, stops = np.zeros(slot_count, np.int64), np.zeros(slot_count, np.int64)
     id_times, places = np.empty(room // _WORD, np.uint32), np.empty(room // _WORD, np.uint32)
     looked, bought = np.empty(room // _WORD, np.uint32), np.empty(room // _WORD, np.uint32)
     id_time_bytes, place_bytes = id_times.view(np.uint8), places.view(np.uint8)
@@ -218,7 +226,8 @@ def _fold_states(  # type: ignore[no-untyped-def]
         end = ends[user]
         interactions, purchases, log, offset = 0, 0, 0, -1
         # Each region is what lies between two places of its buffer: it grows at the end, and is cut at the front.
-        session_from, session_to, ids_from, ids_to, seen_from, seen_to = 0, 0, 0, 0, 0, 0
+        session_from, session_to, ids_from, ids_to = 0, 0, 0, 0
+        starts[:], stops[:] = 0, 0
         place_count = 0
         if _is_state(states, start, end):
             interactions, purchases = _load(states, start + _INTERACTIONS, 4), _load(states, start + _PURCHASES, 4)
@@ -232,14 +241,13 @@ def _fold_states(  # type: ignore[no-untyped-def]
             places_end = id_times_end + _WORD * place_count
             looked_end = places_end + _WORD * place_count
             bought_end = looked_end + _WORD * place_count
-            seen_to = (end - bought_end) // _KEY
             _copy(session, 0, states, start + _HEADER, session_end)
             _copy(id_bytes, 0, states, session_end, ids_end)
             _copy(id_time_bytes, 0, states, ids_end, id_times_end)
             _copy(place_bytes, 0, states, id_times_end, places_end)
             _copy(looked_bytes, 0, states, places_end, looked_end)
             _copy(bought_bytes, 0, states, looked_end, bought_end)
-            _copy(seen_bytes, 0, states, bought_end, end)
+            read_lists(states, bought_end, end, slots, keys, times, counts, starts, stops)
         else:
             unreadable[user] = end > start
         changed = False
@@ -250,6 +258,15 @@ def _fold_states(  # type: ignore[no-untyped-def]
                 # What this person has counted for is counted in another log.
                 place_count = 0
             log, offset, changed = logs[event], offsets[event], True
+            slot, second = slots[kinds[event]], min(max(times_ms[event], 0) // 1000, _LAST_SECOND)
+            if kinds[event] == IMPRESSION:
+                # A part of no session, and told apart by its second: showings are many, and must push out nothing.
+                if slot >= 0:
+                    taken[event] = remember_showing(
+                        keys, times, counts, starts, stops, slot, item_keys[event], second,
+                        impression_limit, kept_s[IMPRESSION], half_life_s,
+                    )  # fmt: skip
+                continue
             now_s = min(max(received_s[event], 0), _LAST_SECOND)
             while ids_from < ids_to and np.int64(id_times[ids_from]) < now_s - ids_s:
                 ids_from += 1
@@ -295,14 +312,14 @@ def _fold_states(  # type: ignore[no-untyped-def]
                 interactions += 1
                 if kinds[event] == purchase:
                     purchases += 1
-                at = _find(seen, seen_from, seen_to, item_keys[event])
+                shown = slots[IMPRESSION]
+                at = find_item(keys, shown, starts, stops, item_keys[event]) if shown >= 0 else -1
                 if at >= 0:
-                    for place in range(at + 1, seen_to):
-                        seen[place - 1] = seen[place]
-                    seen_to -= 1
-                seen[seen_to] = item_keys[event]
-                seen_to += 1
-                seen_from = max(seen_from, seen_to - seen_limit)
+                    drop_item(keys, times, counts, stops, shown, at)
+            if slot >= 0:
+                remember_event(
+                    keys, times, counts, starts, stops, slot, item_keys[event], second, item_limit, kept_s[kinds[event]]
+                )
         if changed:
             folded[written] = STATE_VERSION
             _store(folded, written + _INTERACTIONS, 4, min(interactions, _MAX_COUNT))
@@ -322,8 +339,7 @@ def _fold_states(  # type: ignore[no-untyped-def]
             for words in (place_bytes, looked_bytes, bought_bytes):
                 _copy(folded, written, words, 0, _WORD * place_count)
                 written += _WORD * place_count
-            _copy(folded, written, seen_bytes, _KEY * seen_from, _KEY * seen_to)
-            written += _KEY * (seen_to - seen_from)
+            written = write_lists(folded, written, slots, keys, times, counts, starts, stops)
         folded_ends[user] = written
         start, first = end, last[user]
     return folded[:written], folded_ends, unreadable, taken, moves

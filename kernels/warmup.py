@@ -5,7 +5,21 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from kernels import cells, dpp, groups, membership, mmr, popularity, prefetch, scan, session, topk, unit_rows
+from kernels import (
+    cells,
+    dpp,
+    groups,
+    membership,
+    mmr,
+    popularity,
+    prefetch,
+    scan,
+    seen_items,
+    seen_policy,
+    session,
+    topk,
+    unit_rows,
+)
 from kernels.constraints import SlateConstraints
 
 
@@ -45,6 +59,10 @@ def _call_all(frozen: bool) -> None:
     for select in (mmr.mmr_slate, dpp.dpp_slate):
         select(floats, units, 0.5, 2)
         select(floats, table[:, :2], 0.5, 2, 0.9, constraints, rows)
+    seen = seen_items.SeenColumns(rows, types, rows, floats)
+    seen_items.unpack_seen(seen_items.pack_seen(seen))
+    seen_policy.judge(seen, 1, np.ones(256, np.int64), np.ones(256, np.int64), 1.0, 1.0)
+    seen_policy.demotions(rows, rows, 0.5, rows, floats)
     membership.rows_of_keys(rows, rows, rows)
     membership.test_rows(bitmap, rows)
     membership.count_rows(bitmap, 2)

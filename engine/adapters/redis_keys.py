@@ -6,8 +6,13 @@ def record_key(user_id: str, generation: int) -> str:
     return f"u:{_tag(user_id)}:record:{generation:x}"
 
 
+def past_key(user_id: str) -> str:
+    """What the published history did with which items; written by publishing alone."""
+    return f"u:{_tag(user_id)}:past"
+
+
 def seen_key(user_id: str) -> str:
-    """What the published history has seen; written by publishing alone."""
+    """What earlier versions had published: item keys alone. Read until `past_key` is there, and removed with it."""
     return f"u:{_tag(user_id)}:seen"
 
 

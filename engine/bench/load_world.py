@@ -13,12 +13,13 @@ from engine.adapters.redis_keys import live_key
 from engine.adapters.redis_store import RedisPublisher
 from engine.bench.world import SEED, WorldVectors
 from engine.bundle.bundle import Bundle
-from engine.config import RedisConfig
+from engine.config import EngineConfig, RedisConfig
 from engine.data.dataset import Dataset
 from engine.features.record import pack_session
+from engine.features.seen import of_session, pack_seen
 from engine.publish import user_batches
 from engine.stream.state import LiveState, pack_state
-from engine.types import EventType, Int64Array, Session, UserRecord
+from engine.types import EventType, Int64Array, SeenItems, Session, UserRecord
 
 # Sessions are this long at most, and their events lie within this time before publishing: well inside the half hour
 # that requests read, which the whole measurement must fit into.
@@ -54,13 +55,19 @@ def publish_crowd(
     ]
     draw = np.random.default_rng(SEED)
     user_ids: list[str] = []
-    with closing(RedisPublisher(url, RedisConfig())) as publisher, redis.Redis.from_url(url) as client:
+    with (
+        closing(RedisPublisher(url, RedisConfig(), EngineConfig.load().remembered_s)) as publisher,
+        redis.Redis.from_url(url) as client,
+    ):
         crowd = itertools.islice(_under_further_ids(people), user_count)
         while batch := list(itertools.islice(crowd, _BATCH)):
             publisher.publish(batch)
             with client.pipeline(transaction=False) as pipeline:
                 for user_id, _, seen in batch:
-                    live = LiveState.empty()._replace(session=pack_session(_session(seen, now_ms, draw)))
+                    session = _session(seen.item_keys, now_ms, draw)
+                    live = LiveState.empty()._replace(
+                        session=pack_session(session), seen=pack_seen(of_session(session))
+                    )
                     pipeline.set(live_key(user_id), pack_state(live))
                 pipeline.execute()
             user_ids += [user_id for user_id, _, _ in batch]
@@ -69,8 +76,8 @@ def publish_crowd(
 
 
 def _under_further_ids(
-    people: list[tuple[str, UserRecord, Int64Array]],
-) -> "itertools.chain[tuple[str, UserRecord, Int64Array]]":
+    people: list[tuple[str, UserRecord, SeenItems]],
+) -> "itertools.chain[tuple[str, UserRecord, SeenItems]]":
     return itertools.chain.from_iterable(
         ((f"{user_id}-{copy}", record, seen) for user_id, record, seen in people) for copy in itertools.count()
     )

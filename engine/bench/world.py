@@ -10,7 +10,7 @@ from engine.adapters.faiss_build import build_index
 from engine.adapters.redis_store import RedisPublisher
 from engine.bundle.bundle import Bundle, open_bundle
 from engine.bundle.store import BundleStore
-from engine.config import RedisConfig
+from engine.config import EngineConfig, RedisConfig
 from engine.data.build import build_dataset
 from engine.data.dataset import Dataset
 from engine.data.synth import tables_of
@@ -80,6 +80,6 @@ def world_bundle(directory: Path, dataset: Dataset, vectors: WorldVectors) -> Bu
 
 def publish_world(bundle: Bundle, dataset: Dataset, vectors: WorldVectors, url: str) -> None:
     """Records and seen sets of all users into Redis."""
-    publisher = RedisPublisher(url, RedisConfig())
+    publisher = RedisPublisher(url, RedisConfig(), EngineConfig.load().remembered_s)
     publish_users(bundle, dataset, vectors.user_vectors, vectors.user_vectors, publisher)
     publisher.close()

@@ -95,7 +95,7 @@ def publish_for(bundle: "Bundle", data: Path, settings: EngineConfig, skip_bad_r
     embed, fold_in = load_embedders(bundle)
     with ExitStack() as resources:
         url = resources.enter_context(redis_url(settings))
-        publisher = resources.enter_context(closing(RedisPublisher(url, settings.redis)))
+        publisher = resources.enter_context(closing(RedisPublisher(url, settings.redis, settings.remembered_s)))
         catalogue = resources.enter_context(closing(RedisCatalogPublisher(url, settings.redis)))
         items = new_items(bundle, catalogue.stored())
         dataset = load_dataset(data, items, TableRules.of(settings, skip_bad_rows))

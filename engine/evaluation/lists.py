@@ -85,7 +85,7 @@ def pipeline_lists(
     )
     with redis_url(config) as url:
         embed, fold_in = load_embedders(bundle)
-        publisher = RedisPublisher(url, config.redis)
+        publisher = RedisPublisher(url, config.redis, config.remembered_s)
         publish_users(bundle, split.train, embed, fold_in, publisher)
         publisher.close()
         publish_sessions(url, split, config)

@@ -3,7 +3,7 @@
 Record (little-endian): version u8, dim u16, collaborative dim u16, profile dim u16, generation i64,
 interaction count u32, purchase count u32, embedded until i64 (Unix ms), then three strings (u8 length, UTF-8), then the
 embedding and the collaborative vector as float16 and the profile as float32 (days do not fit into float16).
-Seen items: int64 item keys, oldest first. Session: 17 bytes an event, oldest first.
+Session: 17 bytes an event, oldest first. Item keys alone, int64, are what earlier versions held of seen items.
 """
 
 import struct
@@ -89,13 +89,8 @@ def _strings(blob: bytes) -> tuple[list[str], int]:
     return strings, offset
 
 
-def pack_keys(keys: Int64Array) -> bytes:
-    """Item keys, oldest first."""
-    return keys.astype("<i8").tobytes()
-
-
 def unpack_keys(blob: bytes | None) -> Int64Array:
-    """int64 (n,), read-only. Raises RecordError for a length that is no multiple of 8."""
+    """Item keys: int64 (n,), read-only. Raises RecordError for a length that is no multiple of 8."""
     if not blob:
         return np.empty(0, np.int64)
     if len(blob) % 8:

@@ -42,6 +42,9 @@ def to_response(recommendation: Recommendation, *, request_id: str) -> pb.Recomm
         item.position = position
         item.source = source
         item.propensity = propensity
+    if recommendation.let_back_in:
+        for item in response.items:
+            item.let_back_in = recommendation.let_back_in.get(item.item_id, "")
     return response
 
 
@@ -62,6 +65,10 @@ def _explain(response: pb.RecommendResponse, explanation: Explanation | None) ->
     if explanation is None:
         return
     response.debug.removed.extend(pb.RemovalCount(reason=reason, count=count) for reason, count in explanation.removed)
+    response.debug.seen.extend(
+        pb.SeenCount(action=action, event_type=event_type, count=count)
+        for action, event_type, count in explanation.seen
+    )
     for item, why in zip(response.items, explanation.items, strict=True):
         item.explanation.CopyFrom(
             pb.ItemExplanation(
@@ -71,5 +78,6 @@ def _explain(response: pb.RecommendResponse, explanation: Explanation | None) ->
                 rules=why.rules,
                 diversity_penalty=why.diversity_penalty,
                 relaxed=why.relaxed,
+                seen_factor=why.seen_factor,
             )
         )

@@ -18,15 +18,12 @@ class Catalogue(Protocol):
         ...
 
 
-def open_bitmap(
-    catalogue: Catalogue, surface: str, seen_keys: Int64Array, exclude_item_ids: tuple[str, ...]
-) -> UInt8Array:
-    """This request's own bitmap: the surface's, less what the user has seen and the caller excludes.
+def open_bitmap(catalogue: Catalogue, surface: str, exclude_item_ids: tuple[str, ...]) -> UInt8Array:
+    """This request's own bitmap: the surface's, less what the caller excludes.
 
-    Cost: one copy of the bitmap (125 KB at a million items) and a binary search a key.
+    Cost: one copy of the bitmap (125 KB at a million items) and a search a key.
     """
     bitmap = catalogue.of_surface(surface).copy()
-    clear_rows(bitmap, catalogue.rows(seen_keys))
     if exclude_item_ids:
         clear_rows(bitmap, catalogue.rows(item_keys(exclude_item_ids)))
     return bitmap

@@ -72,7 +72,7 @@ class FetchFeatures:
 
 def _size_of(state: UserState) -> int:
     """About how many bytes a remembered state takes."""
-    size = _STATE_OVERHEAD_BYTES + state.seen_keys.nbytes + 17 * len(state.session.item_keys)
+    size = _STATE_OVERHEAD_BYTES + state.seen.nbytes + 17 * len(state.session.item_keys)
     if state.record is not None:
         size += state.record.embedding.nbytes + state.record.collaborative.nbytes + state.record.profile.nbytes
     return size

@@ -6,13 +6,18 @@ import numpy as np
 
 from engine.rules.active import ActiveRules
 from engine.stages.diversify import SlateConstraints
-from engine.types import Candidates, Int64Array, ItemSource
+from engine.types import Candidates, Float32Array, Int64Array, ItemSource
 from kernels.topk import top_k
 
 
-def rescore(candidates: Candidates, rules: ActiveRules) -> Candidates:
-    """The candidates with boosts and buries in their scores, best first. Ties keep their order."""
+def rescore(candidates: Candidates, rules: ActiveRules, demotions: Float32Array | None = None) -> Candidates:
+    """The candidates with boosts, buries and demotions in their scores, best first. Ties keep their order.
+
+    demotions: float32 (n,), further factors in (0, 1]; None for none.
+    """
     factors = rules.factors(candidates.rows)
+    if demotions is not None:
+        factors = demotions if factors is None else (factors * demotions).astype(np.float32)
     if factors is None or (factors == 1.0).all():
         return candidates
     # Retrieval scores can be negative where ranking failed: there a boost must still raise.

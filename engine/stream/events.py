@@ -39,7 +39,6 @@ from kernels.event_scan import (
 # Clocks of two servers differ by less.
 MAX_AHEAD_MS: Final = 300_000
 _UNKNOWN: Final = pb.EVENT_TYPE_UNSPECIFIED
-_IMPRESSION: Final = pb.EVENT_TYPE_IMPRESSION
 
 
 def _text_limits() -> Int64Array:
@@ -57,7 +56,7 @@ _TEXT_LIMITS: Final = _text_limits()
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """The events of some messages, in log order within each partition; m of them, impressions and poison left out.
+    """The events of some messages, in log order within each partition; m of them, poison left out.
 
     Args:
         ends: the last offset of each partition that has a message here, whatever that one holds.
@@ -135,13 +134,12 @@ def read_events(messages: Sequence[Message]) -> tuple[EventBatch, list[tuple[Mes
             _, fields, received_ms = decode(payloads[row])
         except PoisonMessage as error:
             poison.append((messages[row], str(error)))
-            kinds[row] = _IMPRESSION  # as little of an event as that
             continue
         apart[row] = fields
         kinds[row], times_ms[row] = fields.type, clamped_ms(fields.time_ms, received_ms)
         arrivals_ms[row] = received_ms
     latest_ms = time.time_ns() // 1_000_000 + MAX_AHEAD_MS
-    rows = np.flatnonzero(kinds != _IMPRESSION)
+    rows = np.flatnonzero(kinds != _UNKNOWN)
     columns = scanned[rows].T.tolist()
 
     def texts(source: AnyStr, column: int) -> list[AnyStr]:

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.features.record import RecordError
+from engine.stream.earlier import upgraded
 from engine.stream.events import EventBatch
-from engine.stream.state import Limits, log_partition, upgraded
+from engine.stream.state import Limits, log_partition
 from engine.types import EventType, Int64Array
 from kernels.live_state import Events, fold_states
 
@@ -53,16 +54,20 @@ def fold(blobs: Sequence[bytes | None], users: Int64Array, log: str, batch: Even
     - The session keeps the latest `session_events` events by time, in time order, ties in order of arrival; an event
       that arrives late takes its place in it, and one older than all of a full session has none.
     - A return takes back a purchase: it counts as never made, and the item's latest purchase leaves the session. It has
-      no place in the session of its own.
-    - Positive events count as interactions, purchases also as purchases, and their items are seen: each item once,
-      in order of its latest arrival, the most recent `seen_items` of them.
+      no place in the session of its own, and leaves the item as seen as it was.
+    - Positive events count as interactions, purchases also as purchases.
+    - Of each type, but impressions, the latest event on each item is kept by its time, of the `seen_items` latest items
+      and no longer than `remembered_s` before the latest of them.
+    - Impressions are part of no session, and their ids are not remembered: the same item shown again in the very second
+      of its latest showing is the same showing. Showings of an item add up, halved every `impression_half_life_s`, for
+      the `impression_items` that were shown last; a positive event on the item ends that.
 
     Args:
         blobs: the packed state of each user; None or empty for somebody new.
         users: int64 (m,), for each event of the batch the position in `blobs` of its user.
         log: the name of the log.
 
-    Cost: about 1 µs a user, and for a positive event a search through the seen keys.
+    Cost: about 1 µs a user, and for an event a search through the user's items of its type.
     """
     present = [_current(blob) for blob in blobs]
     ends = np.fromiter(accumulate(map(len, present)), np.int64, len(present))

@@ -3,28 +3,39 @@
 Live state (little-endian): version u8, interactions u32, purchases u32, session events u16, remembered ids u16,
 log partition u64, offset i64, counted places u16; then the session events (17 bytes each, in time order), the
 remembered event ids (8 bytes each, in order of arrival), when they arrived (u32 seconds each), the places that the
-person counts for (kernels.counted_people: three columns of u32) and the seen item keys (8 bytes each, most recent
-last). kernels.live_state folds events into these very bytes. Version 1 had neither arrivals nor places.
+person counts for (kernels.counted_people: three columns of u32) and the seen items (kernels.seen_items).
+kernels.live_state folds events into these very bytes; engine.stream.earlier reads those of earlier versions.
 """
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+import numpy as np
 import xxhash
 
-from engine.features.record import RecordError, unpack_keys, unpack_session
-from engine.types import Int64Array, Session
+from engine.features.record import RecordError, unpack_session
+from engine.features.seen import read_seen
+from engine.settings.seen import FOREVER_S
+from engine.stream.earlier import upgraded
+from engine.types import EventType, SeenItems, Session
 from kernels.counted_people import ENTRY
 from kernels.live_state import STATE_VERSION, Kept
+from kernels.seen_items import Memory
 
 _HEADER: Final = struct.Struct("<BIIHHQqH")
-_VERSION_1: Final = struct.Struct("<BIIHHQq")
 _EVENT: Final = struct.Struct("<qqB")
 
 # How long an item stays among those that a person counts for while there are too many of them: what is left of a count
 # then is 1/e in the longest live window (engine.stream.popularity).
 _COUNTED_S: Final = 604_800
+# A showing that is so many half-lives old says next to nothing: 1 of 256.
+_HALF_LIVES: Final = 8
+
+
+def _all_types() -> dict[str, int]:
+    return {kind.name.lower(): FOREVER_S for kind in EventType if kind not in (EventType.IMPRESSION, EventType.RETURN)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +45,8 @@ class Limits:
     event_ids, event_ids_s: an event that comes again within so many seconds, and so many later events of its user,
     counts once. counted_items: of so many items is remembered when the person turned to them, overall and on a surface,
     so that they count once (engine.features.people).
+    seen_items: of each type of event. remembered_s: by the type's name, how long before the latest event of a type
+    another one is kept; a type that is not named is not. impression_items: of how many items showings are counted.
     """
 
     session_events: int = 50
@@ -41,12 +54,19 @@ class Limits:
     event_ids: int = 1_000
     event_ids_s: int = 86_400
     counted_items: int = 500
+    remembered_s: Mapping[str, int] = field(default_factory=_all_types)
+    impression_items: int = 500
+    impression_half_life_s: float = 86_400.0
 
     def kept(self) -> Kept:
         """The same for the kernel."""
-        return Kept(
-            self.session_events, self.seen_items, self.event_ids, self.event_ids_s, 2 * self.counted_items, _COUNTED_S
-        )
+        kept_s = np.zeros(256, np.int64)
+        kept_s[EventType.IMPRESSION] = int(_HALF_LIVES * self.impression_half_life_s)
+        for name, seconds in self.remembered_s.items():
+            kept_s[EventType[name.upper()]] = seconds
+        memory = Memory(kept_s, self.seen_items, self.impression_items, self.impression_half_life_s)
+        counted = 2 * self.counted_items
+        return Kept(self.session_events, self.event_ids, self.event_ids_s, counted, _COUNTED_S, memory)
 
 
 class LiveState(NamedTuple):
@@ -72,12 +92,12 @@ _EMPTY: Final = LiveState(0, -1, 0, 0, b"", b"", b"", b"", b"")
 
 @dataclass(frozen=True, slots=True)
 class LiveView:
-    """What a request reads of a live state; seen_keys is int64 (n,), most recent last, read-only."""
+    """What a request reads of a live state."""
 
     interaction_count: int
     purchase_count: int
     session: Session
-    seen_keys: Int64Array
+    seen: SeenItems
 
 
 def log_partition(log: str, partition: int) -> int:
@@ -106,11 +126,15 @@ def pack_state(state: LiveState) -> bytes:
 
 
 def unpack_state(blob: bytes | None) -> LiveState:
-    """The state of `pack_state`; empty for None. Raises RecordError for other versions and for truncated bytes."""
+    """The state of `pack_state`, or of a version before; empty for None.
+
+    Raises RecordError for other versions and for truncated bytes.
+    """
     if not blob:
         return LiveState.empty()
     blob = upgraded(blob)
     interactions, purchases, log, offset, session_end, ids_end, arrivals_end, places_end = _parts(blob)
+    read_seen(blob[places_end:])
     return LiveState(
         log,
         offset,
@@ -127,32 +151,11 @@ def unpack_state(blob: bytes | None) -> LiveState:
 def view_state(blob: bytes | None) -> LiveView:
     """A stored state as requests read it; empty for None. Raises RecordError as `unpack_state` does."""
     if not blob:
-        return LiveView(0, 0, Session.empty(), unpack_keys(None))
+        return LiveView(0, 0, Session.empty(), SeenItems.none())
     blob = upgraded(blob)
     interactions, purchases, _, _, session_end, _, _, places_end = _parts(blob)
     session = unpack_session(blob[_HEADER.size : session_end])
-    return LiveView(interactions, purchases, session, unpack_keys(blob[places_end:]))
-
-
-def upgraded(blob: bytes) -> bytes:
-    """A state of version 1 as one of today; any other as it is.
-
-    Its ids count as of the session's last event, and its user as somebody who has counted for nothing yet.
-    Raises RecordError for truncated bytes.
-    """
-    if blob[0] != 1:
-        return blob
-    if len(blob) < _VERSION_1.size:
-        raise RecordError(f"live state of {len(blob)} bytes is truncated")
-    _, interactions, purchases, event_count, id_count, log, offset = _VERSION_1.unpack_from(blob)
-    session_end = _VERSION_1.size + event_count * _EVENT.size
-    ids_end = session_end + id_count * 8
-    if len(blob) < ids_end or (len(blob) - ids_end) % 8:
-        raise RecordError(f"live state of {len(blob)} bytes is truncated")
-    last_s = _EVENT.unpack_from(blob, session_end - _EVENT.size)[1] // 1000 if event_count else 0
-    header = _HEADER.pack(STATE_VERSION, interactions, purchases, event_count, id_count, log, offset, 0)
-    arrivals = struct.pack("<I", min(max(last_s, 0), 2**32 - 1)) * id_count
-    return b"".join((header, blob[_VERSION_1.size : ids_end], arrivals, blob[ids_end:]))
+    return LiveView(interactions, purchases, session, read_seen(blob[places_end:]))
 
 
 def _parts(blob: bytes) -> tuple[int, int, int, int, int, int, int, int]:
@@ -166,6 +169,6 @@ def _parts(blob: bytes) -> tuple[int, int, int, int, int, int, int, int]:
     ids_end = session_end + id_count * 8
     arrivals_end = ids_end + id_count * 4
     places_end = arrivals_end + place_count * ENTRY
-    if len(blob) < places_end or (len(blob) - places_end) % 8:
+    if len(blob) < places_end:
         raise RecordError(f"live state of {len(blob)} bytes is truncated")
     return interactions, purchases, log, offset, session_end, ids_end, arrivals_end, places_end

@@ -28,6 +28,7 @@ class ItemSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ITEM_SOURCE_SESSION: _ClassVar[ItemSource]
     ITEM_SOURCE_EXPLORATION: _ClassVar[ItemSource]
     ITEM_SOURCE_PINNED: _ClassVar[ItemSource]
+    ITEM_SOURCE_LET_BACK_IN: _ClassVar[ItemSource]
 
 class DegradedReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -55,6 +56,7 @@ ITEM_SOURCE_BACKFILL: ItemSource
 ITEM_SOURCE_SESSION: ItemSource
 ITEM_SOURCE_EXPLORATION: ItemSource
 ITEM_SOURCE_PINNED: ItemSource
+ITEM_SOURCE_LET_BACK_IN: ItemSource
 DEGRADED_REASON_UNSPECIFIED: DegradedReason
 DEGRADED_REASON_FEATURES_STALE: DegradedReason
 DEGRADED_REASON_FEATURES_UNAVAILABLE: DegradedReason
@@ -150,50 +152,66 @@ class ExperimentAssignment(_message.Message):
     def __init__(self, experiment: _Optional[str] = ..., variant: _Optional[str] = ..., overridden: _Optional[bool] = ...) -> None: ...
 
 class RecommendedItem(_message.Message):
-    __slots__ = ("item_id", "score", "position", "source", "propensity", "explanation")
+    __slots__ = ("item_id", "score", "position", "source", "propensity", "explanation", "let_back_in")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     PROPENSITY_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    LET_BACK_IN_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     score: float
     position: int
     source: ItemSource
     propensity: float
     explanation: ItemExplanation
-    def __init__(self, item_id: _Optional[str] = ..., score: _Optional[float] = ..., position: _Optional[int] = ..., source: _Optional[_Union[ItemSource, str]] = ..., propensity: _Optional[float] = ..., explanation: _Optional[_Union[ItemExplanation, _Mapping]] = ...) -> None: ...
+    let_back_in: str
+    def __init__(self, item_id: _Optional[str] = ..., score: _Optional[float] = ..., position: _Optional[int] = ..., source: _Optional[_Union[ItemSource, str]] = ..., propensity: _Optional[float] = ..., explanation: _Optional[_Union[ItemExplanation, _Mapping]] = ..., let_back_in: _Optional[str] = ...) -> None: ...
 
 class ItemExplanation(_message.Message):
-    __slots__ = ("retrieval_score", "rank_score", "rule_factor", "rules", "diversity_penalty", "relaxed")
+    __slots__ = ("retrieval_score", "rank_score", "rule_factor", "rules", "diversity_penalty", "relaxed", "seen_factor")
     RETRIEVAL_SCORE_FIELD_NUMBER: _ClassVar[int]
     RANK_SCORE_FIELD_NUMBER: _ClassVar[int]
     RULE_FACTOR_FIELD_NUMBER: _ClassVar[int]
     RULES_FIELD_NUMBER: _ClassVar[int]
     DIVERSITY_PENALTY_FIELD_NUMBER: _ClassVar[int]
     RELAXED_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FACTOR_FIELD_NUMBER: _ClassVar[int]
     retrieval_score: float
     rank_score: float
     rule_factor: float
     rules: _containers.RepeatedScalarFieldContainer[str]
     diversity_penalty: float
     relaxed: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, retrieval_score: _Optional[float] = ..., rank_score: _Optional[float] = ..., rule_factor: _Optional[float] = ..., rules: _Optional[_Iterable[str]] = ..., diversity_penalty: _Optional[float] = ..., relaxed: _Optional[_Iterable[str]] = ...) -> None: ...
+    seen_factor: float
+    def __init__(self, retrieval_score: _Optional[float] = ..., rank_score: _Optional[float] = ..., rule_factor: _Optional[float] = ..., rules: _Optional[_Iterable[str]] = ..., diversity_penalty: _Optional[float] = ..., relaxed: _Optional[_Iterable[str]] = ..., seen_factor: _Optional[float] = ...) -> None: ...
 
 class DebugInfo(_message.Message):
-    __slots__ = ("stages", "candidate_count", "known_user", "interaction_count", "removed")
+    __slots__ = ("stages", "candidate_count", "known_user", "interaction_count", "removed", "seen")
     STAGES_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_COUNT_FIELD_NUMBER: _ClassVar[int]
     KNOWN_USER_FIELD_NUMBER: _ClassVar[int]
     INTERACTION_COUNT_FIELD_NUMBER: _ClassVar[int]
     REMOVED_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
     stages: _containers.RepeatedCompositeFieldContainer[StageTiming]
     candidate_count: int
     known_user: bool
     interaction_count: int
     removed: _containers.RepeatedCompositeFieldContainer[RemovalCount]
-    def __init__(self, stages: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., candidate_count: _Optional[int] = ..., known_user: _Optional[bool] = ..., interaction_count: _Optional[int] = ..., removed: _Optional[_Iterable[_Union[RemovalCount, _Mapping]]] = ...) -> None: ...
+    seen: _containers.RepeatedCompositeFieldContainer[SeenCount]
+    def __init__(self, stages: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., candidate_count: _Optional[int] = ..., known_user: _Optional[bool] = ..., interaction_count: _Optional[int] = ..., removed: _Optional[_Iterable[_Union[RemovalCount, _Mapping]]] = ..., seen: _Optional[_Iterable[_Union[SeenCount, _Mapping]]] = ...) -> None: ...
+
+class SeenCount(_message.Message):
+    __slots__ = ("action", "event_type", "count")
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    action: str
+    event_type: str
+    count: int
+    def __init__(self, action: _Optional[str] = ..., event_type: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class RemovalCount(_message.Message):
     __slots__ = ("reason", "count")

@@ -9,17 +9,23 @@ import pytest
 import redis
 
 from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.redis_keys import live_key, record_key, seen_key
+from engine.adapters.redis_keys import live_key, past_key, record_key, seen_key
 from engine.adapters.redis_store import RedisFeatureStore, RedisPublisher
 from engine.config import RedisConfig
 from engine.errors import DependencyUnavailable
-from engine.features.record import pack_session
+from engine.features.record import pack_record, pack_session
 from engine.stream.state import LiveState, pack_state
-from engine.types import Session
+from engine.types import EventType, SeenItems, Session
 from tests.engine.features.test_record import make_record
 from tests.engine.stream.folding import StreamEvent, packed_after
 
-SEEN = np.array([5, -7, 2**62], np.int64)
+KEYS = np.array([5, -7, 2**62], np.int64)
+SEEN = SeenItems(
+    KEYS,
+    np.array([EventType.VIEW, EventType.VIEW, EventType.PURCHASE], np.uint8),
+    np.array([10, 20, 15]),
+    np.ones(3, np.float32),
+)
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ async def store(redis_server: EmbeddedRedis, publisher: RedisPublisher) -> Async
 async def test_an_unknown_user_is_not_an_error(store: RedisFeatureStore) -> None:
     state = await store.fetch("nobody", 1)
     assert state.record is None
-    assert len(state.seen_keys) == len(state.session.item_keys) == 0
+    assert len(state.seen) == len(state.session.item_keys) == 0
 
 
 @pytest.mark.parametrize("user_id", ["u1", "{", "}", "a{b}c", "%7D", "名前", "a b:c", "x" * 256])
@@ -48,7 +54,8 @@ async def test_what_was_published_is_read(store: RedisFeatureStore, publisher: R
     state = await store.fetch(user_id, record.generation)
     assert state.record is not None
     assert state.record.interaction_count == record.interaction_count
-    np.testing.assert_array_equal(state.seen_keys, SEEN)
+    for name in ("item_keys", "event_types", "times_s", "counts"):
+        np.testing.assert_array_equal(getattr(state.seen, name), getattr(SEEN, name))
 
 
 async def test_a_record_of_another_embedding_space_is_never_used(
@@ -93,21 +100,44 @@ async def test_live_seen_items_and_counts_join_the_published_ones(
     redis.Redis.from_url(redis_server.url).set(live_key("u1"), live)
     publisher.publish([("u1", record, SEEN)])
     state = await store.fetch("u1", record.generation)
-    assert state.seen_keys.tolist() == [*SEEN, 70, 71, 72]
+    assert state.seen.item_keys.tolist() == [*KEYS, 70, 71, 72]
     assert (state.live_interaction_count, state.interaction_count) == (3, 3)
 
 
 async def test_only_the_most_recent_seen_items_are_kept(redis_server: EmbeddedRedis, store: RedisFeatureStore) -> None:
-    publisher = RedisPublisher(redis_server.url, RedisConfig(seen_limit=2))
-    record = make_record()
-    publisher.publish([("u2", record, np.arange(5))])
-    np.testing.assert_array_equal((await store.fetch("u2", record.generation)).seen_keys, [3, 4])
+    record, views = make_record(), SeenItems.of(np.arange(5), EventType.VIEW, 10)
+    everything = views.joined(SeenItems.of(np.array([7]), EventType.PURCHASE, 3))
+    RedisPublisher(redis_server.url, RedisConfig(seen_limit=2)).publish([("u2", record, everything)])
+    assert (await store.fetch("u2", record.generation)).seen.item_keys.tolist() == [3, 4, 7]
+    # And only those that a policy can ask for; nothing stays of what was published before.
+    kept = {"view": 0, "purchase": 60}
+    late = everything.joined(SeenItems.of(np.array([8]), EventType.PURCHASE, 63))
+    for seen, found in ((late, [7, 8]), (views, [])):
+        RedisPublisher(redis_server.url, RedisConfig(), kept).publish([("u2", record, seen)])
+        assert (await store.fetch("u2", record.generation)).seen.item_keys.tolist() == found
+
+
+async def test_what_an_earlier_version_published_is_read_until_the_next_publication(
+    store: RedisFeatureStore, publisher: RedisPublisher, redis_server: EmbeddedRedis
+) -> None:
+    client = redis.Redis.from_url(redis_server.url)
+    for user_id, purchases, kind in (("buyer", 2, EventType.PURCHASE), ("looker", 0, EventType.VIEW)):
+        record = replace(make_record(), purchase_count=purchases, embedded_until_ms=5_000)
+        client.set(record_key(user_id, record.generation), pack_record(record))
+        client.set(seen_key(user_id), KEYS.tobytes())
+        seen = (await store.fetch(user_id, record.generation)).seen
+        assert seen.item_keys.tolist() == KEYS.tolist()
+        assert set(seen.event_types.tolist()) == {kind}
+        assert set(seen.times_s.tolist()) == {5}
+        publisher.publish([(user_id, record, SeenItems.none())])
+        assert len((await store.fetch(user_id, record.generation)).seen) == 0
+        assert client.get(seen_key(user_id)) is None
 
 
 async def test_publishing_again_leaves_the_same_bytes(publisher: RedisPublisher, redis_server: EmbeddedRedis) -> None:
     client = redis.Redis.from_url(redis_server.url)
     record = make_record()
-    keys = (record_key("u1", record.generation), seen_key("u1"))
+    keys = (record_key("u1", record.generation), past_key("u1"))
     publisher.publish([("u1", record, SEEN)])
     before = client.mget(keys)
     publisher.publish([("u1", record, SEEN)])
@@ -116,9 +146,9 @@ async def test_publishing_again_leaves_the_same_bytes(publisher: RedisPublisher,
 
 async def test_concurrent_reads_do_not_mix_users_up(store: RedisFeatureStore, publisher: RedisPublisher) -> None:
     record = make_record()
-    publisher.publish([(f"u{user}", record, np.array([user])) for user in range(50)])
+    publisher.publish([(f"u{user}", record, SeenItems.of(np.array([user]), EventType.CART, 1)) for user in range(50)])
     states = await asyncio.gather(*(store.fetch(f"u{user}", record.generation) for user in range(50)))
-    assert [int(state.seen_keys[0]) for state in states] == list(range(50))
+    assert [int(state.seen.item_keys[0]) for state in states] == list(range(50))
 
 
 async def test_a_store_out_of_reach_is_said_to_be() -> None:

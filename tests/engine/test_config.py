@@ -4,6 +4,7 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.errors import ConfigError
+from engine.settings.seen import FOREVER_S
 
 
 @pytest.fixture
@@ -41,6 +42,12 @@ def test_surfaces_of_the_file_replace_the_usual_ones(tmp_path: Path) -> None:
         ("[blend.event_weights]\nwink = 1", r"blend\.event_weights"),
         ('[device]\nretrieval = "tpu"', r"device\.retrieval"),
         ('[device]\nprocess_socket = "/tmp/socket"', r"device: process_socket .* needs process = true"),
+        ('[seen.hide]\npurchase = "a month"', r"seen\.hide\.purchase: 'a month' is no duration; write .* \"30d\""),
+        ("[seen.hide]\npurchase = -1", r"seen\.hide\.purchase"),
+        ("[seen.hide]\nimpression = 5", r"seen\.hide\.impression"),
+        ("[surfaces.home.seen.demote]\nwink = 5", r"surfaces\.home\.seen\.demote\.wink"),
+        ("[surfaces.home.seen]\nrecent_share = 1.5", r"surfaces\.home\.seen\.recent_share"),
+        ("[seen]\nfree_impressions = 0.5", r"seen: free_impressions is 0 \(off\), or at least 1"),
         ("[server", "engine.toml"),
     ],
 )
@@ -56,3 +63,34 @@ def test_settings_do_not_change_once_read(file: Path) -> None:
     config = EngineConfig.load(file)
     with pytest.raises(ValueError, match="frozen"):
         config.server.port = 5  # type: ignore[misc]
+
+
+def test_a_surface_differs_from_all_in_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "engine.toml"
+    path.write_text(
+        '[seen.hide]\nview = "2h"\npurchase = "forever"\n[seen]\nrecent_share = 0.5\n'
+        "[surfaces.home]\n[surfaces.groceries.seen.hide]\npurchase = 0\n"
+        '[surfaces.groceries.seen.demote]\nview = "0.5m"\n'
+    )
+    monkeypatch.setenv("ENGINE_SEEN__HIDE__CLICK", "1d")
+    config = EngineConfig.load(path)
+    home, groceries = config.seen_on("home"), config.seen_on("groceries")
+    assert (home.hide.view, home.hide.click, home.hide.cart, home.hide.purchase) == (7_200, 86_400, 0, FOREVER_S)
+    assert (groceries.hide.view, groceries.hide.click, groceries.hide.purchase) == (7_200, 86_400, 0)
+    assert (home.demote.view, groceries.demote.view, groceries.demote.click) == (1_800, 30, 1_800)
+    assert (home.recent_share, groceries.recent_share) == (0.5, 0.5)
+    # As long as some surface asks for it.
+    assert config.remembered_s == {
+        "view": 7_200, "click": 86_400, "cart": 1_800, "purchase": FOREVER_S, "dwell": 1_800,
+    }  # fmt: skip
+    # What is written out in full and read again says the same.
+    again = EngineConfig(**config.model_dump())
+    assert again.seen_on("groceries") == groceries
+    assert again.seen_on("home") == home
+
+
+def test_impressions_are_counted_where_some_surface_looks_at_them() -> None:
+    off = {"free_impressions": 0}
+    assert EngineConfig.load().impression_items == 500
+    assert EngineConfig.load(seen=off).impression_items == 0
+    assert EngineConfig.load(seen=off, surfaces={"home": {"seen": {"free_impressions": 3}}}).impression_items == 500

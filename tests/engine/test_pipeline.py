@@ -32,6 +32,7 @@ from engine.types import (
     RankingContext,
     Recommendation,
     RecommendQuery,
+    SeenItems,
     Session,
     Strategy,
     UInt8Array,
@@ -115,7 +116,9 @@ def test_never_short_never_twice_never_what_must_not_be_shown(
     state = UserState(
         None if known == "unknown" else record(model, seed, 2 if known == "thin" else 50),
         Session(clicked, np.full(6, EventType.CLICK, np.uint8), np.full(6, NOW_MS - 1000)),
-        item_keys([*model.bundle.items.ids(seen), "gone from the catalogue"]),
+        SeenItems.of(
+            item_keys([*model.bundle.items.ids(seen), "gone from the catalogue"]), EventType.PURCHASE, NOW_MS // 1000
+        ),
     )
     request = query(
         surface=surface,
@@ -127,26 +130,31 @@ def test_never_short_never_twice_never_what_must_not_be_shown(
     answer = ask(pipeline, model, request, state)
 
     eligible = rows_in(model.catalogue.of_surface(surface), np.arange(item_count))
-    eligible[seen] = False
     eligible[excluded] = False
     rows = answer.slate.rows
     assert len(np.unique(rows)) == len(rows)
     assert eligible[rows].all()
     assert len(rows) == min(asked, int(eligible.sum()))
+    # What was bought is there only where nothing else is left, and says so.
+    again = np.isin(rows, seen)
+    eligible[seen] = False
+    assert again.sum() == max(0, len(rows) - int(eligible.sum()))
+    assert (answer.slate.sources[again] == ItemSource.LET_BACK_IN).all()
+    assert answer.let_back_in == dict.fromkeys(model.bundle.items.ids(rows[again]), "purchase")
     assert answer.item_ids == model.bundle.items.ids(rows)
     assert answer.degraded_reasons == ()
     assert (answer.strategy is Strategy.PERSONALIZED) == (known == "known")
 
 
 def test_the_same_request_gives_the_same_answer(pipeline: Pipeline, model: ServingModel) -> None:
-    state = UserState(record(model), Session.empty(), np.empty(0, np.int64))
+    state = UserState(record(model), Session.empty(), SeenItems.none())
     first, second = (ask(pipeline, model, query(), state) for _ in range(2))
     assert first.item_ids == second.item_ids
     np.testing.assert_array_equal(first.slate.scores, second.slate.scores)
 
 
 def test_without_diversity_scores_fall_and_are_probabilities(pipeline: Pipeline, model: ServingModel) -> None:
-    state = UserState(record(model), Session.empty(), np.empty(0, np.int64))
+    state = UserState(record(model), Session.empty(), SeenItems.none())
     scores = ask(pipeline, model, query(diversity_weight=0.0), state).slate.scores
     assert (np.diff(scores) <= 0).all()
     assert ((scores > 0) & (scores < 1)).all()
@@ -156,7 +164,7 @@ def test_diversity_makes_slates_less_alike(pipeline: Pipeline, model: ServingMod
     def similarity(weight: float) -> float:
         values = []
         for seed in range(10):
-            state = UserState(record(model, seed), Session.empty(), np.empty(0, np.int64))
+            state = UserState(record(model, seed), Session.empty(), SeenItems.none())
             rows = ask(pipeline, model, query(diversity_weight=weight, item_count=20), state).slate.rows
             vectors = np.array(model.bundle.item_vectors[rows])
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -182,7 +190,7 @@ def test_the_ranker_reads_the_session_whether_or_not_the_embedding_has_read_it(
     clicked = Session(item_keys(item_id), np.array([EventType.CLICK], np.uint8), np.array([NOW_MS - 60_000]))
     knowing = replace(user, embedded_until_ms=NOW_MS - 60_000)
     for known, session in ((user, Session.empty()), (user, clicked), (knowing, clicked)):
-        ask(pipeline, model, query(), UserState(known, session, np.empty(0, np.int64)))
+        ask(pipeline, model, query(), UserState(known, session, SeenItems.none()))
     without, with_click, already_read = seen
     assert not without.session.any()
     np.testing.assert_array_equal(without.query, user.embedding)
@@ -220,7 +228,7 @@ def test_what_is_mixed_in_is_a_setting_and_what_the_ranker_reads_is_not(
             pipeline = Pipeline(
                 model, FetchFeatures(UnknownUsers(), 1.0, 1 << 20), EngineConfig.load(blend=blend), executor
             )
-            ask(pipeline, model, query(), UserState(user, session, np.empty(0, np.int64)))
+            ask(pipeline, model, query(), UserState(user, session, SeenItems.none()))
     default, other = seen
     assert np.abs(default.query - other.query).max() > 1e-3
     np.testing.assert_array_equal(default.session, other.session)
@@ -241,7 +249,7 @@ def test_a_session_moves_the_slate_towards_what_was_clicked(pipeline: Pipeline, 
     target /= np.linalg.norm(target)
 
     def closeness(session: Session) -> float:
-        answer = ask(pipeline, model, query(), UserState(user, session, np.empty(0, np.int64)))
+        answer = ask(pipeline, model, query(), UserState(user, session, SeenItems.none()))
         vectors = np.array(model.bundle.item_vectors[answer.slate.rows])
         return float((vectors @ target / np.linalg.norm(vectors, axis=1)).mean())
 
@@ -250,7 +258,7 @@ def test_a_session_moves_the_slate_towards_what_was_clicked(pipeline: Pipeline, 
 
 def test_live_interactions_end_the_cold_start(pipeline: Pipeline, model: ServingModel) -> None:
     for live, strategy in ((4, Strategy.POPULARITY), (5, Strategy.PERSONALIZED)):
-        state = UserState(record(model, 1, 2), Session.empty(), np.empty(0, np.int64), live)
+        state = UserState(record(model, 1, 2), Session.empty(), SeenItems.none(), live)
         answer = ask(pipeline, model, query(), state)
         assert (answer.interaction_count, answer.strategy) == (live, strategy)
 
@@ -279,7 +287,7 @@ class Broken:
 
 
 def test_every_rung_of_the_ladder_holds(pipeline: Pipeline, model: ServingModel) -> None:
-    state = UserState(record(model), Session.empty(), np.empty(0, np.int64))
+    state = UserState(record(model), Session.empty(), SeenItems.none())
     no_ranker = ask(pipeline, replace(model, ranker=Broken()), query(diversity_weight=0.0), state)
     assert no_ranker.degraded_reasons == (DegradedReason.RANKING_FAILED,)
     expected, _ = model.index.search(state.record.embedding, 50, model.catalogue.of_surface("home"))  # type: ignore[union-attr]
@@ -294,7 +302,7 @@ def test_every_rung_of_the_ladder_holds(pipeline: Pipeline, model: ServingModel)
 def test_a_stranger_with_a_session_is_served_without_an_index(pipeline: Pipeline, model: ServingModel) -> None:
     clicked = item_keys(model.bundle.items.ids(np.array([3])))
     session = Session(clicked, np.array([EventType.CLICK], np.uint8), np.array([NOW_MS - 1000]))
-    state = UserState(None, session, np.empty(0, np.int64))
+    state = UserState(None, session, SeenItems.none())
     steered = ask(pipeline, model, query(), state)
     assert steered.item_ids != ask(pipeline, model, query(), UserState.unknown()).item_ids
     answer = ask(pipeline, replace(model, index=Broken()), query(), state)
@@ -321,7 +329,7 @@ class StockChanges:
 
 def test_what_sells_out_under_way_is_neither_kept_nor_filled_up_with(pipeline: Pipeline, trained: Trained) -> None:
     model = load_model(trained.bundles.current(), EngineConfig.load())
-    state = UserState(record(model), Session.empty(), np.empty(0, np.int64))
+    state = UserState(record(model), Session.empty(), SeenItems.none())
     # All but 30 items, the most popular ones among those that go: the slate is short and must stay short.
     gone = np.array(model.bundle.popularity.overall.rows[:-30], np.int64)
     answer = ask(pipeline, replace(model, ranker=StockChanges(model, gone)), query(), state)
@@ -343,7 +351,7 @@ class ShortIndex:
 
 
 def test_a_short_slate_is_filled_up_from_popularity_and_says_so(pipeline: Pipeline, model: ServingModel) -> None:
-    state = UserState(record(model), Session.empty(), np.empty(0, np.int64))
+    state = UserState(record(model), Session.empty(), SeenItems.none())
     answer = ask(pipeline, replace(model, index=ShortIndex(model.index)), query(diversity_weight=0.0), state)
     assert answer.slate.sources.tolist() == [ItemSource.RETRIEVAL] * 3 + [ItemSource.BACKFILL] * 47
     shown = rows_in(model.catalogue.of_surface("home"), model.popularity.lists.overall.rows.astype(np.int64))
@@ -356,7 +364,7 @@ def test_the_request_knows_better_than_the_record(steady: Pipeline, model: Servi
     ages = [age for age in ("18-24", "25-34", "35-44", "45-54", "55-64", "65+") if lists.of_segment(Demographics(age))]
     stored, said = Demographics(ages[0]), Demographics(ages[-1])
     thin = UserState(
-        replace(record(model, interaction_count=1), demographics=stored), Session.empty(), np.empty(0, np.int64)
+        replace(record(model, interaction_count=1), demographics=stored), Session.empty(), SeenItems.none()
     )
     asked = query(diversity_weight=0.0, item_count=10)
     for request, expected in ((asked, stored), (replace(asked, demographics=said), said)):
@@ -417,8 +425,8 @@ async def test_stage_times_account_for_the_request(pipeline: Pipeline) -> None:
 def test_a_session_ends_when_it_has_been_silent_for_long(age_s: int, counts: bool) -> None:
     times = np.array([NOW_MS - 3_000_000, NOW_MS - 1000 * age_s])
     session = Session(np.array([1, 2]), np.array([EventType.CLICK] * 2, np.uint8), times)
-    state = UserState(None, session, np.array([1]), 7)
+    state = UserState(None, session, SeenItems.of(np.array([1]), EventType.VIEW, 5), 7)
     found = state.at(NOW_MS, 1800.0)
     assert len(found.session.item_keys) == (2 if counts else 0)
-    assert found.seen_keys.tolist() == [1]
+    assert found.seen.item_keys.tolist() == [1]
     assert found.interaction_count == 7

@@ -7,10 +7,10 @@ from engine.bundle.bundle import Bundle, open_bundle
 from engine.data.build import build_dataset
 from engine.data.tables import make_tables, read_tables
 from engine.publish import user_batches
-from engine.types import EventType, Int64Array, UserRecord, item_keys
+from engine.types import EventType, SeenItems, UserRecord, item_key, item_keys
 from tests.conftest import Trained
 
-Published = dict[str, tuple[UserRecord, Int64Array]]
+Published = dict[str, tuple[UserRecord, SeenItems]]
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +37,25 @@ def test_every_user_has_a_record_of_this_embedding_space(
 
 
 def test_counts_seen_items_and_demographics_are_those_of_the_tables(published: Published, trained: Trained) -> None:
-    events = trained.dataset.interactions.positive()
+    everything, events = trained.dataset.interactions, trained.dataset.interactions.positive()
     item_ids = trained.dataset.items["item_id"].to_list()
     for user, (record, seen) in enumerate(published.values()):
         own = events.select(events.users == user)
         assert record.interaction_count == len(own)
         assert record.purchase_count == (own.event_types == EventType.PURCHASE).sum()
         assert record.embedded_until_ms == own.timestamps_ms.max(initial=0)
-        # Each item once, in the order of its latest event.
-        latest = list(dict.fromkeys(item_ids[row] for row in own.rows[::-1]))[::-1]
-        np.testing.assert_array_equal(seen, item_keys(latest))
+        # Of each type the latest event on each item, impressions apart, in their order.
+        met = everything.select((everything.users == user) & (everything.event_types != EventType.IMPRESSION))
+        latest: dict[tuple[int, int], int] = {}
+        for kind, row, time_ms in zip(met.event_types, met.rows, met.timestamps_ms, strict=True):
+            latest[int(kind), item_key(item_ids[row])] = max(
+                int(time_ms) // 1000, latest.get((int(kind), item_key(item_ids[row])), 0)
+            )
+        found = [*zip(seen.event_types.tolist(), seen.item_keys.tolist(), seen.times_s.tolist(), strict=True)]
+        assert {(kind, key): time_s for kind, key, time_s in found} == latest
+        assert len(found) == len(latest)
+        order = [(kind, time_s) for kind, _, time_s in found]
+        assert order == sorted(order)
         assert (record.demographics.age_group or None) == trained.dataset.users["age_group"][user]
 
 
@@ -76,6 +85,6 @@ def test_items_unknown_to_the_bundle_stay_seen_and_out_of_the_vectors(
     batches = user_batches(bundle, later, *load_embedders(bundle))
     records = {name: (record, seen) for batch in batches for name, record, seen in batch}
     record, seen = records[user_id]
-    assert seen[-1] == item_keys(["brand-new"])[0]
+    assert item_keys(["brand-new"])[0] in seen.item_keys[seen.event_types == EventType.CLICK]
     np.testing.assert_allclose(record.embedding, published[user_id][0].embedding, rtol=1e-4, atol=1e-5)
     assert record.interaction_count == published[user_id][0].interaction_count

@@ -24,11 +24,12 @@ from engine.config import EngineConfig
 from engine.errors import BundleError, DependencyUnavailable
 from engine.rpc.client import AsyncRecommendationClient
 from engine.rpc.requests import build_event
-from engine.types import Demographics
+from engine.types import Demographics, EventType
 from engine.v1 import recommendation_pb2 as pb
 from engine.v1.event_pb2 import EVENT_TYPE_CLICK
 from tests.conftest import Trained
 
+DAY_MS = 86_400_000
 SERVICE = "engine.v1.RecommendationService"
 
 
@@ -64,28 +65,34 @@ async def client(trained: Trained, redis_home: Path) -> AsyncIterator[AsyncRecom
         yield client
 
 
-def busiest_user(trained: Trained) -> tuple[str, set[str]]:
-    """The user with the longest history, and the ids of everything in it."""
+def busiest_user(trained: Trained) -> tuple[str, set[str], datetime.datetime]:
+    """The user with the longest history, what they had bought in the month before its end, and a minute after it."""
     histories = trained.dataset.histories()
     user = int(histories.lengths().argmax())
-    rows = histories.rows[histories.offsets[user] : histories.offsets[user + 1]]
-    return trained.dataset.users["user_id"][user], {trained.dataset.items["item_id"][int(row)] for row in rows}
+    own = slice(int(histories.offsets[user]), int(histories.offsets[user + 1]))
+    end_ms = int(histories.timestamps_ms[own][-1]) + 60_000
+    bought = (histories.event_types[own] == EventType.PURCHASE) & (histories.timestamps_ms[own] > end_ms - 30 * DAY_MS)
+    ids = {trained.dataset.items["item_id"][int(row)] for row in histories.rows[own][bought]}
+    assert ids
+    return trained.dataset.users["user_id"][user], ids, datetime.datetime.fromtimestamp(end_ms / 1000, datetime.UTC)
 
 
 async def test_a_known_user_gets_fifty_new_items(client: AsyncRecommendationClient, trained: Trained) -> None:
-    user_id, history = busiest_user(trained)
-    response = await client.recommend(user_id, "home", debug=True)
+    user_id, bought, moment = busiest_user(trained)
+    response = await client.recommend(user_id, "home", debug=True, time=moment)
     assert response.strategy == pb.STRATEGY_PERSONALIZED
     assert [item.position for item in response.items] == list(range(1, 51))
     ids = [item.item_id for item in response.items]
     assert len(set(ids)) == 50
-    assert not history & set(ids)
+    assert not bought & set(ids)
     assert response.bundle_version == trained.bundles.current().name
     assert not response.degraded_reasons
     assert {"features", "retrieve", "rank", "diversify", "total"} <= {timing.stage for timing in response.debug.stages}
     removed = {entry.reason: entry.count for entry in response.debug.removed}
     # What is out of stock, too, counts as that.
-    assert 0 < removed["seen"] <= len(history)
+    assert 0 < removed["seen"] <= len(bought)
+    hidden = [one.count for one in response.debug.seen if (one.action, one.event_type) == ("hidden", "purchase")]
+    assert hidden == [removed["seen"]]
     assert all(item.explanation.HasField("rank_score") for item in response.items)
     assert all(item.explanation.rule_factor == item.propensity == 1.0 for item in response.items)
     scores = [item.explanation.retrieval_score for item in response.items]
@@ -109,7 +116,7 @@ async def test_unknown_users_are_served_and_labelled(client: AsyncRecommendation
 
 
 async def test_excluded_items_stay_away(client: AsyncRecommendationClient, trained: Trained) -> None:
-    user_id, _ = busiest_user(trained)
+    user_id, _, _ = busiest_user(trained)
     first = [item.item_id for item in (await client.recommend(user_id, "home", item_count=20)).items]
     second = [
         item.item_id for item in (await client.recommend(user_id, "home", item_count=20, exclude_item_ids=first)).items
@@ -119,13 +126,14 @@ async def test_excluded_items_stay_away(client: AsyncRecommendationClient, train
 
 
 async def test_a_client_with_nothing_but_reflection(trained: Trained, redis_home: Path) -> None:
-    user_id, history = busiest_user(trained)
+    user_id, bought, moment = busiest_user(trained)
 
     def call(port: int) -> dict[str, Any]:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
             method = pool.FindServiceByName(SERVICE).FindMethodByName("Recommend")
             request = GetMessageClass(method.input_type)(user_id=user_id, surface="home")
+            request.context.time.FromDatetime(moment)
             recommend = channel.unary_unary(
                 f"/{SERVICE}/Recommend",
                 request_serializer=type(request).SerializeToString,
@@ -137,11 +145,11 @@ async def test_a_client_with_nothing_but_reflection(trained: Trained, redis_home
         answer = await asyncio.to_thread(call, server.port)
     ids = {item["itemId"] for item in answer["items"]}
     assert len(ids) == 50
-    assert not ids & history
+    assert not ids & bought
 
 
 async def test_redis_dies_under_way_and_the_answer_says_so(trained: Trained, tmp_path: Path, redis_home: Path) -> None:
-    user_id, history = busiest_user(trained)
+    user_id, bought, moment = busiest_user(trained)
     stranger = next(name for name in trained.dataset.users["user_id"] if name != user_id)
     shutil.copy(redis_home / "dump.rdb", tmp_path)
     with EmbeddedRedis(tmp_path) as redis_server:
@@ -153,10 +161,10 @@ async def test_redis_dies_under_way_and_the_answer_says_so(trained: Trained, tmp
             before = await client.recommend(user_id, "home")
             assert not before.degraded_reasons
             redis_server.close()
-            stale = await client.recommend(user_id, "home")
+            stale = await client.recommend(user_id, "home", time=moment)
             assert list(stale.degraded_reasons) == [pb.DEGRADED_REASON_FEATURES_STALE]
             assert stale.strategy == pb.STRATEGY_PERSONALIZED
-            assert not history & {item.item_id for item in stale.items}
+            assert not bought & {item.item_id for item in stale.items}
             unknown = await client.recommend(stranger, "home")
             assert list(unknown.degraded_reasons) == [pb.DEGRADED_REASON_FEATURES_UNAVAILABLE]
             assert len(unknown.items) == 50

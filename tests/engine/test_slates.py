@@ -28,6 +28,7 @@ from engine.types import (
     EventType,
     Recommendation,
     RecommendQuery,
+    SeenItems,
     Session,
     UserRecord,
     UserState,
@@ -139,7 +140,8 @@ def draw_state(data: st.DataObject, model: ServingModel, seen: list[str]) -> Use
         demographics=Demographics(),
     )  # fmt: skip
     session = Session(clicked, np.full(5, EventType.CLICK, np.uint8), np.full(5, NOW_MS - 1000))
-    return UserState(record, data.draw(st.sampled_from((session, Session.empty()))), item_keys(seen))
+    bought = SeenItems.of(item_keys(seen), EventType.PURCHASE, NOW_MS // 1000 - 86_400)
+    return UserState(record, data.draw(st.sampled_from((session, Session.empty()))), bought)
 
 
 # Without shrinking: an example costs a bundle's load, and finding the smallest one would take minutes.
@@ -192,14 +194,17 @@ def test_never_ineligible_never_short_never_twice(
     late = answered_late(model, query, state)
 
     active = [rule for rule in rules if applies(rule, query)]
-    eligible = (
-        {item_id for item_id, item in items.items() if may_be_shown(item, active, query)} - set(seen) - set(excluded)
-    )
+    allowed = {item_id for item_id, item in items.items() if may_be_shown(item, active, query)} - set(excluded)
+    eligible = allowed - set(seen)
     assert in_time.degraded_reasons == ()
     assert late.degraded_reasons == (DegradedReason.BUDGET_EXHAUSTED,)
     for answer in (in_time, late):
-        assert set(answer.item_ids) <= eligible
-        assert len(set(answer.item_ids)) == len(answer.item_ids) == min(query.item_count, len(eligible))
+        assert set(answer.item_ids) <= allowed
+        assert len(set(answer.item_ids)) == len(answer.item_ids) == min(query.item_count, len(allowed))
+        # What was bought comes back only where nothing else is left.
+        again = set(answer.item_ids) & set(seen)
+        assert len(again) == max(0, len(answer.item_ids) - len(eligible))
+        assert set(answer.let_back_in) >= again
         assert ((answer.propensities > 0) & (answer.propensities <= 1)).all()
         assert_explained(answer, items)
         assert_as_ruled(answer, items, active, eligible)
@@ -287,7 +292,7 @@ def test_rules_shape_the_slate(
                 demographics=Demographics(),
             ),
             Session.empty(),
-            np.empty(0, np.int64),
+            SeenItems.none(),
         )
     query = RecommendQuery("u", "home", 20, NOW_MS, debug=True)
     answer = pipeline.answer(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kernels.live_state import Events, Kept, fold_states
+from kernels.seen_items import Memory
 
 POSITIVE = np.ones(256, np.bool_)
 
@@ -27,7 +28,7 @@ def call(
         POSITIVE,
         4,
         6,
-        Kept(session, seen, 2, 100, 2, 100),
+        Kept(session, 2, 100, 2, 100, Memory(np.full(256, 10), seen, 2, 1.0)),
     )
     return folded.ends
 
@@ -35,8 +36,9 @@ def call(
 def test_nobody_and_nothing() -> None:
     assert call([], [], events(0)).tolist() == []
     assert call([0, 0], [], events(0)).tolist() == [0, 0]
-    # 31 bytes of header, an event of 17, its id of 8, its arrival of 4, an item and its surface of 12, an item of 8.
-    assert call([0, 0, 0], [2, 0], events(2)).tolist() == [92, 92, 184]
+    # 31 bytes of header, an event of 17, its id of 8, its arrival of 4, an item and its surface of 12; and its item: 5
+    # for the region, 12 for the entry.
+    assert call([0, 0, 0], [2, 0], events(2)).tolist() == [101, 101, 202]
     # Nothing is remembered of items.
     assert call([0], [0], events(1), seen=0).tolist() == [84]
 

@@ -17,11 +17,17 @@ def test_nothing_compiles_after_warm_up(tmp_path: Path) -> None:
     """Run where the cache is empty: after a warm-up no kernel gains a signature, however it is called."""
     script = """
 import numba
-from kernels import constraints, event_scan, groups, live_state, membership, mmr, popularity, scan, session, slate, topk
+from kernels import (
+    constraints, event_scan, groups, live_state, membership, mmr, popularity, scan, seen_items, seen_policy, session,
+    slate, topk,
+)
 from kernels.warmup import warm_up
 
 def counts():
-    modules = (constraints, event_scan, groups, live_state, membership, mmr, popularity, scan, session, slate, topk)
+    modules = (
+        constraints, event_scan, groups, live_state, membership, mmr, popularity, scan, seen_items, seen_policy,
+        session, slate, topk,
+    )
     found = {f"{m.__name__}.{n}": v for m in modules for n, v in vars(m).items() if hasattr(v, "signatures")}
     assert found
     return {name: (len(kernel.signatures), kernel._can_compile) for name, kernel in found.items()}

@@ -11,16 +11,26 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from engine.adapters.redis_keys import live_key, record_key, seen_key
+from engine.adapters.redis_keys import live_key, past_key, record_key
 from engine.bench.peers.greedy import numpy_mmr
 from engine.bench.peers.tiled import TiledRanker
 from engine.bundle.bundle import INDEX_FILE, open_bundle
 from engine.config import EngineConfig
 from engine.features.context import ContextEncoder
-from engine.features.record import unpack_keys, unpack_record
+from engine.features.record import unpack_record
+from engine.features.seen import read_seen
 from engine.features.session import SessionSettings
 from engine.stream.state import view_state
-from engine.types import Demographics, Float32Array, Int64Array, RankingContext, Session, UserRecord
+from engine.types import (
+    Demographics,
+    EventType,
+    Float32Array,
+    Int64Array,
+    RankingContext,
+    SeenItems,
+    Session,
+    UserRecord,
+)
 
 # More than is wanted of the index, since what is out of stock or not for the surface goes only afterwards.
 _OVERFETCH = 1.25
@@ -65,6 +75,10 @@ class Naive:
         self._blended_session = SessionSettings.of(config.blend)
         self._evidence_half = config.blend.evidence_half
         self._config = config
+        self._hide_s, self._demote_s = (
+            {int(EventType[name.upper()]): seconds for name, seconds in windows.model_dump().items()}
+            for windows in (config.seen.hide, config.seen.demote)
+        )
         table = opened.items.table
         self._ids: list[str] = table.column("item_id").to_pylist()
         self._in_stock = [there is not False for there in table.column("in_stock").to_pylist()]
@@ -74,26 +88,52 @@ class Naive:
 
     def keys(self, user_id: str) -> list[str]:
         """What to read of a user, for `answer`: record, live state with the session in it, seen items."""
-        return [record_key(user_id, self._generation), live_key(user_id), seen_key(user_id)]
+        return [record_key(user_id, self._generation), live_key(user_id), past_key(user_id)]
 
     def answer(self, asked: Asked, blobs: list[bytes | None]) -> list[tuple[str, float]]:
         """Item ids and their scores, in slate order. blobs: the values of `keys`."""
         record = unpack_record(blobs[0]) if blobs[0] else None
         live = view_state(blobs[1])
         session = live.session
-        seen_keys = unpack_keys(blobs[2]).tolist() + live.seen_keys.tolist()
-        seen = {row for key in seen_keys if (row := self._row_of_key.get(key)) is not None}
+        met = read_seen(blobs[2]).joined(live.seen)
+        seen = self._rows_within(met, self._hide_s, asked.time_ms // 1000)
         if record is None or record.interaction_count < self._config.cold_start.min_interactions:
             return self._most_popular(asked, seen)
         session_rows = np.array([self._row_of_key.get(key, -1) for key in session.item_keys.tolist()], np.int64)
         query = self._query(record, session, session_rows, asked.time_ms)
         rows = self._candidates(query, asked, seen)
         scores = self._ranker.score(self._context(record, session, session_rows, query, asked), rows)
+        rows, scores = self._demoted(rows, scores, self._rows_within(met, self._demote_s, asked.time_ms // 1000), asked)
         picks = self._diverse(rows, scores, asked)
         slate = [(self._ids[int(rows[pick])], float(scores[pick])) for pick in picks]
         if len(slate) < asked.item_count:
             slate += self._most_popular(asked, seen | set(rows.tolist()))[: asked.item_count - len(slate)]
         return slate
+
+    def _rows_within(self, met: SeenItems, windows_s: dict[int, int], now_s: int) -> set[int]:
+        """Rows of the items with an event that is no older than its type's window; showings do not count here."""
+        events = zip(met.item_keys.tolist(), met.event_types.tolist(), met.times_s.tolist(), strict=True)
+        keys = {key for key, kind, time_s in events if now_s - time_s < windows_s.get(kind, 0)}
+        return {row for key in keys if (row := self._row_of_key.get(key)) is not None}
+
+    def _demoted(
+        self, rows: Int64Array, scores: Float32Array, recent: set[int], asked: Asked
+    ) -> tuple[Int64Array, Float32Array]:
+        """The candidates, best first: what was just looked at behind others like it, and no more than its share."""
+        policy = self._config.seen_on(asked.surface)
+        scored = [
+            (row, score * policy.demotion if row in recent else score)
+            for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
+        ]
+        scored.sort(key=lambda one: -one[1])
+        kept, left = [], int(policy.recent_share * asked.item_count)
+        for row, score in scored:
+            if row in recent:
+                left -= 1
+                if left < 0:
+                    continue
+            kept.append((row, score))
+        return np.array([row for row, _ in kept], np.int64), np.array([score for _, score in kept], np.float32)
 
     def _query(self, record: UserRecord, session: Session, rows: Int64Array, now_ms: int) -> Float32Array:
         """The stored embedding with the unread part of the session mixed in, at its own length."""

@@ -14,6 +14,7 @@ from engine.stages.diversify import relevance
 from engine.stages.eligibility import open_bitmap
 from engine.stages.rank import rank, ranking_context
 from engine.stages.retrieve import retrieve
+from engine.stages.seen import SeenPolicy, apply_policy
 from engine.types import Float32Array, Int64Array, RankingContext, RecommendQuery
 from kernels.unit_rows import gather_unit_rows
 
@@ -38,6 +39,7 @@ async def stage_inputs(
 ) -> list[StageInputs]:
     """Of one request of each of these people, all of whom have a record, at this time."""
     blend = BlendSettings.of(config.blend)
+    policy = SeenPolicy.of(config.seen_on(SURFACE), config.processor.impression_half_life_s)
     catalogue, vectors = model.catalogue, model.catalogue.item_vectors
     inputs = []
     for place, user_id in enumerate(user_ids):
@@ -57,7 +59,8 @@ async def stage_inputs(
         device, country = circumstances(place)
         asked = RecommendQuery(user_id, SURFACE, 50, time_ms, device, country)
         context = ranking_context(model.encoder, asked, record, query, signal)
-        eligible = open_bitmap(catalogue, SURFACE, state.seen_keys, ())
+        eligible = open_bitmap(catalogue, SURFACE, ())
+        apply_policy(policy, catalogue, state.seen, time_ms, eligible)
         candidates = retrieve(model.index, query, config.retrieval.candidate_count, eligible)
         ranked = rank(model.ranker, context, candidates)
         units = gather_unit_rows(vectors, ranked.rows, vectors.shape[1])

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import redis.asyncio
 
-from engine.adapters.redis_keys import live_key, record_key, seen_key
+from engine.adapters.redis_keys import live_key, past_key, record_key
 from engine.adapters.redis_store import RedisFeatureStore
 from engine.bench.peers.timing import percentiles
-from engine.features.record import unpack_keys, unpack_record
+from engine.features.record import unpack_record
+from engine.features.seen import read_seen
 from engine.stream.state import view_state
 
 _CALLS_IN_A_ROW = 20
@@ -29,10 +30,10 @@ async def measure_features(
 
     async def pipelined(user_id: str) -> object:
         async with client.pipeline(transaction=False) as pipeline:
-            for key in (record_key(user_id, generation), live_key(user_id), seen_key(user_id)):
+            for key in (record_key(user_id, generation), live_key(user_id), past_key(user_id)):
                 pipeline.get(key)
             record, live, seen = await pipeline.execute()
-        return unpack_record(record), view_state(live), unpack_keys(seen)
+        return unpack_record(record), view_state(live), read_seen(seen)
 
     async def fetched(user_id: str) -> object:
         return await store.fetch(user_id, generation)
@@ -51,7 +52,7 @@ async def measure_features(
     finally:
         await client.aclose()
     described = {
-        "engine": ("the feature store: one MGET of four keys", {"reads": 4}),
+        "engine": ("the feature store: one MGET of five keys", {"reads": 5}),
         "redis-py": ("pooled asyncio client, a pipeline of three reads", {"reads": 3}),
     }
     return [

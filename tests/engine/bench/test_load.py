@@ -90,7 +90,7 @@ async def test_a_crowd_has_records_seen_items_and_sessions_of_its_own(cache: Pat
         assert state.record is not None
         assert state.record.generation == generation
         assert state.interaction_count >= EngineConfig().cold_start.min_interactions
-        assert len(state.seen_keys) > 0
+        assert len(state.seen) > 0
         assert 1 <= len(state.session.item_keys) <= 20
         times = state.session.timestamps_ms
         assert (np.diff(times) >= 0).all()

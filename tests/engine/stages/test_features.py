@@ -6,9 +6,9 @@ import numpy as np
 from engine.errors import DependencyUnavailable
 from engine.features.record import RecordError
 from engine.stages.features import FetchFeatures
-from engine.types import DegradedReason, Session, UserState
+from engine.types import DegradedReason, EventType, SeenItems, Session, UserState
 
-KNOWN = UserState(None, Session.empty(), np.arange(3))
+KNOWN = UserState(None, Session.empty(), SeenItems.of(np.arange(3), EventType.VIEW, 0))
 
 
 class Store:
@@ -54,7 +54,7 @@ async def test_a_store_that_hangs_costs_no_more_than_the_time_that_is_left() -> 
 async def test_memory_is_bounded_in_bytes() -> None:
     class Large:
         async def fetch(self, user_id: str, generation: int) -> UserState:
-            return UserState(None, Session.empty(), np.zeros(100_000, np.int64))
+            return UserState(None, Session.empty(), SeenItems.of(np.zeros(40_000, np.int64), EventType.VIEW, 0))
 
     features = FetchFeatures(Large(), 1.0, 2 << 20)
     for user in range(50):

@@ -7,20 +7,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.features.record import RecordError, unpack_session
+from engine.features.seen import pack_seen
+from engine.settings.seen import FOREVER_S
 from engine.stream.fold import IS_POSITIVE, fold
 from engine.stream.state import Limits, log_partition, pack_state, unpack_state, view_state
 from engine.types import EventType
 from tests.engine.stream.folding import StreamEvent, batch_of, digest, fold_user, packed_after, state_after
 
-LIMITS = Limits(session_events=4, seen_items=3, event_ids=4, event_ids_s=10, counted_items=3)
+# Of views little is remembered, of dwelling nothing; times are in milliseconds, and kept in seconds.
+LIMITS = Limits(
+    session_events=4,
+    seen_items=3,
+    event_ids=4,
+    event_ids_s=10,
+    counted_items=3,
+    remembered_s={"view": 6, "click": FOREVER_S, "cart": FOREVER_S, "purchase": FOREVER_S},
+    impression_items=2,
+    impression_half_life_s=4.0,
+)
 
 events = st.lists(
     st.builds(
         StreamEvent,
         st.just(0),
         st.integers(-2, 5) | st.just(-(2**63)) | st.just(2**63 - 1),
-        st.sampled_from([kind for kind in EventType if kind != EventType.IMPRESSION]),
-        st.integers(0, 20),
+        st.sampled_from(list(EventType)),
+        st.integers(0, 20_000),
         st.sampled_from(["", "a", "b", "c"]),
         st.just("u"),
         st.just(3),
@@ -86,14 +98,25 @@ def test_a_replay_changes_nothing(stream: list[StreamEvent], start: int) -> None
 def test_the_fold_agrees_with_plain_lists(stream: list[StreamEvent]) -> None:
     ids: list[tuple[bytes, int]] = []
     session: list[tuple[int, int, int]] = []
-    seen: list[int] = []
+    # By type, of each item when it was last met and, of impressions, how often, in 256ths.
+    seen: dict[EventType, dict[int, tuple[int, int]]] = {kind: {} for kind in EventType}
     interactions = purchases = 0
     for event in stream:
+        key, kind, time_s = event.item_key, EventType(event.event_type), event.time_ms // 1000
+        of_kind = seen[kind]
+        if kind == EventType.IMPRESSION:
+            last_s, count = of_kind.get(key, (time_s, 0))
+            if key in of_kind and last_s == time_s:
+                continue
+            newest = max(last_s, time_s)
+            count = decayed(count, newest - last_s) + decayed(256, newest - time_s)
+            keep(of_kind, key, (newest, count), 2, 32)
+            continue
         ids = [(name, arrived_s) for name, arrived_s in ids[-4:] if arrived_s >= event.received_s - 10]
         if digest(event) in [name for name, _ in ids]:
             continue
         ids.append((digest(event), event.received_s))
-        if event.event_type == EventType.RETURN:
+        if kind == EventType.RETURN:
             # Of nothing that was bought it takes nothing back.
             interactions -= interactions > 0 and purchases > 0
             purchases -= purchases > 0
@@ -102,17 +125,25 @@ def test_the_fold_agrees_with_plain_lists(stream: list[StreamEvent]) -> None:
             if bought:
                 del session[bought[-1]]
             continue
-        entry = event.item_key, event.time_ms, int(event.event_type)
+        entry = key, event.time_ms, int(kind)
         session = sorted([*session, entry], key=lambda entry: entry[1])[-4:]
-        if event.event_type != EventType.DWELL:
+        if kind != EventType.DWELL:
             interactions += 1
-            purchases += event.event_type == EventType.PURCHASE
-            seen = [*(key for key in seen if key != event.item_key), event.item_key][-3:]
+            purchases += kind == EventType.PURCHASE
+            seen[EventType.IMPRESSION].pop(key, None)
+            if key not in of_kind or of_kind[key][0] < time_s:
+                keep(of_kind, key, (time_s, 256), 3, LIMITS.remembered_s[kind.name.lower()])
     blob = packed_after(stream, limits=LIMITS)
     state, view = unpack_state(blob), view_state(blob)
     found = view.session
     assert [*zip(found.item_keys, found.timestamps_ms, found.event_types, strict=True)] == session
-    np.testing.assert_array_equal(view.seen_keys, np.array(seen, np.int64))
+    expected = [
+        (kind, key, time_s, count / 256)
+        for kind, of_kind in seen.items()
+        for key, (time_s, count) in sorted(of_kind.items(), key=lambda entry: entry[1][0])
+    ]
+    columns = view.seen
+    assert [*zip(columns.event_types, columns.item_keys, columns.times_s, columns.counts, strict=True)] == expected
     assert (view.interaction_count, view.purchase_count) == (interactions, purchases)
     assert state.event_ids == b"".join(name for name, _ in ids[-4:])
     assert state.arrivals == b"".join(struct.pack("<I", arrived_s) for _, arrived_s in ids[-4:])
@@ -120,6 +151,19 @@ def test_the_fold_agrees_with_plain_lists(stream: list[StreamEvent]) -> None:
         assert (state.log_partition, state.offset) == (log_partition("", 3), stream[-1].offset)
         # Bit for bit what the other side of the format would have written.
         assert pack_state(state) == blob
+        assert pack_seen(view.seen) == state.seen
+
+
+def decayed(count: int, elapsed_s: int) -> int:
+    return round(count * 0.5 ** (elapsed_s / 4.0))
+
+
+def keep(of_kind: dict[int, tuple[int, int]], key: int, entry: tuple[int, int], limit: int, kept_s: int) -> None:
+    """Put an entry behind all that are not later; drop what is over the limit, then what is too old."""
+    of_kind.pop(key, None)
+    entries = sorted([*of_kind.items(), (key, entry)], key=lambda one: one[1][0])[-limit:]
+    of_kind.clear()
+    of_kind.update(one for one in entries if one[1][0] >= entries[-1][1][0] - kept_s)
 
 
 def test_a_return_leaves_what_there_was_before_the_purchase() -> None:
@@ -133,7 +177,7 @@ def test_a_return_leaves_what_there_was_before_the_purchase() -> None:
     # A return of what this state does not know leaves no trace.
     stranger = view_state(packed_after([StreamEvent(0, 7, EventType.RETURN)]))
     assert (stranger.interaction_count, stranger.purchase_count, len(stranger.session.item_keys)) == (0, 0, 0)
-    assert not len(stranger.seen_keys)
+    assert not len(stranger.seen)
 
 
 def test_out_of_order_events_are_put_in_time_order_with_ties_in_order_of_arrival() -> None:
@@ -151,10 +195,10 @@ def test_a_state_with_more_than_the_limits_is_cut_at_its_next_event() -> None:
     state = state_after([StreamEvent(20, 20, time_ms=20)], blob, LIMITS)
     assert unpack_session(state.session).item_keys.tolist() == [17, 18, 19, 20]
     assert (len(state.event_ids), len(state.arrivals)) == (4 * 8, 4 * 4)
-    assert view_state(pack_state(state)).seen_keys.tolist() == [18, 19, 20]
-    # What shows no interest leaves the seen items alone.
+    assert view_state(pack_state(state)).seen.item_keys.tolist() == [18, 19, 20]
+    # An event of one type leaves those of others alone.
     dwelt = state_after([StreamEvent(20, 20, EventType.DWELL)], blob, LIMITS)
-    assert view_state(pack_state(dwelt)).seen_keys.tolist() == list(range(20))
+    assert view_state(pack_state(dwelt)).seen.item_keys.tolist() == list(range(20))
 
 
 def test_a_recreated_log_starts_again_from_its_first_offset() -> None:
@@ -170,8 +214,9 @@ def test_keys_whose_bytes_straddle_two_entries_are_told_apart() -> None:
     first, second = int.from_bytes(bytes(range(8)), "little"), int.from_bytes(bytes(range(8, 16)), "little")
     middle = int.from_bytes(bytes(range(4, 12)), "little")
     blob = packed_after([StreamEvent(0, first), StreamEvent(1, second), StreamEvent(2, middle)], limits=LIMITS)
-    assert view_state(blob).seen_keys.tolist() == [first, second, middle]
-    assert view_state(packed_after([StreamEvent(3, first)], blob, LIMITS)).seen_keys.tolist() == [second, middle, first]
+    assert view_state(blob).seen.item_keys.tolist() == [first, second, middle]
+    moved = view_state(packed_after([StreamEvent(3, first, time_ms=1_000)], blob, LIMITS))
+    assert moved.seen.item_keys.tolist() == [second, middle, first]
 
 
 def test_counts_stay_within_their_bytes() -> None:
@@ -196,7 +241,7 @@ def test_bytes_that_are_no_state_are_told_and_begun_anew(stream: list[StreamEven
 
 
 @settings(deadline=None)
-@given(st.sampled_from([1, 2]), st.binary(min_size=1, max_size=120))
+@given(st.sampled_from([1, 2, 3]), st.binary(min_size=1, max_size=120))
 def test_what_is_read_is_what_the_other_side_of_the_format_reads(version: int, blob: bytes) -> None:
     blob = bytes([version]) + blob
     try:

@@ -192,21 +192,21 @@ async def test_what_a_user_does_is_in_their_next_answer(
     async with open_pipeline(config) as pipeline:
         before = await ask(pipeline, user)
         assert before.strategy is Strategy.PERSONALIZED
-        clicked = before.item_ids[10:13]
-        bus.send([make_event(user, item, time_ms=now_ms - 1000) for item in clicked], now_ms)
+        bought = before.item_ids[10:13]
+        bus.send([make_event(user, item, EventType.PURCHASE, time_ms=now_ms - 1000) for item in bought], now_ms)
         for _ in range(400):
             after = await ask(pipeline, user)
-            if not set(clicked) & set(after.item_ids):
+            if not set(bought) & set(after.item_ids):
                 break
             await asyncio.sleep(0.02)
-        assert not set(clicked) & set(after.item_ids)
+        assert not set(bought) & set(after.item_ids)
         # Not the same slate with three gaps filled from behind: the session has moved the query.
-        kept = [item for item in before.item_ids if item not in clicked]
+        kept = [item for item in before.item_ids if item not in bought]
         assert [item for item in after.item_ids if item in kept] != kept[: len(after.item_ids)]
         assert after.degraded_reasons == ()
         # Publishing again takes nothing of it away.
         publish_once(trained.data, config)
-        assert not set(clicked) & set((await ask(pipeline, user)).item_ids)
+        assert not set(bought) & set((await ask(pipeline, user)).item_ids)
 
 
 async def test_enough_live_events_end_the_cold_start(
@@ -260,7 +260,14 @@ async def test_without_a_user_tower_newcomers_alone_are_folded_in(
         # What an earlier, unpublished life of a user has left gives way to the published record.
         client.set(fresh_key(known, generation), b"outdated")
         assert (await ask(pipeline, newcomer)).strategy is Strategy.POPULARITY
-        bus.send([make_event(user, item, time_ms=now_ms) for item in items[:5] for user in (newcomer, known)], now_ms)
+        bus.send(
+            [
+                make_event(user, item, EventType.PURCHASE, time_ms=now_ms)
+                for item in items[:5]
+                for user in (newcomer, known)
+            ],
+            now_ms,
+        )
         for _ in range(2000):
             answer = await ask(pipeline, newcomer)
             if answer.strategy is Strategy.PERSONALIZED:

@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry
 from engine.adapters.embedded_kafka import EmbeddedKafka
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.kafka_source import KafkaDeadLetters, KafkaSource
-from engine.adapters.redis_keys import live_key, seen_key
+from engine.adapters.redis_keys import live_key, past_key
 from engine.adapters.redis_state import RedisLiveStore
-from engine.config import KafkaConfig, ProcessorConfig, RedisConfig
+from engine.config import EngineConfig, KafkaConfig, ProcessorConfig, RedisConfig
 from engine.stream.codec import encode
 from engine.stream.events import EventBatch, read_events
 from engine.stream.live import LiveSink
@@ -41,7 +41,7 @@ from tests.engine.stream.naive import live_counts
 from tests.kafka import read_back
 
 Start = Callable[[Callable[[], None], threading.Event], None]
-LIMITS = Limits(session_events=10, seen_items=20)
+LIMITS = Limits(session_events=10, seen_items=20, remembered_s=EngineConfig.load().remembered_s)
 
 
 def make_sink(url: str, log: str) -> LiveSink:
@@ -119,7 +119,7 @@ def undisturbed(bus: Bus, log: str, count: int, home: Path) -> Iterator[dict[byt
 
 
 def test_events_become_session_counts_and_popularity(bus: Bus, redis_url: str, background: Start) -> None:
-    redis.Redis.from_url(redis_url).set(seen_key("u"), b"12345678")
+    redis.Redis.from_url(redis_url).set(past_key("u"), b"12345678")
     events = [
         make_event("u", "a", EventType.VIEW, time_ms=NOW_MS - 2000),
         make_event("u", "b", EventType.PURCHASE, time_ms=NOW_MS - 3000),
@@ -137,8 +137,9 @@ def test_events_become_session_counts_and_popularity(bus: Bus, redis_url: str, b
     assert live.session.item_keys.tolist() == [item_key("b"), item_key("a")]
     assert live.session.event_types.tolist() == [EventType.PURCHASE, EventType.VIEW]
     assert (live.interaction_count, live.purchase_count) == (2, 1)
-    assert live.seen_keys.tolist() == [item_key("a"), item_key("b")]
-    assert client.get(seen_key("u")) == b"12345678"
+    assert live.seen.event_types.tolist() == [EventType.IMPRESSION, EventType.VIEW, EventType.PURCHASE]
+    assert live.seen.item_keys.tolist() == [item_key("c"), item_key("a"), item_key("b")]
+    assert client.get(past_key("u")) == b"12345678"
     assert view_state(client.get(live_key("v"))).session.timestamps_ms.tolist() == [NOW_MS]  # type: ignore[arg-type]
 
     assert live_counts(redis_url, "t", OVERALL, NOW_MS)[item_key("a")] == pytest.approx((2, 2, 2), rel=1e-3)

@@ -11,10 +11,10 @@ from engine.bench.child import port_printing
 from engine.bench.load_target import ITEM_COUNT, SURFACE
 from engine.bench.peers.naive import Asked, Naive, session_mean
 from engine.config import BlendConfig, EngineConfig
-from engine.features.record import unpack_keys
+from engine.features.seen import read_seen
 from engine.features.session import SessionSettings, session_signal
 from engine.rpc.client import AsyncRecommendationClient
-from engine.types import RecommendQuery, Session, item_key
+from engine.types import EventType, RecommendQuery, Session, item_key
 from tests.engine.bench.peers.conftest import Small
 
 PEOPLE = 12
@@ -74,7 +74,10 @@ def test_only_eligible_items_and_as_many_as_asked_for(small: Small, naive: Naive
     shown = {row["item_id"] for row in table if row["in_stock"] is not False and _on(row["surfaces"])}
     with redis.Redis.from_url(small.settings.redis_url) as client:
         for user_id in small.user_ids[:PEOPLE]:
-            seen = set(unpack_keys(client.get(naive.keys(user_id)[2])).tolist())
+            past = read_seen(client.get(naive.keys(user_id)[2]))
+            bought = past.event_types == EventType.PURCHASE
+            hidden = bought & (past.times_s > small.time_ms // 1000 - 30 * 86_400)
+            seen = set(past.item_keys[hidden].tolist())
             first = [item_id for item_id, _ in answer(naive, small, asked(small, user_id))]
             excluded = frozenset(first[:10])
             again = [item_id for item_id, _ in answer(naive, small, asked(small, user_id, excluded=excluded))]
