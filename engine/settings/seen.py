@@ -18,7 +18,7 @@ def _seconds(value: object) -> object:
             return FOREVER_S
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", text)
         if match is None:
-            raise ValueError(f'{value!r} is no duration; write seconds, or e.g. "45m", "12h", "30d", "forever"')
+            raise ValueError('no duration; write seconds, or e.g. "45m", "12h", "30d", "forever"')
         value = float(match[1]) * _UNITS_S[match[2] or "s"]
     if isinstance(value, float) and value == value and abs(value) != float("inf"):
         # Above zero a fraction of a second is not nothing.
