@@ -12,7 +12,7 @@ from engine.bundle.store import BundleStore
 from engine.config import EngineConfig
 from engine.data.build import load_dataset
 from engine.data.synth import synthesize
-from engine.demo.world import SYNTHETIC_WORLD
+from engine.demo.world import World
 from engine.evaluation.taste import TasteFigures, measure_taste, worst
 from engine.training.config import TrainingConfig
 from engine.training.embeddings import Progress
@@ -45,7 +45,7 @@ def run_taste(
                     progress(done, total, f"seed {seed}: {message}")
 
             if data is None:
-                synthesize(home / "data", SYNTHETIC_WORLD, seed=seed)
+                synthesize(home / "data", World().size, seed=seed)
             dataset = load_dataset(data or home / "data")
             config = training.model_copy(update={"seed": seed})
             path = train_bundle(dataset, config, BundleStore(home / "bundles"), report)
