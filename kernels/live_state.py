@@ -254,9 +254,6 @@ def _fold_states(  # type: ignore[no-untyped-def]
         for event in order[first : last[user]]:
             if log == logs[event] and offsets[event] <= offset:
                 continue
-            if log != logs[event]:
-                # What this person has counted for is counted in another log.
-                place_count = 0
             log, offset, changed = logs[event], offsets[event], True
             slot, second = slots[kinds[event]], min(max(times_ms[event], 0) // 1000, _LAST_SECOND)
             if kinds[event] == IMPRESSION:

@@ -12,7 +12,7 @@ from engine.stream.earlier import upgraded
 from engine.stream.events import EventBatch
 from engine.stream.state import Limits, log_partition
 from engine.types import EventType, Int64Array
-from kernels.live_state import Events, fold_states
+from kernels.live_state import STATE_VERSION, Events, fold_states
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -69,7 +69,7 @@ def fold(blobs: Sequence[bytes | None], users: Int64Array, log: str, batch: Even
 
     Cost: about 1 µs a user, and for an event a search through the user's items of its type.
     """
-    present = [_current(blob) for blob in blobs]
+    present = [blob if blob and blob[0] == STATE_VERSION else _current(blob) for blob in blobs]
     ends = np.fromiter(accumulate(map(len, present)), np.int64, len(present))
     names = {partition: log_partition(log, partition) for partition in batch.ends}
     logs = np.array([names[partition] for partition in batch.partitions.tolist()], np.uint64).view(np.int64)

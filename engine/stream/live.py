@@ -153,33 +153,30 @@ class LiveSink:
         Args:
             moves: int64 (m, 4), in seconds, see kernels.live_state.Folded.
         """
-        moves_ms = np.where(moves < 0, -1, moves * 1000)
-        everywhere = moves_ms[:, :2], np.flatnonzero(moves[:, 0] != moves[:, 1])
-        on_surface = moves_ms[:, 2:], np.flatnonzero(moves[:, 2] != moves[:, 3])
+        moves_ms = np.where(moves < 0, -1, moves * 1000).T
+        anywhere, on_surface = moves[:, 0] != moves[:, 1], moves[:, 2] != moves[:, 3]
+        rows = np.flatnonzero(anywhere | on_surface)
         # Most events have the same few lists in common: told apart by what decides on those.
-        alike: dict[tuple[int, Demographics | None], list[int]] = defaultdict(list)
-        for row, partition in zip(everywhere[1].tolist(), batch.partitions[everywhere[1]].tolist(), strict=True):
-            alike[partition, demographics.get(batch.user_ids[row])].append(row)
+        alike: dict[tuple[int, str, Demographics | None], list[int]] = defaultdict(list)
+        for row, partition in zip(rows.tolist(), batch.partitions[rows].tolist(), strict=True):
+            alike[partition, batch.surfaces[row], demographics.get(batch.user_ids[row])].append(row)
         placed: dict[tuple[int, str], list[int]] = defaultdict(list)
-        for (partition, people), chosen in alike.items():
-            for scope in scopes_of(people or _UNKNOWN):
-                placed[partition, scope] += chosen
-        there: dict[tuple[int, str], list[int]] = defaultdict(list)
-        for row, partition in zip(on_surface[1].tolist(), batch.partitions[on_surface[1]].tolist(), strict=True):
-            there[partition, batch.surfaces[row]].append(row)
-        of_surface = {(partition, scope_of_surface(surface)): rows for (partition, surface), rows in there.items()}
+        of_surface: dict[tuple[int, str], list[int]] = defaultdict(list)
+        counts_anywhere, counts_there = anywhere.tolist(), on_surface.tolist()
+        for (partition, surface, people), chosen in alike.items():
+            counted = [row for row in chosen if counts_anywhere[row]]
+            for scope in scopes_of(people or _UNKNOWN) if counted else ():
+                placed[partition, scope] += counted
+            counted = [row for row in chosen if counts_there[row]]
+            if counted:
+                of_surface[partition, scope_of_surface(surface)] += counted
         placed |= of_surface
         missing = sorted(placed.keys() - self._scopes.keys())
         self._scopes |= zip(missing, self._store.read_scopes(missing), strict=True)
         for name, chosen in placed.items():
             chosen.sort()  # in log order
-            before_ms, after_ms = (on_surface if name in of_surface else everywhere)[0][chosen].T
-            self._scopes[name].count(
-                batch.item_keys[chosen],
-                np.ascontiguousarray(before_ms),
-                np.ascontiguousarray(after_ms),
-                self._popular_items,
-            )
+            before_ms, after_ms = moves_ms[2:] if name in of_surface else moves_ms[:2]
+            self._scopes[name].count(batch.item_keys[chosen], before_ms[chosen], after_ms[chosen], self._popular_items)
         return {name: self._scopes[name] for name in placed}
 
 
