@@ -3,11 +3,24 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The demonstration needs no tools for development, but is content with an environment that has them.
+DEMO_READY := $(if $(wildcard $(READY)),$(READY),$(VENV)/.demo)
 GPU_VENV := .venv-gpu
 GPU_BIN := $(GPU_VENV)/bin
 GPU_READY := $(GPU_VENV)/.ready
 PROTOS := $(wildcard proto/engine/v1/*.proto)
 ARGS ?=
+# Further options for pip, such as another index.
+PIP_ARGS ?=
+comma := ,
+# An editable install warns of folders that are named as the package is; here the package is that folder.
+PIP_INSTALL = PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
+# Pip is told to be quiet, since it would name every package; what takes so long is said here.
+define install
+echo "Installing into $(VENV): up to 6 GB and some 4 minutes, most of it PyTorch with CUDA." \
+	"The README says how to do with less." && \
+$(PYTHON) -m venv $(VENV) && $(PIP_INSTALL) pip && $(PIP_INSTALL) --editable '.[$(1)]'
+endef
 # Test processes: each trains its own small bundle and starts its own servers, about 1.5 GB in all.
 JOBS ?= 2
 # What bench-compare holds this checkout against, and by how many percent a median may be longer than there.
@@ -27,18 +40,21 @@ help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,train,dev]'
-	touch $@
+	@$(call install,cpu$(comma)train$(comma)dev)
+	@touch $@
+
+$(DEMO_READY): pyproject.toml constraints.txt
+	@$(call install,cpu$(comma)train$(comma)analysis)
+	@touch $@
 
 # PyTorch asks for older CUDA libraries than the gpu extra, and works with these: it is installed without asking. What
 # it needs beside them is named here. pip below 24 cannot read the extra's pins.
 TORCH_NEEDS := filelock fsspec jinja2 networkx sympy nvidia-cuda-cupti nvidia-cufile nvidia-cusparselt-cu13 \
 	nvidia-nvshmem-cu13 nvidia-nvtx
-GPU_PIP := $(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check
+GPU_PIP = PYTHONWARNINGS='ignore:Editable installation' $(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 
 $(GPU_READY): pyproject.toml constraints.txt constraints-gpu.txt
+	@echo "Installing into $(GPU_VENV): some 10 GB with CUDA, ten minutes"
 	$(PYTHON) -m venv $(GPU_VENV)
 	$(GPU_PIP) --upgrade 'pip>=24'
 	$(GPU_PIP) --constraint constraints.txt --constraint constraints-gpu.txt \
@@ -46,7 +62,7 @@ $(GPU_READY): pyproject.toml constraints.txt constraints-gpu.txt
 	$(GPU_PIP) --constraint constraints.txt --no-deps torch
 	touch $@
 
-demo: $(READY) ## Train, publish, serve and call the engine: make demo ARGS="--once"
+demo: $(DEMO_READY) ## Train, publish, serve and call the engine: make demo ARGS="--once"
 	$(BIN)/engine demo $(ARGS)
 
 test: $(READY) ## Run the tests: make test ARGS="-k mmr" JOBS=4
@@ -90,7 +106,7 @@ bench-load: $(READY) ## Find the highest rate that one server bears: make bench-
 	$(BIN)/engine bench load --json .benchmarks/load.json $(ARGS)
 
 bench-peers: $(READY) ## Measure peers beside the engine: make bench-peers ARGS="--items 100000"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,train,dev,peers]'
+	$(PIP_INSTALL) --editable '.[cpu,train,dev,peers]'
 	$(BIN)/engine bench peers --json .benchmarks/peers.json $(ARGS)
 
 bench-startup: $(READY) ## Time the start of a server and weigh its memory: make bench-startup ARGS="--items 100000"
