@@ -12,8 +12,10 @@ from engine.cli.needs import needs
 from engine.cli.options import ServingConfigOption, SkipBadRowsOption
 
 if TYPE_CHECKING:
+    from engine.config import EngineConfig
     from engine.data.dataset import Dataset
     from engine.evaluation.run import MethodResult
+    from engine.settings.seen import SeenConfig
     from engine.training.config import TrainingConfig
 
 DEFAULT_WEIGHTS = "0,0.1"
@@ -25,6 +27,11 @@ class Protocol(StrEnum):
     NEXT_EVENT = "next-event"
     NEW_ITEMS = "new-items"
     NEW_USERS = "new-users"
+
+
+class Seen(StrEnum):
+    POLICY = "policy"
+    NEVER_AGAIN = "never-again"
 
 
 @needs("cpu", "train")
@@ -42,6 +49,13 @@ def evaluate(
     config: Annotated[Path | None, typer.Option("--config", help="TOML file with the training settings.")] = None,
     serving_config: ServingConfigOption = None,
     skip_bad_rows: SkipBadRowsOption = 0,
+    seen: Annotated[
+        Seen,
+        typer.Option(
+            help="For leave-one-out and next-event, what somebody has met before. policy: as [seen] of the serving "
+            "settings has it. never-again: it is neither offered nor asked for."
+        ),
+    ] = Seen.POLICY,
     mmr_weights: Annotated[
         str | None,
         typer.Option(
@@ -63,19 +77,23 @@ def evaluate(
     weights = _weights(mmr_weights or (DEFAULT_WEIGHTS if plot is None else PLOTTED_WEIGHTS))
     if protocol is not Protocol.LEAVE_ONE_OUT and (plot is not None or mmr_weights is not None):
         raise typer.BadParameter("--mmr-weights and --plot belong to the protocol leave-one-out")
-    dataset = load_dataset(data, rules=TableRules.of(EngineConfig.load(serving_config), skip_bad_rows))
+    serving = EngineConfig.load(serving_config)
+    policy = serving.seen if seen is Seen.POLICY else None
+    dataset = load_dataset(data, rules=TableRules.of(serving, skip_bad_rows))
     training = TrainingConfig.load(config)
     match protocol:
         case Protocol.LEAVE_ONE_OUT:
-            figures = _leave_one_out(dataset, training, seeds, weights, plot)
+            figures = _leave_one_out(dataset, training, seeds, weights, plot, policy)
         case Protocol.NEXT_EVENT:
-            figures = _next_event(dataset, training, seeds, serving_config)
+            figures = _next_event(dataset, training, seeds, serving, policy)
         case Protocol.NEW_ITEMS:
             figures = _new_items(dataset, training, seeds)
         case Protocol.NEW_USERS:
             figures = _new_users(dataset, seeds)
     if json_file is not None:
-        json_file.write_text(json.dumps({"protocol": protocol.value, "seeds": seeds, **figures}, indent=1))
+        json_file.write_text(
+            json.dumps({"protocol": protocol.value, "seen": seen.value, "seeds": seeds, **figures}, indent=1)
+        )
 
 
 def _weights(written: str) -> list[float]:
@@ -89,14 +107,19 @@ def _weights(written: str) -> list[float]:
 
 
 def _leave_one_out(
-    dataset: "Dataset", training: "TrainingConfig", seeds: int, weights: list[float], plot: Path | None
+    dataset: "Dataset",
+    training: "TrainingConfig",
+    seeds: int,
+    weights: list[float],
+    plot: Path | None,
+    policy: "SeenConfig | None",
 ) -> dict[str, Any]:
     from engine.cli.evaluation_tables import show_leave_one_out
     from engine.cli.progress import progress_bar
     from engine.evaluation.run import evaluate_leave_one_out
 
     with progress_bar() as progress:
-        users, results = evaluate_leave_one_out(dataset, training, range(1, seeds + 1), weights, progress)
+        users, results = evaluate_leave_one_out(dataset, training, range(1, seeds + 1), weights, progress, policy)
     show_leave_one_out(users, seeds, results)
     methods = {result.method: result for result in results}
     if plot is not None:
@@ -116,15 +139,19 @@ def _plot(methods: "dict[str, MethodResult]", weights: list[float], title: str, 
     plot_trade_off(points, title, path)
 
 
-def _next_event(dataset: "Dataset", training: "TrainingConfig", seeds: int, serving: Path | None) -> dict[str, Any]:
+def _next_event(
+    dataset: "Dataset",
+    training: "TrainingConfig",
+    seeds: int,
+    serving: "EngineConfig",
+    policy: "SeenConfig | None",
+) -> dict[str, Any]:
     from engine.cli.evaluation_tables import show_next_event
     from engine.cli.progress import progress_bar
-    from engine.config import EngineConfig
     from engine.evaluation.run_next_event import evaluate_next_event
 
-    settings = EngineConfig.load(serving)
     with progress_bar() as progress:
-        report = evaluate_next_event(dataset, training, settings, range(1, seeds + 1), progress)
+        report = evaluate_next_event(dataset, training, serving, range(1, seeds + 1), progress, policy)
     show_next_event(seeds, report)
     figures = asdict(report)
     overall, in_session, seed_means = (figures.pop(name) for name in ("overall", "in_session", "seed_means"))

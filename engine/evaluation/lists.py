@@ -20,6 +20,7 @@ from engine.features.history import HistoryStates
 from engine.features.record import pack_session
 from engine.features.session import session_before
 from engine.publish import publish_users
+from engine.settings.seen import SeenConfig
 from engine.stream.state import LiveState, pack_state
 from engine.types import Float32Array, Int64Array, RecommendQuery, Session, item_keys
 
@@ -33,7 +34,7 @@ def popularity_lists(bundle: Bundle, split: LeaveOneOut) -> Int64Array:
     """The overall popularity order."""
     scores = np.empty(len(bundle.items), np.float32)
     scores[bundle.popularity.overall.rows] = bundle.popularity.overall.scores
-    return _best_unseen(np.broadcast_to(scores, (len(split.users), len(scores))), split)
+    return _best_offered(np.broadcast_to(scores, (len(split.users), len(scores))), split)
 
 
 def retrieval_lists(bundle: Bundle, split: LeaveOneOut) -> dict[str, Int64Array]:
@@ -47,17 +48,13 @@ def retrieval_lists(bundle: Bundle, split: LeaveOneOut) -> dict[str, Int64Array]
     }
     if bundle.manifest.embeddings == "two-tower":
         spaces["two-tower"] = (embed(histories, states, codes), np.ascontiguousarray(bundle.item_vectors))
-    return {name: _best_unseen(users @ items.T, split) for name, (users, items) in spaces.items()}
+    return {name: _best_offered(users @ items.T, split) for name, (users, items) in spaces.items()}
 
 
-def _best_unseen(scores: Float32Array, split: LeaveOneOut) -> Int64Array:
-    """int64 (users, LIST_SIZE): the best rows of each line of scores (users, items), without training items."""
-    events = split.train.interactions
-    place = np.full(split.train.user_count, -1)
-    place[split.users] = np.arange(len(split.users))
-    tested = place[events.users] >= 0
+def _best_offered(scores: Float32Array, split: LeaveOneOut) -> Int64Array:
+    """int64 (users, LIST_SIZE): the best rows of each line of scores (users, items), without what is hidden."""
     scores = scores.copy()
-    scores[place[events.users[tested]], events.rows[tested]] = -np.inf
+    scores[split.hidden_places, split.hidden_rows] = -np.inf
     size = min(LIST_SIZE, scores.shape[1])
     best = np.argpartition(-scores, size - 1, axis=1)[:, :size]
     order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
@@ -70,18 +67,21 @@ def pipeline_name(diversity_weight: float) -> str:
 
 
 def pipeline_lists(
-    bundle: Bundle, split: LeaveOneOut, scratch: Path, diversity_weights: Sequence[float]
+    bundle: Bundle, split: LeaveOneOut, scratch: Path, diversity_weights: Sequence[float], seen: SeenConfig
 ) -> dict[str, Int64Array]:
     """The serving pipeline itself, over a private Redis, once with each diversity weight.
 
     Requests are made as of the time of the test event, which a server would know, and with the session just before
     it, which the ranker reads. Embeddings are computed from everything before that moment, so that of the session
     nothing is left to be mixed into them.
+
+    seen: the policy, whose windows are those that the split was made with.
     """
     config = EngineConfig.load(
         bundle={"directory": bundle.path.parent},
         redis={"directory": scratch / "redis", "timeout_ms": PATIENCE_S * 1000},
         surfaces={SURFACE: {}},
+        seen=seen.model_dump(),
     )
     with redis_url(config) as url:
         embed, fold_in = load_embedders(bundle)

@@ -6,6 +6,7 @@ import numpy as np
 
 from engine.data.dataset import Dataset
 from engine.features.history import Histories, HistoryStates
+from engine.features.seen_history import EVERYTHING_S, offered
 from engine.types import Int64Array
 
 # The last part of each user's events is replayed, at most so many of them.
@@ -24,6 +25,7 @@ class NextEvents:
     known: int64 (n,), the user's positive events strictly before it. published: int64 (n,), how many of them the
     long-term vector of that moment was computed from; known >= published >= min_training_events.
     session_starts, session_stops: int64 (n,), positions in signals of the session just before the event.
+    hide_s: int64 (256,), for how many seconds an event hides its item, by type.
     """
 
     train: Dataset
@@ -36,6 +38,7 @@ class NextEvents:
     published: Int64Array
     session_starts: Int64Array
     session_stops: Int64Array
+    hide_s: Int64Array
 
     def __len__(self) -> int:
         return len(self.users)
@@ -51,7 +54,13 @@ class NextEvents:
         return HistoryStates(self.users, self.published)
 
 
-def next_events(dataset: Dataset, min_training_events: int, window_s: float, session_events: int) -> NextEvents:
+def next_events(
+    dataset: Dataset,
+    min_training_events: int,
+    window_s: float,
+    session_events: int,
+    hide_s: Int64Array = EVERYTHING_S,
+) -> NextEvents:
     """Cut each user's history by its own time and list the replayed events.
 
     The cut is each user's own and not one moment for all: most people of a rating log come once, so that next to
@@ -59,7 +68,7 @@ def next_events(dataset: Dataset, min_training_events: int, window_s: float, ses
     in training for every method alike; of the user's own tail nothing is.
 
     - A user is replayed when `min_training_events` positive events stay before the cut; others stay in training.
-    - Only the first event on an item is a test: what was seen is not offered again.
+    - Only an event on an item that nothing hides from its user just before is a test: by default the first one on it.
     - What happened at the very moment of an event is unknown to it: the order within a tie is the order of a file.
     - The long-term vector is the one published at the last full hour, and at the cut at the earliest.
     - The session is what the stream processor would hold: everything but impressions and returns, the latest
@@ -71,7 +80,7 @@ def next_events(dataset: Dataset, min_training_events: int, window_s: float, ses
     signals = _signals(dataset)
     tails = []
     training_lengths = histories.lengths()
-    first = histories.first_events()
+    on_offer = offered(histories, hide_s)
     for user in range(histories.user_count):
         times = histories.timestamps_ms[histories.offsets[user] : histories.offsets[user + 1]]
         if not len(times):
@@ -82,7 +91,7 @@ def next_events(dataset: Dataset, min_training_events: int, window_s: float, ses
         if cut < min_training_events or cut == len(times):
             continue
         training_lengths[user] = cut
-        tail = cut + np.flatnonzero(first[histories.offsets[user] + cut : histories.offsets[user + 1]])
+        tail = cut + np.flatnonzero(on_offer[histories.offsets[user] + cut : histories.offsets[user + 1]])
         published = np.searchsorted(times, times[tail] // PUBLISH_EVERY_MS * PUBLISH_EVERY_MS)
         signal_times = signals.timestamps_ms[signals.offsets[user] : signals.offsets[user + 1]]
         stops = np.searchsorted(signal_times, times[tail])
@@ -114,6 +123,7 @@ def next_events(dataset: Dataset, min_training_events: int, window_s: float, ses
         published=published,
         session_starts=starts,
         session_stops=stops,
+        hide_s=hide_s,
     )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from engine.evaluation.next_event import NextEvents
 from engine.features.history import HistoryStates
+from engine.features.seen_history import hides
 from engine.stages.blend import BlendSettings, blend_session
 from engine.training.embeddings import EmbeddingModel
 from engine.types import Float32Array, Int64Array, Session
@@ -59,9 +60,9 @@ def blended(
 
 
 def target_positions(queries: Float32Array, item_vectors: Float32Array, events: NextEvents) -> Int64Array:
-    """int64 (n,): how many of the items that the user had not met before stand above each event's item.
+    """int64 (n,): how many of the items that nothing hid from the user stand above each event's item.
 
-    The order is by inner product, the lower row first among equals: that of an exact search without the seen items.
+    The order is by inner product, the lower row first among equals: that of an exact search without the hidden items.
 
     Args:
         queries: float32 (n, dim). item_vectors: float32 (items, dim).
@@ -79,7 +80,10 @@ def target_positions(queries: Float32Array, item_vectors: Float32Array, events: 
         counts = events.known[part]
         lines = np.repeat(np.arange(len(scores)), counts)
         places = np.arange(len(lines)) - np.repeat(np.cumsum(counts) - counts, counts)
-        scores[lines, events.histories.rows[offsets[part][lines] + places]] = -np.inf
+        before = offsets[part][lines] + places
+        met = events.histories
+        hidden = hides(met.event_types[before], met.timestamps_ms[before], events.times_ms[part][lines], events.hide_s)
+        scores[lines[hidden], met.rows[before[hidden]]] = -np.inf
         reached = scores[np.arange(len(scores)), targets][:, None]
         above = (scores > reached) | ((scores == reached) & (np.arange(items) < targets[:, None]))
         positions[part] = above.sum(axis=1)

@@ -22,6 +22,8 @@ from engine.evaluation.metrics import (
     hits,
     intra_list_similarity,
 )
+from engine.features.seen_history import windows_by_type
+from engine.settings.seen import SeenConfig, never_again
 from engine.training.config import TrainingConfig
 from engine.training.embeddings import Progress
 from engine.types import Int64Array
@@ -48,16 +50,21 @@ def evaluate_leave_one_out(
     seeds: Sequence[int],
     diversity_weights: Sequence[float],
     progress: Progress | None = None,
+    seen: SeenConfig | None = None,
 ) -> tuple[int, list[MethodResult]]:
     """Train once a seed on everything but each user's last event, and look for that event.
 
-    Rankings are unsampled: over all items that the user has no training event on. The pipeline is asked once with
-    each of the diversity weights, over the same bundle.
+    Rankings are unsampled: over all items that the seen policy does not hide from the user at that moment. The pipeline
+    is asked once with each of the diversity weights, over the same bundle.
+
+    Args:
+        seen: the policy; None: what somebody has turned to is never offered to them again.
 
     Returns:
         How many users were tested, and one result a method.
     """
-    split = leave_one_out(dataset)
+    policy = seen or never_again()
+    split = leave_one_out(dataset, windows_by_type(policy.hide))
     lists: dict[str, list[Int64Array]] = {}
     similarities: dict[str, list[tuple[Estimate, Estimate]]] = {}
     for seed in seeds:
@@ -68,7 +75,7 @@ def evaluate_leave_one_out(
             ranked = {
                 "popularity": popularity_lists(bundle, split),
                 **retrieval_lists(bundle, split),
-                **pipeline_lists(bundle, split, Path(scratch), diversity_weights),
+                **pipeline_lists(bundle, split, Path(scratch), diversity_weights, policy),
             }
             vectors = gather_unit_rows(bundle.item_table, np.arange(len(bundle.items)), bundle.schema.embedding_dim)
         for method, rows in ranked.items():

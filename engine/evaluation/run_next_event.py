@@ -12,6 +12,8 @@ from engine.errors import DataError
 from engine.evaluation.metrics import Estimate, Float64Array, gains, hits
 from engine.evaluation.next_event import next_events
 from engine.evaluation.replay import METHODS, STALE, query_vectors, target_positions
+from engine.features.seen_history import windows_by_type
+from engine.settings.seen import SeenConfig, never_again
 from engine.stages.blend import BlendSettings
 from engine.training.config import TrainingConfig
 from engine.training.embeddings import Progress
@@ -55,10 +57,12 @@ def evaluate_next_event(
     serving: EngineConfig,
     seeds: Sequence[int],
     progress: Progress | None = None,
+    seen: SeenConfig | None = None,
 ) -> NextEventReport:
     """Train once a seed on everything but each user's last events, and replay those one by one.
 
-    Retrieval alone, by exact search over all items that the user has not met; see `next_events` for the split and
+    Retrieval alone, by exact search over all items that the seen policy does not hide
+    (None: that the user has not met); see `next_events` for the split and
     METHODS for what is compared. The session is mixed in by the stage and the settings that serve.
 
     Raises DataError where no user has enough events.
@@ -67,7 +71,11 @@ def evaluate_next_event(
     O(events * items * dim) for the search.
     """
     events = next_events(
-        dataset, serving.cold_start.min_interactions, serving.blend.window_s, serving.processor.session_events
+        dataset,
+        serving.cold_start.min_interactions,
+        serving.blend.window_s,
+        serving.processor.session_events,
+        windows_by_type((seen or never_again()).hide),
     )
     if not len(events):
         raise DataError("no user has enough events for some of them to be replayed")

@@ -110,6 +110,12 @@ class SeenOfSurface(_Section):
         return SeenConfig.model_validate(values)
 
 
+def never_again() -> SeenConfig:
+    """Nothing that somebody has turned to is shown to them again, and nothing is demoted."""
+    hide = HideWindows(**dict.fromkeys(SeenWindows.model_fields, FOREVER_S) | {"dwell": 0})
+    return SeenConfig(hide=hide, demote=DemoteWindows(**dict.fromkeys(SeenWindows.model_fields, 0)), free_impressions=0)
+
+
 def remembered_s(policies: Iterable[SeenConfig]) -> dict[str, int]:
     """By event type, for how long some of these policies asks for it: what need not be stored is not."""
     windows = [policy.windows_s() for policy in policies]

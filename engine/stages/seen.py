@@ -6,8 +6,9 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engine.settings.seen import SeenConfig, SeenWindows
-from engine.types import Candidates, EventType, Float32Array, Int64Array, ItemSource, SeenItems, UInt8Array
+from engine.features.seen_history import windows_by_type
+from engine.settings.seen import SeenConfig
+from engine.types import Candidates, Float32Array, Int64Array, ItemSource, SeenItems, UInt8Array
 from kernels.membership import clear_rows, test_rows
 from kernels.seen_items import SeenColumns
 from kernels.seen_policy import demotions, judge
@@ -41,8 +42,8 @@ class SeenPolicy:
     @staticmethod
     def of(config: SeenConfig, half_life_s: float) -> "SeenPolicy":
         return SeenPolicy(
-            _by_type(config.hide),
-            _by_type(config.demote),
+            windows_by_type(config.hide),
+            windows_by_type(config.demote),
             config.demotion,
             config.recent_share,
             config.free_impressions,
@@ -52,13 +53,6 @@ class SeenPolicy:
     def recent_limit(self, item_count: int) -> int:
         """How many of so many items may be recent while there are others."""
         return int(self.recent_share * item_count + 1e-9)
-
-
-def _by_type(windows: SeenWindows) -> Int64Array:
-    by_type = np.zeros(256, np.int64)
-    for name in SeenWindows.model_fields:
-        by_type[EventType[name.upper()]] = getattr(windows, name)
-    return by_type
 
 
 class SeenRows(NamedTuple):

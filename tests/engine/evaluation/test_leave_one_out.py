@@ -3,7 +3,9 @@ import polars as pl
 
 from engine.data.build import build_dataset
 from engine.data.tables import make_tables
-from engine.evaluation.leave_one_out import leave_one_out
+from engine.evaluation.leave_one_out import LeaveOneOut, leave_one_out
+from engine.features.seen_history import windows_by_type
+from engine.settings.seen import SeenConfig
 
 
 def dataset_of(events: list[tuple[str, str, int, str]]):  # type: ignore[no-untyped-def]
@@ -56,3 +58,23 @@ def test_no_test_event_is_in_training() -> None:
     for user, target, time_ms in zip(split.users, split.targets, split.times_ms, strict=True):
         assert (int(user), int(target)) not in pairs
         assert train.timestamps_ms[train.users == user].max() <= time_ms
+
+
+def test_the_policy_says_what_is_a_test_and_what_is_hidden_from_whom() -> None:
+    day_ms = 86_400_000
+    looked = [("u", item, place * day_ms, "view") for place, item in enumerate("abcdea")]
+    bought = [("v", item, place * day_ms, "purchase") for place, item in enumerate("abcdea")]
+
+    def split(hide: str) -> LeaveOneOut:
+        policy = SeenConfig.model_validate({"hide": {"purchase": hide}})
+        return leave_one_out(dataset_of(looked + bought), windows_by_type(policy.hide))
+
+    # Both come back to the first item after five days: a view has hidden nothing, and the purchase no longer does.
+    short = split("3d")
+    assert short.targets.tolist() == [0, 0]
+    assert list(zip(short.hidden_places.tolist(), short.hidden_rows.tolist(), strict=True)) == [(1, 3), (1, 4)]
+    long = split("1w")
+    assert long.users.tolist() == [0]
+    assert len(long.hidden_rows) == 0
+    # By default nobody gets anything twice.
+    assert len(leave_one_out(dataset_of(looked + bought)).users) == 0

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -133,6 +135,11 @@ def test_a_position_is_the_one_in_an_exact_search_without_seen_items(events: Nex
         order = np.argsort(-(items @ queries[event]), kind="stable")
         ranked = order[~np.isin(order, seen)]
         assert ranked[positions[event]] == events.targets[event]
+    # Where nothing is hidden, everything is ranked.
+    open_to_all = target_positions(queries, items, replace(events, hide_s=np.zeros(256, np.int64)))
+    for event in range(0, len(events), 7):
+        order = np.argsort(-(items @ queries[event]), kind="stable")
+        assert order[open_to_all[event]] == events.targets[event]
 
 
 def test_methods_differ_just_where_there_is_something_fresh(events: NextEvents, model: EmbeddingModel) -> None:

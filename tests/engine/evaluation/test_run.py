@@ -1,6 +1,8 @@
 import pytest
 
+from engine.evaluation.leave_one_out import MIN_TRAINING_EVENTS
 from engine.evaluation.run import MethodResult, evaluate_leave_one_out
+from engine.settings.seen import SeenConfig
 from engine.training.config import TrainingConfig
 from tests.conftest import SMALL_TRAINING, Trained
 
@@ -30,3 +32,12 @@ def test_learning_beats_popularity_and_diversity_diversifies(results: tuple[int,
         methods["pipeline, MMR 0.5"].intra_list_similarity_at_10.mean
         < methods["pipeline"].intra_list_similarity_at_10.mean
     )
+
+
+def test_what_may_come_again_is_asked_for_and_offered(trained: Trained) -> None:
+    config: TrainingConfig = SMALL_TRAINING.model_copy(update={"embeddings": "als"})
+    again = SeenConfig.model_validate({"hide": {"purchase": 0}})
+    users, results = evaluate_leave_one_out(trained.dataset, config, [1], diversity_weights=[0.0], seen=again)
+    tested = trained.dataset.histories().lengths() > MIN_TRAINING_EVENTS
+    assert users == tested.sum()
+    assert {result.method for result in results} == {"popularity", "ALS", "pipeline"}
