@@ -103,15 +103,21 @@ def _dry_run(model: ServingModel, bundle: Bundle, config: EngineConfig) -> None:
 
 
 def train_bundle(
-    dataset: Dataset, config: TrainingConfig, store: BundleStore, progress: Progress | None = None
+    dataset: Dataset,
+    config: TrainingConfig,
+    store: BundleStore,
+    progress: Progress | None = None,
+    make_current: bool = True,
 ) -> Path:
-    """Train on a data set and publish the result as the current bundle; returns its directory."""
+    """Train on a data set and put the result into a store, as the current bundle or not; returns its directory."""
     # Here, and not above: serving must not need what training needs.
     from engine.adapters.faiss_build import build_index
     from engine.training.train import train_models, write_bundle
 
     models = train_models(dataset, config, progress)
-    return store.publish(lambda directory: write_bundle(directory, dataset, models, config, build_index, progress))
+    return store.publish(
+        lambda directory: write_bundle(directory, dataset, models, config, build_index, progress), make_current
+    )
 
 
 def load_item_embedder(bundle: Bundle) -> ItemEmbedder:

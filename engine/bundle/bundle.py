@@ -29,6 +29,8 @@ USER_TOWER_FILE: Final = "user_tower.onnx"
 CONTENT_FILE: Final = "content.json"
 METRICS_FILE: Final = "metrics.json"
 
+_ADVICE: Final = "; `engine bundles upgrade` makes one of the version before readable"
+
 REQUIRED_FILES: Final = (
     SCHEMA_FILE, ITEM_TABLE_FILE, ITEM_DYNAMIC_FILE, INDEX_FILE, RANKER_FILE, *ITEM_FILES, *POPULARITY_FILES,
 )  # fmt: skip
@@ -102,7 +104,7 @@ def _read_schema(path: Path) -> FeatureSchema:
     if schema.schema_version != SCHEMA_VERSION:
         raise BundleError(
             f"{path / SCHEMA_FILE}: feature schema version {schema.schema_version} is unknown;"
-            f" this engine reads {SCHEMA_VERSION}"
+            f" this engine reads {SCHEMA_VERSION}{_ADVICE if schema.schema_version < SCHEMA_VERSION else ''}"
         )
     return schema
 

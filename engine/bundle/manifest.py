@@ -2,14 +2,18 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from engine.errors import BundleError
 
 MANIFEST: Final = "manifest.json"
 BUNDLE_SCHEMA_VERSION: Final = 1
+
+
+# The name of a directory or file right here: what a bundle says must never lead out of its store.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
 
 
 class FileEntry(BaseModel):
@@ -25,7 +29,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int
-    version: str
+    version: Name
     generation: int
     created_ms: int
     data_end_ms: int
@@ -34,7 +38,7 @@ class Manifest(BaseModel):
     user_count: int
     training: dict[str, Any]
     index: dict[str, Any]
-    files: dict[str, FileEntry]
+    files: dict[Name, FileEntry]
 
 
 def file_entry(path: Path) -> FileEntry:

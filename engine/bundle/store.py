@@ -12,6 +12,7 @@ from engine.bundle.manifest import BUNDLE_SCHEMA_VERSION, MANIFEST, Manifest, fi
 from engine.errors import BundleError
 
 CURRENT: Final = "current"
+NEXT: Final = "next"
 
 
 class BundleStore:
@@ -22,22 +23,42 @@ class BundleStore:
 
     def current(self) -> Path:
         """The directory that the pointer names. Raises BundleError when there is none."""
-        pointer = self.directory / CURRENT
-        try:
-            version = os.readlink(pointer)
-        except OSError:
-            raise BundleError(f"{pointer}: no bundle has been published there; run `engine train` first") from None
-        return self.directory / version
+        path = self._pointed_to(CURRENT)
+        if path is None:
+            raise BundleError(
+                f"{self.directory / CURRENT}: no bundle has been published there; run `engine train` first"
+            )
+        return path
+
+    def next(self) -> Path | None:
+        """The bundle that is to become current once its users are published; None where none waits."""
+        path = self._pointed_to(NEXT)
+        return path if path is not None and (path / MANIFEST).is_file() else None
 
     def point_to(self, version: str) -> None:
         """Make a version current, atomically: a symbolic link is made aside and renamed over the old one."""
+        self._point(CURRENT, version)
+        if (waiting := self.next()) is not None and waiting.name == version:
+            (self.directory / NEXT).unlink(missing_ok=True)
+
+    def let_wait(self, version: str) -> None:
+        """Have a version wait for its users; what waited before it waits no longer."""
+        self._point(NEXT, version)
+
+    def _pointed_to(self, pointer: str) -> Path | None:
+        try:
+            return self.directory / os.readlink(self.directory / pointer)
+        except OSError:
+            return None
+
+    def _point(self, pointer: str, version: str) -> None:
         if not (self.directory / version / MANIFEST).is_file():
             raise BundleError(f"{self.directory / version}: not a bundle")
-        aside = self.directory / f".{CURRENT}.{os.getpid()}"
+        aside = self.directory / f".{pointer}.{os.getpid()}"
         with suppress(FileNotFoundError):
             aside.unlink()
         aside.symlink_to(version)
-        aside.replace(self.directory / CURRENT)
+        aside.replace(self.directory / pointer)
 
     def publish(self, write: Callable[[Path], dict[str, Any]], make_current: bool = True) -> Path:
         """Write a new version and make it current.
@@ -104,9 +125,9 @@ class BundleStore:
         return target
 
     def drop_old(self, keep: int) -> list[Path]:
-        """Delete all but the newest `keep` bundles and the current one; returns the directories that are gone."""
-        current = self.current().resolve()
-        old = [path for path in self.versions()[keep:] if path.resolve() != current]
+        """Delete all but the newest `keep` bundles, the current one and the next; returns what is gone."""
+        needed = {path.resolve() for path in (self.current(), self.next()) if path is not None}
+        old = [path for path in self.versions()[keep:] if path.resolve() not in needed]
         for path in old:
             shutil.rmtree(path)
         return old

@@ -24,6 +24,7 @@ from engine.errors import BundleError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from engine.bundle.bundle import Bundle
+    from engine.bundle.store import BundleStore
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,10 @@ def publish_users(
     skip_bad_rows: SkipBadRowsOption = 0,
     every: Annotated[str | None, typer.Option(help="Repeat at this interval, e.g. 1h; once without it.")] = None,
 ) -> None:
-    """Compute the record of every user in the current bundle's vector space and write it to Redis."""
+    """Compute the record of every user in the current bundle's vector space and write it to Redis.
+
+    A bundle that `engine train` has left waiting gets its users first, and becomes the current one then.
+    """
     settings = load_config(config, bundles, redis_url)
     announce_private(settings, kafka=False)
     interval_s = None if every is None else parse_interval(every)
@@ -65,8 +69,10 @@ def publish_once(data: Path, settings: EngineConfig, skip_bad_rows: int = 0) -> 
         # Read last, since it takes the new items of the overlay in; what is wrong with it at first sight is said first.
         raise DataError(f"{data}: no such directory")
     store = BundleStore(settings.bundle.directory)
-    bundle = open_bundle(store.current())
-    count = publish_for(bundle, data, settings, skip_bad_rows)
+    bundle, count = _publish_next(store, data, settings, skip_bad_rows)
+    if bundle is None:
+        bundle = open_bundle(store.current())
+        count = publish_for(bundle, data, settings, skip_bad_rows)
     generations = {bundle.manifest.generation}
     for name in named_bundles(settings, time.time_ns() // 1_000_000):
         try:
@@ -78,6 +84,26 @@ def publish_once(data: Path, settings: EngineConfig, skip_bad_rows: int = 0) -> 
             generations.add(other.manifest.generation)
             publish_for(other, data, settings, skip_bad_rows)
     return count
+
+
+def _publish_next(
+    store: "BundleStore", data: Path, settings: EngineConfig, skip_bad_rows: int
+) -> tuple["Bundle | None", int]:
+    """Publish for the bundle that waits, and make it current; it and how many users, or None where none waits."""
+    from engine.bundle.bundle import open_bundle
+
+    waiting = store.next()
+    if waiting is None:
+        return None, 0
+    try:
+        bundle = open_bundle(waiting)
+    except BundleError as error:
+        log.error("bundle %s, which waits for its users, is not made current: %s", waiting.name, error)
+        return None, 0
+    count = publish_for(bundle, data, settings, skip_bad_rows)
+    store.point_to(waiting.name)
+    print(f"{waiting.name} is current in {store.directory}")
+    return bundle, count
 
 
 def publish_for(bundle: "Bundle", data: Path, settings: EngineConfig, skip_bad_rows: int = 0) -> int:

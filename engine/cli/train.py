@@ -18,18 +18,26 @@ class Embeddings(StrEnum):
 @needs("cpu", "train")
 def train(
     data: Annotated[Path, typer.Argument(help="Data directory: interactions, items, users.")],
-    out: Annotated[Path, typer.Option(help="Directory of bundles; the new one becomes current.")] = Path("var/bundles"),
+    out: Annotated[Path, typer.Option(help="Directory of bundles that the new one goes into.")] = Path("var/bundles"),
     embeddings: Annotated[Embeddings | None, typer.Option(help="Retrieval space; overrides the file.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file with the training settings.")] = None,
     serving_config: ServingConfigOption = None,
     skip_bad_rows: SkipBadRowsOption = 0,
     seed: Annotated[int | None, typer.Option(min=0, help="Overrides the file.")] = None,
+    use: Annotated[
+        bool, typer.Option("--use", help="Have it served at once, though its users have no records yet.")
+    ] = False,
 ) -> None:
-    """Train embeddings and the ranker, build the index, and publish everything as one verified bundle."""
+    """Train embeddings and the ranker, build the index, and check everything as one bundle.
+
+    The first bundle of a directory becomes current. A later one waits until `engine publish-users` has put its users'
+    records in place: records are of one embedding space, and served before, everybody would be a stranger to it.
+    """
     from rich.console import Console
 
     from engine.assemble_model import train_bundle
     from engine.bundle.store import BundleStore
+    from engine.cli.bundles import check_and_offer, refusal
     from engine.cli.progress import progress_bar
     from engine.config import EngineConfig
     from engine.data.build import load_dataset
@@ -41,9 +49,11 @@ def train(
         settings = settings.model_copy(update={"embeddings": embeddings.value})
     if seed is not None:
         settings = settings.model_copy(update={"seed": seed})
+    store = BundleStore(out)
     dataset = load_dataset(data, rules=TableRules.of(EngineConfig.load(serving_config), skip_bad_rows))
     with progress_bar() as progress:
-        path = train_bundle(dataset, settings, BundleStore(out), progress)
+        path = train_bundle(dataset, settings, store, progress, make_current=False)
+    with refusal():
+        check_and_offer(store, path, serving_config, at_once=use)
     console = Console()
-    console.print(f"bundle {path.name} is current in {out}", highlight=False)
     console.print((path / "metrics.json").read_text(), highlight=False)
