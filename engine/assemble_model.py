@@ -25,7 +25,7 @@ from engine.catalog.live import LiveCatalogue
 from engine.catalog.popularity import LivePopularity
 from engine.config import EngineConfig
 from engine.data.dataset import Dataset
-from engine.errors import BundleError, EngineError
+from engine.errors import BundleError, EngineError, described
 from engine.features.content import ContentSchema, content_features
 from engine.features.context import ContextEncoder
 from engine.features.fold_in import fold_in
@@ -97,7 +97,7 @@ def _dry_run(model: ServingModel, bundle: Bundle, config: EngineConfig) -> None:
         scores = model.ranker.score(context, rows)
         model.catalogue.ids(rows[:1])
     except (EngineError, ValueError) as error:
-        raise BundleError(f"{bundle.path}: the dry run failed: {error}") from error
+        raise BundleError(f"{bundle.path}: the dry run failed: {described(error)}") from error
     if not len(rows) or not np.isfinite(scores).all():
         raise BundleError(f"{bundle.path}: the dry run found {len(rows)} candidates with scores that are not finite")
 
@@ -128,7 +128,7 @@ def load_item_embedder(bundle: Bundle) -> ItemEmbedder:
     try:
         schema = ContentSchema.model_validate_json((bundle.path / CONTENT_FILE).read_bytes())
     except (OSError, ValidationError) as error:
-        raise BundleError(f"{bundle.path / CONTENT_FILE}: {error}") from None
+        raise BundleError(f"{bundle.path / CONTENT_FILE}: {described(error)}") from None
 
     def embed(items: pl.DataFrame) -> Float32Array:
         return tower.embed(content_features(items, schema))

@@ -16,6 +16,11 @@ line prints them as one line and exits with 2. Anything else is a bug, and is sh
 """
 
 
+def described(error: BaseException) -> str:
+    """What an error of any kind says; its type where it says nothing, as a timeout or a cancellation does."""
+    return str(error).strip() or type(error).__name__
+
+
 class EngineError(Exception):
     """Base of the tree; str() is one sentence for the person who must act on it."""
 

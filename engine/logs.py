@@ -1,4 +1,4 @@
-"""Logging that a fault in a dependency cannot turn into a flood, and messages that always give a reason."""
+"""Logging that a fault in a dependency cannot turn into a flood."""
 
 import logging
 import threading
@@ -7,14 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from engine.errors import described
+
 # Different contents of one template that are let through in an interval, and templates that are remembered.
 _MAX_KINDS: Final = 20
 _MAX_TEMPLATES: Final = 200
-
-
-def described(error: BaseException) -> str:
-    """What an error says; its type where it says nothing, as a timeout or a cancellation does."""
-    return str(error).strip() or type(error).__name__
 
 
 def content_of(record: logging.LogRecord) -> str:

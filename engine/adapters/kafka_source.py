@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from engine.adapters.kafka_bus import ClientErrors, extra_properties, open_client, producer_settings
 from engine.adapters.kafka_log import KafkaLog, TopicWatch
 from engine.config import KafkaConfig
-from engine.errors import DependencyUnavailable
+from engine.errors import DependencyUnavailable, described
 from engine.stream.log_identity import LogNow
 from engine.stream.processor import Message
 from engine.stream.topics import DEAD_LETTERS, EVENTS, Topic
@@ -124,7 +124,7 @@ class KafkaSource:
                 if ends is not None and ends[1] >= 0:
                     total += max(0, ends[1] - max(place.offset, ends[0], 0))
         except KafkaException as error:
-            log.debug("the lag is not known: %s", error)
+            log.debug("the lag is not known: %s", described(error))
         return total
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from engine.adapters.onnx_ranker_graph import CONTEXT_INPUTS, check_graph, check_tables
-from engine.errors import BundleError, EngineError
+from engine.errors import BundleError, EngineError, described
 from engine.features.schema import FeatureSchema
 from engine.logs import OncePerInterval
 from engine.types import Float32Array, Int64Array, RankingContext
@@ -95,7 +95,7 @@ class OnnxRanker:
                 scores = self.score_batch(rows=rows, **inputs)
                 return [line[: len(given)].copy() for line, (_, given) in zip(scores, requests, strict=True)]
             except (EngineError, ValueError) as error:
-                log.warning("a batch of %d could not be ranked as one: %s", len(requests), error)
+                log.warning("a batch of %d could not be ranked as one: %s", len(requests), described(error))
         return [self._answer(context, given) for context, given in requests]
 
     def _answer(self, context: RankingContext, rows: Int64Array) -> Float32Array | EngineError:

@@ -19,7 +19,7 @@ from engine.adapters.redis_connect import INTRODUCTION
 from engine.adapters.redis_keys import CATALOG_CHANGES, CATALOG_ITEMS, CATALOG_STOCK, catalog_vectors_key
 from engine.catalog.changes import Change, ContentChange, PositionLost, StockChange, VectorChange
 from engine.config import RedisConfig
-from engine.errors import DependencyUnavailable
+from engine.errors import DependencyUnavailable, described
 from engine.types import Float32Array
 from engine.v1 import catalog_pb2 as pb
 
@@ -50,7 +50,7 @@ class RedisCatalogWriter:
                 queue_changes(pipeline, changes)
                 await pipeline.execute()
         except (redis.RedisError, OSError) as error:
-            raise DependencyUnavailable(f"the catalogue store did not answer: {error}") from error
+            raise DependencyUnavailable(f"the catalogue store did not answer: {described(error)}") from error
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -184,7 +184,7 @@ def _reaching_redis() -> Iterator[None]:
     try:
         yield
     except (redis.RedisError, OSError) as error:
-        raise DependencyUnavailable(f"the catalogue store did not answer: {error}") from error
+        raise DependencyUnavailable(f"the catalogue store did not answer: {described(error)}") from error
 
 
 def _key(change: Change) -> bytes:

@@ -12,7 +12,7 @@ import hiredis
 import redis.asyncio
 from redis.asyncio.connection import SSLConnection
 
-from engine.errors import DependencyUnavailable
+from engine.errors import DependencyUnavailable, described
 
 # A server that owes a reply for longer than this hangs, or the way to it does: another connection may fare better.
 _STALL_S: Final = 1.0
@@ -48,7 +48,7 @@ class _Link(asyncio.Protocol):
                 if not owed.done():
                     owed.set_result(reply)
         except (hiredis.ProtocolError, IndexError) as error:
-            self.close(f"what came is no answer: {error}")
+            self.close(f"what came is no answer: {described(error)}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.close(str(exc) if exc else "the server closed the connection")

@@ -20,7 +20,7 @@ from engine.adapters.redis_keys import (
     record_key,
 )
 from engine.config import ProcessorConfig, RedisConfig
-from engine.errors import DependencyUnavailable
+from engine.errors import DependencyUnavailable, described
 from engine.features.record import RecordError, demographics_of, pack_record, unpack_record, unpack_session
 from engine.stream.events import MAX_AHEAD_MS
 from engine.stream.fresh import Touched
@@ -253,4 +253,4 @@ def _demographics(user_id: str, blob: bytes) -> Demographics:
 
 
 def _unavailable(error: Exception) -> DependencyUnavailable:
-    return DependencyUnavailable(f"Redis does not answer: {error}")
+    return DependencyUnavailable(f"Redis does not answer: {described(error)}")

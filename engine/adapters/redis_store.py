@@ -8,7 +8,7 @@ from engine.adapters.redis_connect import INTRODUCTION
 from engine.adapters.redis_keys import fresh_key, history_key, live_key, past_key, record_key, seen_key
 from engine.adapters.redis_multiplexed import MultiplexedRedis
 from engine.config import RedisConfig
-from engine.errors import DependencyUnavailable
+from engine.errors import DependencyUnavailable, described
 from engine.features.record import pack_record, pack_session, unpack_keys, unpack_record
 from engine.features.seen import most_recent, of_keys_alone, pack_seen, read_seen
 from engine.settings.seen import FOREVER_S, SeenWindows
@@ -68,7 +68,7 @@ class RedisPublisher:
         try:
             self._client.ping()
         except (redis.RedisError, OSError) as error:
-            raise DependencyUnavailable(f"Redis cannot be reached: {error}") from error
+            raise DependencyUnavailable(f"Redis cannot be reached: {described(error)}") from error
 
     def publish(self, users: Iterable[tuple[str, UserRecord, SeenItems]]) -> int:
         """Write (user id, record, seen items in order) triples; returns how many.
@@ -88,7 +88,7 @@ class RedisPublisher:
                     count += 1
                 pipeline.execute()
         except (redis.RedisError, OSError) as error:
-            raise DependencyUnavailable(f"publishing to Redis failed: {error}") from error
+            raise DependencyUnavailable(f"publishing to Redis failed: {described(error)}") from error
         return count
 
     def publish_histories(self, users: Iterable[tuple[str, Session]]) -> None:
@@ -99,7 +99,7 @@ class RedisPublisher:
                     pipeline.set(history_key(user_id), pack_session(history), self._config.record_ttl_s)
                 pipeline.execute()
         except (redis.RedisError, OSError) as error:
-            raise DependencyUnavailable(f"publishing to Redis failed: {error}") from error
+            raise DependencyUnavailable(f"publishing to Redis failed: {described(error)}") from error
 
     def close(self) -> None:
         self._client.close()

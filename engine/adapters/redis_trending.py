@@ -12,7 +12,7 @@ from redis.retry import Retry
 from engine.adapters.redis_connect import INTRODUCTION
 from engine.adapters.redis_keys import applied_key, popularity_key
 from engine.config import RedisConfig
-from engine.errors import DependencyUnavailable
+from engine.errors import DependencyUnavailable, described
 from engine.stream.popularity import ENTRY_DTYPE
 from engine.stream.trending import ItemCounts, decay, sum_entries
 from engine.types import Int64Array
@@ -56,7 +56,7 @@ class RedisTrending:
                 self._counts = {scope: _sum(entries[scope], now_ms) for scope in scopes}
                 self._positions, self._as_of_ms = positions, now_ms
         except (redis.RedisError, OSError, ValueError) as error:
-            raise DependencyUnavailable(f"live counts cannot be read: {error}") from error
+            raise DependencyUnavailable(f"live counts cannot be read: {described(error)}") from error
         elapsed_ms = now_ms - self._as_of_ms
         return {scope: decay(self._counts[scope], elapsed_ms) for scope in scopes}
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from engine.bundle.items import ITEM_FILES, Items, read_items
 from engine.bundle.manifest import MANIFEST, Manifest, read_manifest, verify_files
 from engine.bundle.popularity import POPULARITY_FILES, Popularity
-from engine.errors import BundleError
+from engine.errors import BundleError, described
 from engine.features.schema import ITEM_DYNAMIC, SCHEMA_VERSION, FeatureSchema
 from engine.features.session import SESSION_FIELD, SessionSettings
 from engine.types import Float32Array
@@ -100,7 +100,7 @@ def _read_schema(path: Path) -> FeatureSchema:
     try:
         schema = FeatureSchema.model_validate_json((path / SCHEMA_FILE).read_text())
     except (ValidationError, OSError) as error:
-        raise BundleError(f"{path / SCHEMA_FILE}: {error}") from None
+        raise BundleError(f"{path / SCHEMA_FILE}: {described(error)}") from None
     if schema.schema_version != SCHEMA_VERSION:
         raise BundleError(
             f"{path / SCHEMA_FILE}: feature schema version {schema.schema_version} is unknown;"
@@ -122,7 +122,7 @@ def _read_matrix(path: Path, shape: tuple[int, int]) -> Float32Array:
     try:
         matrix: Float32Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: {error}") from None
+        raise BundleError(f"{path}: {described(error)}") from None
     if matrix.shape != shape or matrix.dtype != np.float32 or not matrix.flags.c_contiguous:
         raise BundleError(f"{path}: {matrix.dtype} {matrix.shape} where float32 {shape} is expected")
     return matrix

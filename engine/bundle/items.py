@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from engine.errors import BundleError
+from engine.errors import BundleError, described
 from engine.types import Int64Array, UInt8Array, item_keys
 
 ITEM_FILES: Final = ("items.arrow", "item_keys_sorted.npy", "item_rows_sorted.npy")
@@ -84,7 +84,7 @@ def read_items(directory: Path) -> Items:
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except pa.ArrowInvalid as error:
-        raise BundleError(f"{path}: {error}") from None
+        raise BundleError(f"{path}: {described(error)}") from None
     sorted_keys = np.load(directory / "item_keys_sorted.npy", mmap_mode="r")
     sorted_rows = np.load(directory / "item_rows_sorted.npy", mmap_mode="r")
     if not len(sorted_keys) == len(sorted_rows) == table.num_rows:

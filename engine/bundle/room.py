@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from engine.errors import BundleError
+from engine.errors import BundleError, described
 from engine.types import Float32Array
 
 # Not among the constants of Python's mmap module; the same on Linux and macOS.
@@ -48,7 +48,7 @@ def map_with_room(path: Path, row_count: int) -> Float32Array:
     try:
         known = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: {error}") from None
+        raise BundleError(f"{path}: {described(error)}") from None
     if known.ndim != 2 or known.dtype != np.float32 or not known.flags.c_contiguous or len(known) > row_count:
         raise BundleError(f"{path}: {known.dtype} {known.shape} where at most {row_count} rows of float32 are expected")
     header = int(known.offset)

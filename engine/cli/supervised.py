@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from engine.config import EngineConfig
-from engine.errors import EngineError
+from engine.errors import EngineError, described
 from engine.log_writer import logs_in_background
 from engine.supervisor import FAILED
 
@@ -40,7 +40,7 @@ def run_supervised(name: str, serve: Callable[[EngineConfig, Say], Coroutine[Any
             return 2
         except Exception as error:
             log.exception("this process ends")
-            say(f"{FAILED} {type(error).__name__}: {error}")
+            say(f"{FAILED} {type(error).__name__}: {described(error)}")
             return 1
         return 0
 

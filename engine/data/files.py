@@ -15,7 +15,7 @@ import polars as pl
 
 from engine.data.careful_csv import reread
 from engine.data.faults import Fault
-from engine.errors import DataError
+from engine.errors import DataError, described
 
 _HEADER_BYTES: Final = 1 << 20
 _QUOTE: Final = ord('"')
@@ -58,10 +58,10 @@ def read_bytes(path: Path) -> bytes:
         with gzip.open(path) as stream:
             return stream.read()
     except OSError as error:
-        reason = error.strerror if error.errno is not None else f"not gzip: {error}"
+        reason = error.strerror if error.errno is not None else f"not gzip: {described(error)}"
         raise Unreadable(Fault(str(path), None, f"cannot be read: {reason}")) from None
     except (EOFError, zlib.error) as error:
-        raise Unreadable(Fault(str(path), None, f"cannot be read: the file is not whole: {error}")) from None
+        raise Unreadable(Fault(str(path), None, f"cannot be read: the file is not whole: {described(error)}")) from None
 
 
 def parse_csv(path: Path, content: bytes, separator: str = ",", encoding: str = "utf-8") -> pl.DataFrame:
@@ -121,7 +121,7 @@ def header_of(content: bytes, path: Path, separator: str = ",", encoding: str = 
         line = first.decode("utf-8-sig" if encoding == "utf-8" else encoding).rstrip("\r\n")
         names = next(csv.reader([line], delimiter=separator, strict=True), [])
     except (UnicodeDecodeError, csv.Error) as error:
-        raise Unreadable(_no_text(path, f"the header (line 1) cannot be read: {error}")) from None
+        raise Unreadable(_no_text(path, f"the header (line 1) cannot be read: {described(error)}")) from None
     return names
 
 

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, described
 from engine.types import EventType
 
 IGNORE = "ignore"
@@ -156,7 +156,7 @@ class Mapping(Section):
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: {error}") from None
+            raise ConfigError(f"{path}: {described(error)}") from None
         except ValidationError as error:
             raise ConfigError("\n".join(f"{path}: {_sentence(one)}" for one in error.errors())) from None
 

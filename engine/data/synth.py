@@ -15,7 +15,7 @@ from engine.data.synth_events import COUNTRIES, EventColumns, simulate_events
 from engine.data.synth_words import DEVICES, SURFACES
 from engine.data.synth_world import World, WorldSize
 from engine.data.tables import Tables, make_tables, write_tables
-from engine.errors import ConfigError, DataError
+from engine.errors import ConfigError, DataError, described
 from engine.types import EventType
 
 EVENTS_PER_USER: Final = 150
@@ -71,7 +71,7 @@ def world_of(directory: Path) -> World:
             f"{path}: is missing; `engine synth` writes it, and only its worlds have a known truth"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is no recipe of a world: {error}") from None
+        raise DataError(f"{path}: is no recipe of a world: {described(error)}") from None
     prices = read_frame(directory / "items.parquet")["price"]
     if len(prices) != world.size.items or not np.array_equal(prices.to_numpy(), world.items.prices):
         raise DataError(f"{path}: the items beside it are those of another world")

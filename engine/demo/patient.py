@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar, Unpack
 
-from engine.errors import DeadlineExceeded, DependencyUnavailable, EngineError, Overloaded
+from engine.errors import DeadlineExceeded, DependencyUnavailable, EngineError, Overloaded, described
 from engine.rpc.client import RecommendationClient
 from engine.rpc.requests import RequestFields
 from engine.v1 import catalog_pb2, event_pb2
@@ -62,7 +62,7 @@ class PatientClient:
             try:
                 return call()
             except PASSING as error:
-                self._say(f"One call was late, and is made again: {what}: {error}")
+                self._say(f"One call was late, and is made again: {what}: {described(error)}")
         return call()
 
 

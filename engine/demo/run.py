@@ -30,7 +30,7 @@ from engine.demo.people import show_people, time_calls
 from engine.demo.signals import show_signals
 from engine.demo.tastes import Tastes
 from engine.demo.world import World, choose_people, prepare_data
-from engine.errors import DependencyUnavailable
+from engine.errors import DependencyUnavailable, described
 from engine.processes import engine_process, wait_until_serving, write_settings
 from engine.rpc.client import RecommendationClient
 from engine.rpc.port import check_bindable
@@ -147,7 +147,7 @@ class _Parts:
         try:
             self.result |= part()
         except PASSING as error:
-            self.say(f"Left out on this busy machine: {name}: {error}")
+            self.say(f"Left out on this busy machine: {name}: {described(error)}")
 
 
 def _keep_serving(server: subprocess.Popen[bytes], port: int, console: Console) -> None:

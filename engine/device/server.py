@@ -30,7 +30,7 @@ from engine.device.slot import (
     SlotMemory,
     SlotShape,
 )
-from engine.errors import BundleError, EngineError
+from engine.errors import BundleError, EngineError, described
 from engine.logs import OncePerInterval
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ class DeviceServer:
             except Exception as error:  # whatever a library or a device may raise: the front end is to know
                 if not isinstance(error, EngineError):
                     log.exception("bundle %s cannot be loaded", path)
-                _say(connection, f"{error}".encode()[:HELLO_BYTES] or b"the bundle cannot be loaded")
+                _say(connection, f"{described(error)}".encode()[:HELLO_BYTES] or b"the bundle cannot be loaded")
                 return
             try:
                 if model.shape != shape:

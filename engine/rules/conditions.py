@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from engine.errors import described
 from engine.rules.selector import OneOrMany, Part, refuse
 
 WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -25,7 +26,7 @@ def _instant(found: Any) -> Any:
     try:
         return (datetime.fromisoformat(found.upper()) - _EPOCH) // timedelta(milliseconds=1)
     except (ValueError, OverflowError) as error:
-        raise refuse(f"{wanted}, found {found!r} ({error})") from None
+        raise refuse(f"{wanted}, found {found!r} ({described(error)})") from None
 
 
 def _time_of_day(found: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from engine.errors import described
 from engine.settings.names import ANY, is_table, nearest, setting_at
 
 _PREFIX: Final = "ENGINE_"
@@ -53,7 +54,7 @@ def read_environment(model: type[BaseModel], variables: Mapping[str, str]) -> En
             try:
                 value = json.loads(text)
             except json.JSONDecodeError as error:
-                found.problems.append(f"{name}: must be JSON, as all of {'.'.join(path)}: {error}")
+                found.problems.append(f"{name}: must be JSON, as all of {'.'.join(path)}: {described(error)}")
                 continue
         _put(found.values, path, value)
         found.variables[path] = name

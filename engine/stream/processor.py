@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from engine.errors import DependencyUnavailable, PoisonMessage
-from engine.logs import OncePerInterval, Outage, described
+from engine.errors import DependencyUnavailable, PoisonMessage, described
+from engine.logs import OncePerInterval, Outage
 from engine.stream.log_identity import AcceptNewLog, LogMismatch, LogNow, LogShorter, Place, start_of
 from engine.stream.metrics import ProcessorMetrics
 

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from engine.logs import OncePerInterval, Outage, described
+from engine.errors import described
+from engine.logs import OncePerInterval, Outage
 
 
 class Clock:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, described
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def read_reports(directory: Path) -> Reports:
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
-            problems[source.name] = f"{path.name} cannot be read: {error}"
+            problems[source.name] = f"{path.name} cannot be read: {described(error)}"
             continue
         if isinstance(read, dict):
             found[source.name] = read

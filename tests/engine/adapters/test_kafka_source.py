@@ -15,6 +15,7 @@ from engine.adapters.kafka_bus import KafkaProducer, create_topics
 from engine.adapters.kafka_source import KafkaSource
 from engine.config import KafkaConfig
 from engine.errors import DependencyUnavailable
+from engine.stream.log_identity import LogNow
 from engine.stream.processor import Message
 from engine.stream.topics import EVENTS
 from tests.engine.stream.conftest import Bus, make_event
@@ -51,14 +52,25 @@ def polled(source: KafkaSource, count: int) -> list[Message]:
     return found
 
 
+def looked_at(source: KafkaSource, partitions: tuple[int, ...]) -> LogNow:
+    """The log, once the broker leads what it has just made."""
+    give_up = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return source.log(partitions)
+        except DependencyUnavailable:
+            assert time.monotonic() < give_up
+            time.sleep(0.1)
+
+
 def test_the_log_says_what_it_is_and_holds(source: KafkaSource, bus: Bus) -> None:
-    now = source.log(source.assigned)
+    now = looked_at(source, source.assigned)
     assert now.name == bus.kafka.named("engine.events.v1")
     assert now.identity.cluster
     assert set(now.extents.values()) == {(0, 0)}
     bus.send([make_event("u") for _ in range(3)])
-    assert sorted(source.log(source.assigned).extents.values())[-1] == (0, 3)
-    assert source.log(()).identity == now.identity
+    assert sorted(looked_at(source, source.assigned).extents.values())[-1] == (0, 3)
+    assert looked_at(source, ()).identity == now.identity
 
 
 def test_a_position_that_is_not_in_the_log_is_said_and_not_read_over(source: KafkaSource, bus: Bus) -> None:
@@ -71,7 +83,7 @@ def test_a_position_that_is_not_in_the_log_is_said_and_not_read_over(source: Kaf
 @pytest.mark.skipif("KAFKA_BROKERS" not in os.environ, reason="the embedded broker deletes no topics")
 def test_nothing_of_a_new_log_is_taken_for_what_follows_in_the_old_one(source: KafkaSource, bus: Bus) -> None:
     bus.send([make_event("u") for _ in range(5)])
-    old = source.log(source.assigned)
+    old = looked_at(source, source.assigned)
     source.start({partition: extent.first for partition, extent in old.extents.items()})
     assert len(polled(source, 5)) == 5
     # As one who is cut off, or frozen, meanwhile: it never sees the new log shorter than its position.
@@ -85,7 +97,7 @@ def test_nothing_of_a_new_log_is_taken_for_what_follows_in_the_old_one(source: K
     time.sleep(1.0)  # so that whatever is fetched is there
     with pytest.raises(DependencyUnavailable):
         polled(source, 1)
-    new = source.log(source.assigned)
+    new = looked_at(source, source.assigned)
     assert new.identity.topic not in ("", old.identity.topic)
     assert new.identity.cluster == old.identity.cluster
 
@@ -139,7 +151,7 @@ def test_with_the_right_password_all_is_well(asks_for_a_password: Callable[[str]
     right = asks_for_a_password("secret")
     assert create_topics(right.brokers, right) == []
     source = KafkaSource(right.brokers, right, "g", 100, 4)
-    assert source.log((0,)).identity.cluster
+    assert looked_at(source, (0,)).identity.cluster
     source.close()
 
 
