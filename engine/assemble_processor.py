@@ -3,9 +3,9 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,6 +59,8 @@ def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], No
     """
     settings = config.processor
     with ExitStack() as resources:
+        # Told apart from `stop`, so that whoever asks for an end while the loops end by themselves is heard.
+        ending = resources.enter_context(_set_with(stop))
         brokers = resources.enter_context(kafka_brokers(config))
         url = resources.enter_context(redis_url(config))
         name = log_name(config, brokers)
@@ -72,7 +74,7 @@ def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], No
                 settings.fresh_users_per_s,
                 settings.fresh_batch,
                 settings.fresh_pending,
-                stop,
+                ending,
             )
         touched = [refresher.touch] if refresher else []
         limits = limits_of(config)
@@ -89,7 +91,7 @@ def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], No
                 read_events,
                 lanes,
                 ProcessorMetrics("live"),
-                stop,
+                ending,
                 dead_letters,
                 settings.retry_max_s,
                 settings.accept_new_log,
@@ -97,11 +99,11 @@ def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], No
             )
         ]
         if settings.archive_directory is not None:
-            processors.append(events_archive(config, brokers, name, settings.archive_directory, stop, outage))
+            processors.append(events_archive(config, brokers, name, settings.archive_directory, ending, outage))
             if config.exposures.enabled:
                 directory = settings.exposures_directory or settings.archive_directory.with_name(EXPOSURES_DIRECTORY)
                 poison = resources.enter_context(closing(KafkaDeadLetters(brokers, config.kafka, EXPOSURES)))
-                processors.append(exposures_archive(config, brokers, name, directory, poison, stop, outage))
+                processors.append(exposures_archive(config, brokers, name, directory, poison, ending, outage))
         if settings.metrics_port is not None:
             resources.enter_context(timing_collections(StallMetrics()))
             server, _ = start_http_server(settings.metrics_port)
@@ -110,12 +112,10 @@ def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], No
         settle()
         loops = [processor.run for processor in processors]
         try:
-            run_until_stopped(loops + ([refresher.run] if refresher else []), stop)
+            run_until_stopped(loops + ([refresher.run] if refresher else []), ending)
         except LogMismatch as error:
             log.error("%s", error)
             if settings.metrics_port is not None:
-                # The loops have ended. A signal sets it again.
-                stop.clear()
                 stop.wait(_SCRAPE_S)
             raise
 
@@ -132,6 +132,24 @@ def limits_of(config: EngineConfig) -> Limits:
         config.impression_items,
         config.processor.impression_half_life_s,
     )
+
+
+@contextmanager
+def _set_with(stop: threading.Event) -> Iterator[threading.Event]:
+    """An event that is set once `stop` is, and can be set without it; `stop` is set at the end."""
+    ending = threading.Event()
+
+    def follow() -> None:
+        stop.wait()
+        ending.set()
+
+    follower = threading.Thread(target=follow, name="engine-stop", daemon=True)
+    follower.start()
+    try:
+        yield ending
+    finally:
+        stop.set()
+        follower.join()
 
 
 def events_archive(
