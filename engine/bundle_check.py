@@ -16,7 +16,7 @@ import polars as pl
 from engine.assemble_model import load_embedders, load_item_embedder, load_model
 from engine.clock import RequestClock, StageEstimates
 from engine.config import DeviceConfig, EngineConfig
-from engine.errors import BundleError
+from engine.errors import BundleError, described
 from engine.experiments.declaration import HoldoutConfig
 from engine.model import ServingModel
 from engine.pipeline import Pipeline
@@ -151,7 +151,7 @@ def _try_towers(model: ServingModel) -> None:
     try:
         vectors = load_item_embedder(bundle)(few)
     except (ValueError, RuntimeError) as error:
-        raise BundleError(f"{bundle.path}: its item tower fails: {error}") from error
+        raise BundleError(f"{bundle.path}: its item tower fails: {described(error)}") from error
     if vectors.shape != (len(few), bundle.schema.embedding_dim) or not np.isfinite(vectors).all():
         raise BundleError(
             f"{bundle.path}: its item tower gives vectors of {vectors.shape}, or some that are not finite"

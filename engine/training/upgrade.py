@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from engine.bundle.bundle import RANKER_FILE, RANKER_HALF_FILE, RANKER_INT8_FILE, SCHEMA_FILE
 from engine.bundle.manifest import MANIFEST, read_manifest, verify_files
 from engine.bundle.store import BundleStore
-from engine.errors import BundleError
+from engine.errors import BundleError, described
 from engine.features.schema import SCHEMA_VERSION, SESSION_DENSE
 
 # Version 2 gave the ranker the recent session: an input of its own, and the last of the dense features.
@@ -40,7 +40,7 @@ def upgrade_bundle(source: Path, store: BundleStore) -> Path:
         schema: dict[str, Any] = json.loads((source / SCHEMA_FILE).read_text())
         version = int(schema["schema_version"])
     except (OSError, ValueError, KeyError) as error:
-        raise BundleError(f"{source / SCHEMA_FILE}: {error}") from None
+        raise BundleError(f"{source / SCHEMA_FILE}: {described(error)}") from None
     if version == SCHEMA_VERSION:
         raise BundleError(f"{source}: is of feature schema version {version}, which needs no upgrade")
     if version != _WITHOUT_SESSION:
