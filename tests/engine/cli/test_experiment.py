@@ -46,6 +46,18 @@ def test_report(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert json.loads(printed) == read
 
 
+@pytest.mark.parametrize(("alpha", "confidence"), [("0.05", "95%"), ("0.1", "90%")])
+def test_it_says_how_sure_its_intervals_are(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], alpha: str, confidence: str
+) -> None:
+    page = tmp_path / "report.html"
+    shown = engine(capsys, "report", "worth", "--archive", archive, "--alpha", alpha, "--html", page)
+    assert f"lift ({confidence})" in " ".join(shown.split())
+    said = page.read_text()
+    assert f"{confidence} interval" in said
+    assert f"lift ({confidence})" in said
+
+
 def test_a_part_of_it(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
     days = ("--from", "2026-03-03", "--to", "2026-03-05")
     printed = engine(capsys, "report", "worth", "--archive", archive, "--surface", "cart", *days, "--json", "-")
