@@ -286,7 +286,7 @@ def _fold_states(  # type: ignore[no-untyped-def]
                     )  # fmt: skip
                 moves[event, 2 * part], moves[event, 2 * part + 1] = before, after
             if kinds[event] == returned:
-                # The latest purchase of the item counts as never made, here and where it stands in the session.
+                # The latest purchase of the item counts as never made: here, in the session, and among what was bought.
                 if purchases > 0:
                     purchases -= 1
                     interactions = max(interactions - 1, 0)
@@ -294,6 +294,10 @@ def _fold_states(  # type: ignore[no-untyped-def]
                 if at >= 0:
                     _copy(session, at, session, at + _EVENT, session_to)
                     session_to -= _EVENT
+                owned = slots[purchase]
+                at = find_item(keys, owned, starts, stops, item_keys[event]) if owned >= 0 else -1
+                if at >= 0:
+                    drop_item(keys, times, counts, stops, owned, at)
                 continue
             # Behind all that are not later. Events come almost in order, so that the search starts at the end.
             at = session_to

@@ -54,7 +54,7 @@ def fold(blobs: Sequence[bytes | None], users: Int64Array, log: str, batch: Even
     - The session keeps the latest `session_events` events by time, in time order, ties in order of arrival; an event
       that arrives late takes its place in it, and one older than all of a full session has none.
     - A return takes back a purchase: it counts as never made, and the item's latest purchase leaves the session. It has
-      no place in the session of its own, and leaves the item as seen as it was.
+      no place in the session of its own, and the item is not among what the user has bought any more.
     - Positive events count as interactions, purchases also as purchases.
     - Of each type, but impressions, the latest event on each item is kept by its time, of the `seen_items` latest items
       and no longer than `remembered_s` before the latest of them.

@@ -120,6 +120,7 @@ def test_the_fold_agrees_with_plain_lists(stream: list[StreamEvent]) -> None:
             # Of nothing that was bought it takes nothing back.
             interactions -= interactions > 0 and purchases > 0
             purchases -= purchases > 0
+            seen[EventType.PURCHASE].pop(key, None)
             bought = [place for place, (key, _, kind) in enumerate(session)
                       if (key, kind) == (event.item_key, EventType.PURCHASE)]  # fmt: skip
             if bought:
@@ -174,6 +175,9 @@ def test_a_return_leaves_what_there_was_before_the_purchase() -> None:
     assert [*zip(kept.session.item_keys, kept.session.event_types, strict=True)] == [
         (7, EventType.CLICK), (8, EventType.PURCHASE),
     ]  # fmt: skip
+    # What was looked at stays looked at, and is not hidden as bought.
+    remembered = [*zip(kept.seen.item_keys, kept.seen.event_types, strict=True)]
+    assert remembered == [(7, EventType.CLICK), (8, EventType.PURCHASE)]
     # A return of what this state does not know leaves no trace.
     stranger = view_state(packed_after([StreamEvent(0, 7, EventType.RETURN)]))
     assert (stranger.interaction_count, stranger.purchase_count, len(stranger.session.item_keys)) == (0, 0, 0)
