@@ -28,7 +28,7 @@ BASELINE ?= .benchmarks/bench.json
 THRESHOLD ?= 25
 # Of the local broker. The tests that meet a broker are those that use tests/kafka.py, or a fixture that does.
 KAFKA_VERSION ?= 4.3.1
-KAFKA_TESTS = $(shell grep -rlE "from tests.kafka import|bus: Bus|LocalKafka" tests --include="test_*.py" | sort)
+KAFKA_TESTS = $(shell grep -rlE "from tests.kafka import|bus: Bus|local_kafka" tests --include="test_*.py" | sort)
 # The benchmarks to run: a folder, a file, or several.
 BENCHES ?= bench
 

@@ -95,6 +95,7 @@ class KafkaExposureLog:
             if dropped > before:
                 self._outage.failed("exposures", self._errors.why(_DROPPED), dropped - before)
             elif self._logged > logged:
+                self._errors.works()
                 self._outage.over("exposures")
             logged = self._logged
         with suppress(KafkaException):

@@ -79,6 +79,7 @@ class KafkaSource:
         """The log as it is now. `poll` raises once it is another one. Raises DependencyUnavailable."""
         now = self._log.now(self._consumer, partitions)
         self._watch.begin(now.identity)
+        self._errors.works()
         return now
 
     def start(self, positions: Mapping[int, int]) -> None:
@@ -183,6 +184,7 @@ class KafkaDeadLetters:
         if self._producer.flush(_FLUSH_S) or errors:
             reason = self._errors.explained(errors[0]) if errors else "no answer in time"
             raise DependencyUnavailable(f"Kafka has not taken a dead letter: {reason}")
+        self._errors.works()
 
     def close(self) -> None:
         """Give up what is still on its way."""
