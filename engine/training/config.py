@@ -69,6 +69,7 @@ class RankerConfig(_Section):
     # Stops when this many epochs in a row bring nothing on held-out users.
     patience: int = Field(2, ge=1, le=10_000)
     dropout: float = Field(0.2, ge=0, lt=1)
+    code_dropout: float = Field(0.5, ge=0, lt=1, description="request codes that are taken as unknown in training")
     stale_share: float = Field(0.5, ge=0, le=1, description="examples trained on counts that stand still")
     session_start_share: float = Field(
         0.5, ge=0, le=1, description="examples asked for before their session instead of just before their event"

@@ -13,8 +13,9 @@ from engine.types import EventType, Float32Array, Int64Array
 
 # Impressions count for a week on average: long enough to be many, short enough to follow what is shown.
 _WINDOW: Final = ITEM_DYNAMIC.index("log_count_7d")
-# Impressions that stand for all surfaces beside those of one, and for no knowledge beside those of all.
-_PRIOR: Final = 1.0
+# Impressions that stand for all surfaces beside those of one, and for no knowledge beside those of all. Few: what is
+# hardly ever shown must not look as if it were.
+_PRIOR: Final = 0.1
 # What was shown so shortly before is the slate itself, which holds the chosen item for certain.
 _LAG_MS: Final = 3_600_000
 

@@ -23,10 +23,16 @@ class ExampleBatches:
 
     Popularity comes in two forms, as of the example's moment and from one fixed table, since serving knows both: live
     counts, and a bundle whose counts have stood still. `stale_share` of the examples read the fixed one.
+
+    In training each code is now and then unknown, by `code_dropout`: so that an unknown value has a meaning, and what
+    few examples say of one value does not outweigh what all the others say.
     """
 
-    def __init__(self, examples: Examples, item_table: Float32Array, stale_dynamic: Float32Array) -> None:
+    def __init__(
+        self, examples: Examples, item_table: Float32Array, stale_dynamic: Float32Array, code_dropout: float = 0.0
+    ) -> None:
         self.examples = examples
+        self._code_dropout = code_dropout
         self._table = torch.from_numpy(item_table)
         self._stale = torch.from_numpy(stale_dynamic)
 
@@ -36,7 +42,10 @@ class ExampleBatches:
         rows = torch.from_numpy(part.rows)
         dynamic = torch.from_numpy(part.dynamic)
         dynamic = torch.where(torch.from_numpy(stale)[:, None, None], self._stale[rows], dynamic)
-        return network(*self.request(part), self._table[rows], dynamic)
+        query, session, collaborative, dense, codes = self.request(part)
+        if network.training:
+            codes = torch.where(torch.rand(codes.shape) < self._code_dropout, 0, codes)
+        return network(query, session, collaborative, dense, codes, self._table[rows], dynamic)
 
     def losses(self, network: RankerNetwork, positions: np.ndarray, stale: np.ndarray) -> Tensor:
         """(n,): -log softmax of the chosen item over its whole pool, plus an anchor of the pool's sum.

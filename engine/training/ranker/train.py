@@ -103,7 +103,7 @@ def train_ranker(
     fitting, stopping = fitting[examples.retrieved[fitting]], stopping[examples.retrieved[stopping]]
     if min(map(len, (fitting, stopping, calibrating, testing))) == 0:
         return RankerModel(network, schema, RankerReport(len(examples), _share(examples), (), None), sample)
-    batches = ExampleBatches(examples, table, stale)
+    batches = ExampleBatches(examples, table, stale, config.code_dropout)
     losses = fit_network(network, batches, fitting, stopping, config, seed, progress)
     calibration = fit_calibration(*_weighted_clicks(network, batches, calibrating))
     network.calibration.copy_(torch.tensor([calibration.slope, calibration.intercept]))

@@ -19,7 +19,10 @@ def shown(rows: list[int], surface: int, time_ms: int, kind: EventType = EventTy
 
 
 def exposure(events: Interactions, surface: int, now_ms: np.ndarray = NOW) -> np.ndarray:
-    return Exposures.of(events, 4).at(np.arange(4)[None], np.array([surface]), now_ms)[0]
+    """Of four items, against that of the last one, which nobody is shown."""
+    found = Exposures.of(events, 4).at(np.arange(4)[None], np.array([surface]), now_ms)[0]
+    assert (found > 0).all()
+    return found / found[3]
 
 
 def test_without_impressions_every_item_has_the_same() -> None:
@@ -31,8 +34,7 @@ def test_many_impressions_count_in_proportion() -> None:
     events = shown([0] * 800 + [1] * 200 + [2] * 200, 1, int(NOW[0]) - DAY_MS)
     found = exposure(events, 1)
     assert 3.6 < found[0] / found[1] < 4.4
-    assert found[1] == found[2]
-    assert 0 < found[3] < 0.05 * found[2]
+    assert found[1] == found[2] > 20
 
 
 def test_a_surface_without_impressions_is_like_all_together() -> None:

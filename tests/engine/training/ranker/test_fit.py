@@ -72,3 +72,15 @@ def test_the_weights_of_the_best_epoch_are_kept(examples: Examples) -> None:
     with torch.no_grad():
         now = float(batches.losses(network, held_out, np.zeros(100, np.bool_)).mean())
     assert now == pytest.approx(min(found), rel=1e-5)
+
+
+def test_codes_are_now_and_then_unknown_in_training_alone(examples: Examples) -> None:
+    network = scrambled(ranker().schema)
+    unknown = replace(examples, inputs=replace(examples.inputs, codes=np.zeros_like(examples.inputs.codes)))
+    dropping = ExampleBatches(examples, *tables(), code_dropout=0.999)
+    with torch.no_grad():
+        told, untold = losses(examples), losses(unknown)
+        torch.testing.assert_close(dropping.losses(network, FIRST, FRESH), told)
+        network.tower.dropout.p = 0.0
+        torch.testing.assert_close(dropping.losses(network.train(), FIRST, FRESH), untold)
+    assert not torch.allclose(told, untold)
