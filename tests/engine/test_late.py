@@ -220,7 +220,7 @@ async def test_after_a_stall_of_the_event_loop_what_had_come_meanwhile_counts(mo
             loop = asyncio.get_running_loop()
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"?")
-            loop.call_soon(time.sleep, 1.0)
+            loop.call_soon(time.sleep, 3.0)
             await reader.readexactly(1)
             writer.close()
             return self.state
@@ -252,10 +252,12 @@ async def test_after_a_stall_of_the_event_loop_what_had_come_meanwhile_counts(mo
     listening.wait(PATIENCE_S)
     eligible = rows_in(model.catalogue.of_surface("home"), np.arange(len(model.bundle.items)))
     seen = np.flatnonzero(eligible)[::2]
-    with world_of(model, Remote(known_user(model, seen))) as world:
-        answer = await world.ask(query(), 0.5)
-    stop()
-    thread.join()
+    try:
+        with world_of(model, Remote(known_user(model, seen))) as world:
+            answer = await world.ask(query(), 2.0)
+    finally:
+        stop()
+        thread.join()
     assert LATE in answer.degraded_reasons
     assert answer.known_user
     assert not set(answer.slate.rows.tolist()) & set(seen.tolist())
