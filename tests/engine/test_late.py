@@ -24,12 +24,14 @@ from engine.rules.load import parse_rules
 from engine.stages.features import FetchFeatures
 from engine.types import (
     DegradedReason,
+    EventType,
     Float32Array,
     Int64Array,
     ItemSource,
     RankingContext,
     Recommendation,
     RecommendQuery,
+    SeenItems,
     Session,
     Strategy,
     UInt8Array,
@@ -38,7 +40,7 @@ from engine.types import (
 )
 from kernels.membership import test_rows as rows_in
 from tests.conftest import Trained
-from tests.engine.test_pipeline import SURFACES, query, record
+from tests.engine.test_pipeline import NOW_MS, SURFACES, query, record
 
 LATE = DegradedReason.BUDGET_EXHAUSTED
 # Far longer than any request of these tests may take.
@@ -127,7 +129,8 @@ def world_of(model: ServingModel, store: Store, threads: int = 1) -> Iterator[Wo
 
 def known_user(model: ServingModel, seen: Int64Array | None = None) -> UserState:
     ids = () if seen is None else model.bundle.items.ids(seen)
-    return UserState(record(model), Session.empty(), item_keys(ids))
+    bought = SeenItems.of(item_keys(ids), EventType.PURCHASE, NOW_MS // 1000)
+    return UserState(record(model), Session.empty(), bought)
 
 
 def hold_threads(world: World) -> threading.Event:
@@ -193,12 +196,16 @@ def test_whatever_is_slow_there_is_an_answer_and_it_is_in_order(data: st.DataObj
             free.set()
 
     eligible = rows_in(model.catalogue.of_surface(request.surface), np.arange(item_count))
-    if DegradedReason.FEATURES_UNAVAILABLE not in answer.degraded_reasons:
-        eligible[seen] = False
     eligible[excluded] = False
     rows = answer.slate.rows
     assert len(np.unique(rows)) == len(rows) == min(request.item_count, int(eligible.sum()))
     assert eligible[rows].all()
+    if DegradedReason.FEATURES_UNAVAILABLE not in answer.degraded_reasons:
+        # What was bought comes back where there is too little else, and only then.
+        again = np.isin(rows, seen)
+        unseen = eligible.copy()
+        unseen[seen] = False
+        assert int((~again).sum()) == min(request.item_count, int(unseen.sum()))
     assert answer.item_ids == model.bundle.items.ids(rows)
     assert answer.experiments == world.pipeline.experiments.assign(request).experiments
     held_out = answer.experiments[0].variant == "baseline"
