@@ -56,7 +56,7 @@ class ExampleBatches:
 
         What is chosen is a matter of what is shown as well: the log holds exposure times exp(logit). With the
         exposure as a fixed factor, the logit learns what is left, how much the item is wanted once it is seen; see
-        docs/adr/0028.
+        docs/adr/0023.
         """
         log_sum, chosen = self._log_sum_and_chosen(network, positions, stale)
         return log_sum - chosen + _ANCHOR * log_sum**2
