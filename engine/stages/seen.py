@@ -11,7 +11,7 @@ from engine.settings.seen import SeenConfig
 from engine.types import Candidates, Float32Array, Int64Array, ItemSource, SeenItems, UInt8Array
 from kernels.membership import clear_rows, test_rows
 from kernels.seen_items import SeenColumns
-from kernels.seen_policy import demotions, judge
+from kernels.seen_policy import demotions, judge, settle, within_limit
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -94,15 +94,15 @@ class SeenVerdict:
         """What to multiply the scores of rows (n,) by, float32 (n,); None where all of it is 1."""
         if not len(self.recent.rows) and not len(self.tired_rows):
             return None
-        return self._demotions(rows)[0]
+        return demotions(rows, self.recent.rows, self.policy.demotion, self.tired_rows, self.tired_factors)
 
     def hold_back(self, candidates: Candidates, item_count: int) -> Candidates:
         """The candidates without the recent ones beyond the policy's limit, the first of them staying."""
         limit = self.policy.recent_limit(item_count)
         if len(self.recent.rows) <= limit:
             return candidates
-        beyond = np.flatnonzero(self._demotions(candidates.rows)[1])[limit:]
-        return candidates.take(np.delete(np.arange(len(candidates)), beyond)) if len(beyond) else candidates
+        kept = within_limit(candidates.rows, self.recent.rows, limit)
+        return candidates if len(kept) == len(candidates) else candidates.take(kept)
 
     def take_recent(self, eligible: UInt8Array) -> SeenRows:
         """The recent items whose bit is set; the bits are cleared."""
@@ -111,9 +111,6 @@ class SeenVerdict:
         found = self.recent.those(test_rows(eligible, self.recent.rows))
         clear_rows(eligible, found.rows)
         return found
-
-    def _demotions(self, rows: Int64Array) -> tuple[Float32Array, BoolArray]:
-        return demotions(rows, self.recent.rows, self.policy.demotion, self.tired_rows, self.tired_factors)
 
 
 def apply_policy(
@@ -134,30 +131,19 @@ def apply_policy(
         policy.free_impressions,
         policy.half_life_s,
     )
-    if not (len(judged.hidden) or len(judged.recent) or len(judged.tired)):
+    places = judged.places
+    if not len(places):
         return SeenVerdict(policy, _NO_ROWS, _NO_ROWS, _NO_ROWS.rows, judged.factors)
-    places = np.concatenate((judged.hidden, judged.recent, judged.tired))
     rows = catalogue.rows(seen.item_keys[places])
-    shown = test_rows(eligible, rows)
-    ends = np.cumsum([0, len(judged.hidden), len(judged.recent), len(judged.tired)]).tolist()
+    settled = settle(judged, rows, eligible)
 
-    def part(number: int) -> SeenRows:
-        """The part's events on items that could be shown."""
-        inside = slice(ends[number], ends[number + 1])
-        kept = shown[inside]
-        own_rows, own_places = rows[inside][kept], places[inside][kept]
-        order = np.argsort(own_rows, kind="stable")
-        own_places = own_places[order]
-        return SeenRows(own_rows[order], seen.event_types[own_places], seen.times_s[own_places])
+    def of(positions: Int64Array) -> SeenRows:
+        if not len(positions):
+            return _NO_ROWS
+        own = places[positions]
+        return SeenRows(rows[positions], seen.event_types[own], seen.times_s[own])
 
-    hidden, recent = part(0), part(1)
-    clear_rows(eligible, hidden.rows)
-    if len(recent.rows) and len(hidden.rows):
-        recent = recent.those(test_rows(eligible, recent.rows))
-    tired = shown[ends[2] :]
-    tired_rows, factors = rows[ends[2] :][tired], judged.factors[tired]
-    order = np.argsort(tired_rows)
-    return SeenVerdict(policy, hidden, recent, tired_rows[order], factors[order])
+    return SeenVerdict(policy, of(settled.hidden), of(settled.recent), settled.tired, settled.factors)
 
 
 def let_back_in(seen: SeenRows, eligible: UInt8Array, limit: int) -> tuple[Candidates, dict[int, int]]:

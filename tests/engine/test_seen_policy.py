@@ -299,7 +299,7 @@ def test_fatigue_needs_many_showings_fades_and_ends_with_interest(model: Serving
 
     def factor(count: int, age_s: int, *more: Met) -> float:
         shown: list[Met] = [(best[0], EventType.IMPRESSION, age_s + count - place) for place in range(count)]
-        answer = ask(model, executor, config, live([*shown, *more], config), item_count=200)
+        answer = ask(model, executor, config, live([*shown, *more], config), item_count=600)
         assert answer.explanation is not None
         why = dict(zip(answer.item_ids, answer.explanation.items, strict=True))
         return why[best[0]].seen_factor
