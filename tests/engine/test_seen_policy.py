@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from engine.assemble_model import load_model
 from engine.assemble_processor import limits_of
+from engine.catalog.changes import Overlay
 from engine.clock import RequestClock, StageEstimates
 from engine.config import EngineConfig
 from engine.features.seen import in_order, most_recent, pack_seen, read_seen
@@ -24,11 +25,14 @@ from engine.stream.state import view_state
 from engine.types import (
     Demographics,
     EventType,
+    Float32Array,
+    Int64Array,
     ItemSource,
     Recommendation,
     RecommendQuery,
     SeenItems,
     Session,
+    UInt8Array,
     UserRecord,
     UserState,
     event_name,
@@ -37,6 +41,7 @@ from engine.types import (
 from engine.v1 import recommendation_pb2 as pb
 from kernels.membership import test_rows as rows_in
 from tests.conftest import Trained
+from tests.engine.catalog.items import stock
 from tests.engine.stream.folding import StreamEvent, packed_after
 from tests.engine.test_pipeline import UnknownUsers
 
@@ -243,6 +248,31 @@ def test_a_shop_where_all_was_bought_is_never_blank(model: ServingModel, executo
         ("hidden", "purchase", 12), ("let_back_in", "purchase", 8),
     ]  # fmt: skip
     assert [(one.reason, one.count) for one in response.debug.removed if one.reason == "seen"] == [("seen", 12)]
+
+
+def test_what_sells_out_under_way_is_not_let_back_in(model: ServingModel, executor: Executor, ids: Ids) -> None:
+    config, shop, overlay = config_of(), ids[:20], Overlay()
+    bought: list[Met] = [(item_id, EventType.PURCHASE, 1000 * (20 - place)) for place, item_id in enumerate(shop)]
+
+    def sell(in_stock: bool) -> None:
+        overlay.add([stock(shop[0], in_stock)])
+        model.catalogue.apply(overlay.since(0), overlay.sequence)
+
+    class SellsOut:
+        dim, item_count = model.index.dim, model.index.item_count
+
+        def search(self, query: Float32Array, k: int, eligible: UInt8Array) -> tuple[Int64Array, Float32Array]:
+            sell(False)
+            return model.index.search(query, k, eligible)
+
+    try:
+        answer = ask(
+            replace(model, index=SellsOut()), executor, config, live(bought, config), item_count=8,
+            exclude_item_ids=tuple(ids[20:]),
+        )  # fmt: skip
+    finally:
+        sell(True)
+    assert list(answer.item_ids) == shop[1:9]
 
 
 def test_groceries_are_bought_again(model: ServingModel, executor: Executor) -> None:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
@@ -15,6 +15,7 @@ def random_lists(seed: int, users: int = 40, k: int = 12, items: int = 30) -> tu
     return ranked, rng.integers(0, items, users)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
 def test_hit_rate_is_the_share_of_lists_with_the_target(seed: int, k: int) -> None:
     ranked, targets = random_lists(seed)
@@ -22,6 +23,7 @@ def test_hit_rate_is_the_share_of_lists_with_the_target(seed: int, k: int) -> No
     assert hits(hit_positions(ranked, targets), k).mean() == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_ndcg_agrees_with_scikit_learn(seed: int) -> None:
     ranked, targets = random_lists(seed)

@@ -18,7 +18,7 @@ from engine.errors import DependencyUnavailable
 from engine.features.record import unpack_session
 from engine.publish import recent_histories, user_batches
 from engine.stream.fresh import Refresher, Touched, UserModel, fresh_records, joined
-from engine.types import EventType, Session, UserRecord, item_key
+from engine.types import EventType, SeenItems, Session, UserRecord, item_key
 from tests.conftest import Trained
 from tests.engine.stream.folding import StreamEvent, packed_after
 
@@ -142,7 +142,7 @@ async def test_a_request_reads_the_fresh_record(
     user = next(iter(published))
     record, generation = published[user], model.bundle.manifest.generation
     publisher = RedisPublisher(redis_server.url, RedisConfig())
-    publisher.publish([(user, record, np.empty(0, np.int64))])
+    publisher.publish([(user, record, SeenItems.none())])
     publisher.publish_histories([(user, histories[user])])
     item = trained.dataset.items["item_id"][0]
     client = publisher._client
