@@ -11,6 +11,7 @@ import typer
 
 from engine.bundle.manifest import MANIFEST, read_manifest
 from engine.bundle.store import BundleStore
+from engine.cli.needs import needs
 from engine.cli.options import BundlesOption, ConfigOption, load_config
 from engine.errors import BundleError
 
@@ -34,6 +35,7 @@ def list_bundles(config: ConfigOption = None, bundles: BundlesOption = None) -> 
 
 
 @app.command()
+@needs("cpu")
 def check(
     path: Annotated[Path, typer.Argument(help="The directory of a bundle.")],
     config: ConfigOption = None,
@@ -90,6 +92,7 @@ def add(
 
 
 @app.command()
+@needs("cpu", "train")
 def upgrade(
     source: Annotated[Path, typer.Argument(help="The directory of a bundle that an earlier engine has trained.")],
     config: ConfigOption = None,

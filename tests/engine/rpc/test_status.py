@@ -15,6 +15,7 @@ from engine.errors import (
     PoisonMessage,
 )
 from engine.rpc.status import MAX_TEXT_CHARACTERS, STATUS_OF, from_wire, to_wire
+from engine.stream.log_identity import LogMismatch
 
 CALLERS_ERRORS = [
     InvalidRequest("user_id", "must not be empty"),
@@ -25,7 +26,13 @@ CALLERS_ERRORS = [
 
 
 def test_every_engine_error_is_either_in_the_table_or_kept_inside() -> None:
-    assert set(EngineError.__subclasses__()) == set(STATUS_OF) | {ConfigError, DataError, BundleError, PoisonMessage}
+    assert set(EngineError.__subclasses__()) == set(STATUS_OF) | {
+        ConfigError,
+        DataError,
+        BundleError,
+        PoisonMessage,
+        LogMismatch,
+    }
 
 
 @pytest.mark.parametrize("error", CALLERS_ERRORS, ids=lambda error: type(error).__name__)

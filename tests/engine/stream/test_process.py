@@ -183,7 +183,7 @@ async def ask(pipeline: Pipeline, user: str) -> Recommendation:
 async def test_what_a_user_does_is_in_their_next_answer(
     trained: Trained, served: EngineConfig, bus: Bus, background: Start
 ) -> None:
-    config = served.model_copy(update={"kafka": bus.config.kafka})
+    config = _on_its_own_log(served, bus)
     stop = threading.Event()
     background(lambda: process(config, stop), stop)
     histories = trained.dataset.histories().lengths()
@@ -209,10 +209,16 @@ async def test_what_a_user_does_is_in_their_next_answer(
         assert not set(bought) & set((await ask(pipeline, user)).item_ids)
 
 
+def _on_its_own_log(config: EngineConfig, bus: Bus) -> EngineConfig:
+    """The same on this test's broker, its positions apart from those of other tests' brokers in the same Redis."""
+    processor = config.processor.model_copy(update={"log": bus.kafka.topic_prefix})
+    return config.model_copy(update={"kafka": bus.config.kafka, "processor": processor})
+
+
 async def test_enough_live_events_end_the_cold_start(
     trained: Trained, served: EngineConfig, bus: Bus, background: Start
 ) -> None:
-    config = served.model_copy(update={"kafka": bus.config.kafka})
+    config = _on_its_own_log(served, bus)
     stop = threading.Event()
     background(lambda: process(config, stop), stop)
     histories = trained.dataset.histories().lengths()
@@ -247,7 +253,7 @@ def factorized(trained: Trained, redis_server: EmbeddedRedis, tmp_path_factory: 
 async def test_without_a_user_tower_newcomers_alone_are_folded_in(
     trained: Trained, factorized: EngineConfig, bus: Bus, background: Start
 ) -> None:
-    config = factorized.model_copy(update={"kafka": bus.config.kafka})
+    config = _on_its_own_log(factorized, bus)
     stop = threading.Event()
     background(lambda: process(config, stop), stop)
     newcomer = f"new-{time.time_ns()}"
