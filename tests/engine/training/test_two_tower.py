@@ -190,7 +190,11 @@ def test_demographics_reach_the_query() -> None:
         model.user_vectors(histories, states, np.tile([code, 0, 0], (count, 1)))[0] @ model.item_vectors.T
         for code in (2, 1)
     ]
-    assert [set(np.argsort(-scores)[:5] // 10) for scores in young_then_old] == [{2}, {3}]
+    # What each kind goes on to lies far before what the other does; of the common items one may come between.
+    young, old = (scores.reshape(4, 10).mean(axis=1) for scores in young_then_old)
+    spread = np.std(young_then_old)
+    assert young[2] - young[3] > spread
+    assert old[3] - old[2] > spread
 
 
 def test_windows_cover_every_event_and_end_with_the_latest() -> None:
