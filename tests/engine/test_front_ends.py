@@ -192,7 +192,7 @@ async def test_a_new_bundle_is_there_before_anybody_asks_for_it_and_the_old_one_
 async def test_new_items_score_alike_though_each_process_heard_of_them_in_another_order(
     fleet: Fleet, trained: Trained
 ) -> None:
-    user, _ = busiest_user(trained)
+    user, *_ = busiest_user(trained)
     known = trained.dataset.items["category"].to_list()
     async with AsyncRecommendationClient(fleet.target, timeout_s=20) as client:
         # So few are left that all of them are in an answer.
