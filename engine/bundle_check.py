@@ -86,6 +86,11 @@ def check_bundle(path: Path, config: EngineConfig, current: Path | None = None) 
     model = load_model(path, config)
     _try_towers(model)
     before = None if current is None or current.resolve() == path.resolve() else _opened(current, config)
+    if before is not None and len(model.bundle.items) < _LEAST_ITEMS * len(before.bundle.items):
+        raise BundleError(
+            f"{path}: {len(model.bundle.items):,} items, where the current bundle has {len(before.bundle.items):,};"
+            " --force if that is meant"
+        )
     histories = _histories(model, before)
     answers = _answers(model, config, histories)
     distinct = len({item for answer in answers for item in answer.item_ids}) / max(len(answers[0].item_ids), 1)
@@ -94,12 +99,12 @@ def check_bundle(path: Path, config: EngineConfig, current: Path | None = None) 
     findings = Findings(model.bundle.version, len(model.bundle.items), len(answers), distinct)
     if before is None:
         return findings
-    if findings.items < _LEAST_ITEMS * len(before.bundle.items):
-        raise BundleError(
-            f"{path}: {findings.items:,} items, where the current bundle has {len(before.bundle.items):,};"
-            " --force if that is meant"
-        )
-    theirs = _answers(before, config, histories)
+    try:
+        theirs = _answers(before, config, histories)
+    except BundleError as error:
+        # What serves now is broken: that must never keep out what would mend it.
+        log.warning("nothing to compare with: %s", described(error))
+        return findings
     shared = [
         len(set(ours.item_ids) & set(other.item_ids)) / max(len(ours.item_ids), 1)
         for ours, other in zip(answers, theirs, strict=True)
@@ -192,7 +197,8 @@ def _answers(model: ServingModel, config: EngineConfig, histories: list[tuple[st
             raise BundleError(f"{path}: a sample request got scores that are not finite")
         if count < min(_ITEM_COUNT, eligible):
             raise BundleError(f"{path}: a sample request got {count} items, where {eligible:,} may be shown")
-        if answer.strategy is Strategy.PERSONALIZED and count > 1 and np.ptp(answer.slate.scores) == 0:
+        alike = count > 1 and np.ptp(answer.slate.scores) == 0
+        if alike and answer.strategy is Strategy.PERSONALIZED and _could_differ(model):
             raise BundleError(f"{path}: its ranker gives every item the same score")
         answers.append(answer)
     return answers

@@ -145,6 +145,23 @@ def test_a_bundle_that_lost_most_items_is_asked_about(
         bundle_check.check_bundle(copy, EngineConfig(), trained.bundles.current())
 
 
+def test_a_broken_current_bundle_keeps_no_good_one_out(trained: Trained, tmp_path: Path) -> None:
+    """Opened without complaint, and found out by its answers alone: whatever mends it must come in."""
+    store = BundleStore(tmp_path)
+    good = store.add(trained.bundles.current())
+    altered(good, tmp_path / "broken", "ranker.onnx", constant_ranker)
+    store.point_to("broken")
+    assert run("use", good.name, "--bundles", str(tmp_path)) == 0
+    assert store.current() == good
+
+
+def test_in_a_small_shop_all_may_score_alike(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of twenty items that everybody has bought, no ranker tells one from another."""
+    path = altered(trained.bundles.current(), tmp_path / "alike", "ranker.onnx", constant_ranker)
+    monkeypatch.setattr(bundle_check, "_could_differ", lambda model: False)
+    assert bundle_check.check_bundle(path, EngineConfig()).probes == bundle_check.PROBES
+
+
 @pytest.mark.parametrize("version", ["../elsewhere", "/tmp/elsewhere", "", ".hidden", "a/b"])
 def test_no_bundle_leads_out_of_its_store(trained: Trained, tmp_path: Path, version: str) -> None:
     source = shutil.copytree(trained.bundles.current(), tmp_path / "source")
