@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from engine.adapters.embedded_kafka import EmbeddedKafka
@@ -24,6 +25,7 @@ from engine.bundle.store import BundleStore
 from engine.catalog.follow import CatalogueFollower, follow_rules
 from engine.catalog.live import LiveCatalogue
 from engine.config import EngineConfig
+from engine.elsewhere import Elsewhere
 from engine.errors import DependencyUnavailable
 from engine.experiments.exposure import LoggedRecommender
 from engine.experiments.named import named_bundles, variant_rules
@@ -34,7 +36,7 @@ from engine.rpc.metrics import MeasuredRecommender, ServerMetrics, follow_gauges
 from engine.rpc.server import Server, ServerSettings, create_server
 from engine.rpc.servicer import Recommender
 from engine.rules.follow import RulesFile
-from engine.rules.load import load_rules
+from engine.rules.load import load_rules, parse_rules
 from engine.stages.features import FetchFeatures
 from engine.stalls.turns import started_pool
 from engine.stream.topics import EVENTS
@@ -131,7 +133,8 @@ async def running_server(
             asyncio.create_task(variants.follow(config.bundle.poll_s)),
         ]
         if config.rules.file is not None:
-            rules_file = RulesFile(config.rules.file, config.surfaces)
+            elsewhere = resources.enter_context(closing(Elsewhere()))
+            rules_file = RulesFile(config.rules.file, config.surfaces, partial(elsewhere.call, parse_rules))
             followers.append(asyncio.create_task(follow_rules(rules_file, catalogue, pipeline, config.rules.poll_s)))
         if trending is not None:
             followers.append(asyncio.create_task(follow_trending(trending, pipeline, config.trending.poll_s)))

@@ -1,5 +1,6 @@
 """The order of the stages, and nothing else."""
 
+import asyncio
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
@@ -70,6 +71,7 @@ class Pipeline:
         half_life_s = config.processor.impression_half_life_s
         self._seen = {surface: SeenPolicy.of(config.seen_on(surface), half_life_s) for surface in config.surfaces}
         self._estimates = StageEstimates()
+        self._one_by_one = asyncio.Lock()
 
     @property
     def version(self) -> str:
@@ -107,7 +109,13 @@ class Pipeline:
         clock.mark()
         answer = await self._compute(lambda: self._in_thread(model, query, assigned, state, clock), clock)
         _check(deadline)
-        return self._cheapest(model, query, assigned, state, clock) if answer is None else answer
+        if answer is not None:
+            return answer
+        # One in each turn of the event loop: those of many late requests together would hold it up.
+        async with self._one_by_one:
+            answer = self._cheapest(model, query, assigned, state, clock)
+            await asyncio.sleep(0)
+        return answer
 
     def _in_thread(
         self, model: ServingModel, query: RecommendQuery, assigned: Assigned, state: UserState, clock: RequestClock

@@ -2,23 +2,33 @@
 
 import hashlib
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TypeAlias
 
-from engine.errors import RulesError
+from engine.errors import EngineError, RulesError
 from engine.rules.load import parse_rules, read_bytes
 from engine.rules.schema import Rules
 
 log = logging.getLogger(__name__)
 
+# As engine.rules.load.parse_rules.
+Parse: TypeAlias = Callable[[bytes, str, Collection[str]], Rules]
+
 
 class RulesFile:
     """One file and the last good rules in it. For one caller at a time."""
 
-    def __init__(self, path: Path, surfaces: Collection[str]) -> None:
-        """Read the file. Raises RulesError where it cannot be, for a server must not start without its rules."""
+    def __init__(self, path: Path, surfaces: Collection[str], parse: Parse = parse_rules) -> None:
+        """Read the file. Raises RulesError where it cannot be, for a server must not start without its rules.
+
+        Args:
+            parse: for every later version of the file. A server has it done by another process: parsing YAML is
+                Python code, and a hundred rules hold the interpreter for 100 ms.
+        """
         self.path = path
         self._surfaces = tuple(surfaces)
+        self._parse = parse
         self._stamp = self._look()
         content = read_bytes(path)
         self.rules = parse_rules(content, str(path), self._surfaces)
@@ -52,8 +62,13 @@ class RulesFile:
             if digest == self._tried and self._complaint:
                 return None
             self._tried = digest
-            self.rules = parse_rules(content, str(self.path), self._surfaces)
+            self.rules = self._parse(content, str(self.path), self._surfaces)
         except RulesError as error:
+            self._complain(str(error))
+            return None
+        except EngineError as error:
+            # Who parses has failed, not the file: it is tried again.
+            self._stamp, self._tried = None, b""
             self._complain(str(error))
             return None
         self._good, self._complaint = digest, ""

@@ -219,6 +219,28 @@ def test_whatever_is_slow_there_is_an_answer_and_it_is_in_order(data: st.DataObj
         assert answer.degraded_reasons[0] is DegradedReason.FEATURES_UNAVAILABLE
 
 
+async def test_many_late_answers_leave_the_event_loop_its_turns(model: ServingModel) -> None:
+    turns, done = 0, asyncio.Event()
+    answered_in: list[int] = []
+
+    async def turn() -> None:
+        nonlocal turns
+        while not done.is_set():
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def ask(world: World) -> None:
+        await world.ask(query(), within_s=-1.0)
+        answered_in.append(turns)
+
+    with world_of(model, Store(known_user(model))) as world:
+        turning = asyncio.create_task(turn())
+        await asyncio.gather(*(ask(world) for _ in range(8)))
+        done.set()
+        await turning
+    assert len(set(answered_in)) == 8
+
+
 async def test_after_a_stall_of_the_event_loop_what_had_come_meanwhile_counts(model: ServingModel) -> None:
     """The reply of the store arrives while the loop is held up, and its time is over when the loop goes on."""
 

@@ -32,9 +32,11 @@ from tests.conftest import Trained
 
 PORT = 50_164
 DAYS = 4
-# One whose estimates are near the truth: answers differ a little from run to run, since events take their time, and
-# must not move it out of the interval. How often it is in there is counted in simulation/test_coverage.py.
 SEED = 6
+# Answers differ a little from run to run, since events take their time, and a 95% interval misses the truth in one
+# run of twenty by design. So the truth has to lie within this many widths of the interval's half, some four standard
+# errors. How often the interval itself holds it is counted in simulation/test_coverage.py.
+HALF_WIDTHS = 2.0
 SETTINGS = """
 [holdout]
 share = 0.5
@@ -129,7 +131,8 @@ async def test_the_report_of_a_run_holds_the_truth(
         truth, lift = summary["truth"][metric], lines[metric]["lift"]
         assert truth > 0.1
         assert lift["value"] > 0
-        assert lift["low"] <= truth <= lift["high"]
+        margin = (HALF_WIDTHS - 1.0) * (lift["high"] - lift["low"]) / 2.0
+        assert lift["low"] - margin <= truth <= lift["high"] + margin
     assert {line["error_share"] for line in read["guardrails"]} == {0.0}
 
     # What was counted is what was done: nobody is lost on the way, and days are the simulated ones.

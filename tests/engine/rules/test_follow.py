@@ -2,12 +2,18 @@
 
 import logging
 import os
+from collections.abc import Collection
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from engine.errors import RulesError
+from engine.elsewhere import Elsewhere
+from engine.errors import EngineError, RulesError
 from engine.rules.follow import RulesFile
+from engine.rules.load import parse_rules
+from engine.rules.schema import Rules
 from tests.engine.rules.files import SURFACES, document
 
 ONE = document("- {name: one, action: deny, items: {brand: x}}")
@@ -131,3 +137,34 @@ def test_there_is_no_start_without_rules(path: Path) -> None:
     path.unlink()
     with pytest.raises(RulesError, match="cannot be read"):
         RulesFile(path, SURFACES)
+
+
+def test_rules_are_the_same_parsed_by_another_process(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(Elsewhere()) as elsewhere:
+        file = RulesFile(path, SURFACES, partial(elsewhere.call, parse_rules))
+        write(path, OTHER)
+        assert file.poll() == parse_rules(OTHER.encode(), str(path), SURFACES)
+        write(path, BAD)
+        assert file.poll() is None
+        [message] = errors(caplog)
+        assert f"{path}:3: " in message
+
+
+def test_a_file_is_parsed_again_where_the_parser_failed_and_not_the_file(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fails = [EngineError("its process was killed")]
+
+    def parse(content: bytes, name: str, surfaces: Collection[str]) -> Rules:
+        if fails:
+            raise fails.pop()
+        return parse_rules(content, name, surfaces)
+
+    file = RulesFile(path, SURFACES, parse)
+    write(path, OTHER)
+    assert file.poll() is None
+    [message] = errors(caplog)
+    assert "killed; the rules of before stay in force" in message
+    assert names(file) == ["one"]
+    assert file.poll() is not None
+    assert names(file) == ["two"]
