@@ -80,7 +80,7 @@ def evaluate(
     serving = EngineConfig.load(serving_config)
     policy = serving.seen if seen is Seen.POLICY else None
     dataset = load_dataset(data, rules=TableRules.of(serving, skip_bad_rows))
-    training = TrainingConfig.load(config)
+    training = TrainingConfig.load(config).model_copy(update={"seen": serving.seen})
     match protocol:
         case Protocol.LEAVE_ONE_OUT:
             figures = _leave_one_out(dataset, training, seeds, weights, plot, policy)

@@ -50,7 +50,9 @@ def train(
     if seed is not None:
         settings = settings.model_copy(update={"seed": seed})
     store = BundleStore(out)
-    dataset = load_dataset(data, rules=TableRules.of(EngineConfig.load(serving_config), skip_bad_rows))
+    serving = EngineConfig.load(serving_config)
+    settings = settings.model_copy(update={"seen": serving.seen})
+    dataset = load_dataset(data, rules=TableRules.of(serving, skip_bad_rows))
     with progress_bar() as progress:
         path = train_bundle(dataset, settings, store, progress, make_current=False)
     with refusal():

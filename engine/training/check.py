@@ -24,7 +24,7 @@ def check_trainable(dataset: Dataset, split: RankerSplit, config: TrainingConfig
     if config.embeddings == "two-tower":
         # The towers learn twice, and the first time without what the ranker is to be asked.
         head = dataset.with_interactions(split.head).histories()
-        if not (next_new_items(head) >= 0).any():
+        if not (next_new_items(head, config.quiet_s()) >= 0).any():
             raise DataError(
                 f"{_NEEDED}; without each user's last events, which teach the ranker, no user has two: "
                 "the two-tower model needs one more, --embeddings als does not"

@@ -3,9 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from engine.features.seen_history import EVERYTHING_S, windows_by_type
 from engine.settings.load import load_settings
+from engine.settings.seen import SeenConfig
+from engine.types import Int64Array
 
 
 class _Section(BaseModel):
@@ -98,6 +102,20 @@ class TrainingConfig(_Section):
     als: AlsConfig = AlsConfig()
     two_tower: TwoTowerConfig = TwoTowerConfig()
     ranker: RankerConfig = RankerConfig()
+    repeats: bool = Field(
+        False, description="ask as well for items that their users had met before, where [seen] lets them come again"
+    )
+    seen: SeenConfig = Field(SeenConfig(), description="for repeats; `engine train` takes that of the serving settings")
+
+    def quiet_s(self) -> Int64Array:
+        """int64 (256,): for how many seconds an event keeps its item from being asked for again, by type.
+
+        Forever without `repeats`. With it, for as long as the policy hides or demotes: a model that learned to ask
+        for what was just looked at would bring what serving then puts behind everything else.
+        """
+        if not self.repeats:
+            return EVERYTHING_S
+        return np.maximum(windows_by_type(self.seen.hide), windows_by_type(self.seen.demote))
 
     @staticmethod
     def load(path: Path | None) -> "TrainingConfig":

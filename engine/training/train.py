@@ -83,7 +83,7 @@ def train_models(dataset: Dataset, config: TrainingConfig, progress: Progress | 
     Raises DataError when the data holds too little to learn from.
     """
     check_not_empty(dataset)
-    split = split_for_ranker(dataset, config.ranker, config.seed)
+    split = split_for_ranker(dataset, config.ranker, config.seed, quiet_s=config.quiet_s())
     check_trainable(dataset, split, config)
     als, towers = train_embeddings(dataset.with_interactions(split.head), config, "head: ", progress)
     ranker = train_ranker(dataset, split, towers or als, als, config.ranker, config.seed, progress)
@@ -103,7 +103,8 @@ def train_embeddings(
     als = train_als(dataset, config.als, config.seed, config.threads, report)
     if config.embeddings == "als":
         return als, None
-    return als, train_two_tower(dataset, config.two_tower, config.seed, config.threads, report)
+    towers = train_two_tower(dataset, config.two_tower, config.seed, config.threads, report, quiet_s=config.quiet_s())
+    return als, towers
 
 
 def write_bundle(

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from engine.config import BlendConfig
 from engine.data.dataset import Dataset, Interactions
 from engine.features.history import Histories, HistoryStates
+from engine.features.seen_history import EVERYTHING_S, offered
 from engine.training.config import RankerConfig
 from engine.types import Int64Array
 
@@ -37,7 +38,11 @@ class RankerSplit:
 
 
 def split_for_ranker(
-    dataset: Dataset, config: RankerConfig, seed: int, session_ttl_s: float = BlendConfig().session_ttl_s
+    dataset: Dataset,
+    config: RankerConfig,
+    seed: int,
+    session_ttl_s: float = BlendConfig().session_ttl_s,
+    quiet_s: Int64Array = EVERYTHING_S,
 ) -> RankerSplit:
     """Cut the data set in two for the ranker.
 
@@ -53,6 +58,10 @@ def split_for_ranker(
     for at the start of the session instead: most events have others of their session right before them, most requests
     come from people of whom nothing recent is known, and a ranker that learned from the first alone falls back on what
     is popular for the second.
+
+    Args:
+        quiet_s: int64 (256,), for how many seconds an event keeps its item from being asked for again, by type; by
+            default forever.
 
     Cost: O(n log n) for n events.
     """
@@ -75,7 +84,7 @@ def split_for_ranker(
 
     users = np.repeat(np.arange(histories.user_count), histories.lengths())
     lengths = np.arange(len(users)) - histories.offsets[users]
-    chosen = np.flatnonzero(is_tail & (lengths > 0) & histories.first_events())
+    chosen = np.flatnonzero(is_tail & (lengths > 0) & offered(histories, quiet_s))
     if len(chosen) > config.max_examples:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, config.max_examples, replace=False))
     first = _session_starts(histories, users, session_ttl_s)[chosen]

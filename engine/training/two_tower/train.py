@@ -13,6 +13,7 @@ from engine.data.dataset import Dataset
 from engine.errors import DataError
 from engine.features.content import content_features, fit_content
 from engine.features.history import Histories
+from engine.features.seen_history import EVERYTHING_S
 from engine.training.als import train_als
 from engine.training.config import AlsConfig, TwoTowerConfig
 from engine.training.embeddings import Progress
@@ -39,6 +40,7 @@ def train_two_tower(
     progress: Progress | None = None,
     warm_start: TwoTowerModel | None = None,
     epochs_scale: float = 1.0,
+    quiet_s: Int64Array = EVERYTHING_S,
 ) -> TwoTowerModel:
     """Learn both towers from every user's sequence of positive events.
 
@@ -53,6 +55,7 @@ def train_two_tower(
         progress: called with (positions done, positions in all, message) as training goes.
         warm_start: a model of the same catalogue to go on from, in nearly its vector space; it is left as it is.
         epochs_scale: share of the configured training to do; 0.3 lets a warm start take in what is new.
+        quiet_s: int64 (256,), see next_new_items.
 
     Returns:
         The model, with item_vectors float32 (items, dim).
@@ -64,7 +67,8 @@ def train_two_tower(
     Source: Kang & McAuley, ICDM 2018; Volkovs, Yu & Poutanen, NeurIPS 2017 (id dropout).
     """
     histories = dataset.histories()
-    if not (next_new_items(histories) >= 0).any():
+    next_items = next_new_items(histories, quiet_s)
+    if not (next_items >= 0).any():
         raise DataError("training needs a user with events on two items; the data has none")
     if warm_start is not None and len(warm_start.item_vectors) != dataset.item_count:
         raise DataError(
@@ -77,7 +81,7 @@ def train_two_tower(
             torch.manual_seed(seed)
             model = _untrained(dataset, histories, config, seed, threads) if warm_start is None else warm_start
             network = _for_training(model, histories)
-            _fit(network, histories, dataset.demographic_codes(), config, seed, epochs_scale, progress)
+            _fit(network, histories, next_items, dataset.demographic_codes(), config, seed, epochs_scale, progress)
         return TwoTowerModel.of(network, model.content_schema)
     finally:
         torch.set_num_threads(threads_before)
@@ -109,6 +113,7 @@ def _for_training(model: TwoTowerModel, histories: Histories) -> TwoTowerNetwork
 def _fit(
     network: TwoTowerNetwork,
     histories: Histories,
+    next_items: Int64Array,
     demographic_codes: Int64Array,
     config: TwoTowerConfig,
     seed: int,
@@ -120,7 +125,6 @@ def _fit(
     total = max(1, round(epochs_scale * min(config.max_positions, config.epochs * per_epoch)))
     optimizers = _optimizers(network, config)
     popularity = np.bincount(histories.rows, minlength=len(network.items.ids)) / len(histories.rows)
-    next_items = next_new_items(histories)
     done = step = 0
     while done < total:
         for batch in epoch_batches(histories, next_items, config.window, config.batch_positions, rng):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.features.history import Histories, HistoryStates, HistoryWindow, window_of
+from engine.features.seen_history import EVERYTHING_S, offered
 from engine.types import Int64Array
 
 # Sequences are batched with others of nearly their length; the jitter keeps batches from being the same each epoch.
@@ -49,14 +50,17 @@ def epoch_batches(
         yield TrainingBatch(last_inputs.users, inputs, np.where(valid, next_items[positions], -1))
 
 
-def next_new_items(histories: Histories) -> Int64Array:
+def next_new_items(histories: Histories, quiet_s: Int64Array = EVERYTHING_S) -> Int64Array:
     """int64 (events,): after each event, the next item that its user had not met before; -1 where none came.
+
+    quiet_s: int64 (256,), for how many seconds an event keeps its item from being asked for again, by type; by default
+    for ever.
 
     A viewed item is often clicked, carted and bought next. Recommending it again is not what retrieval is for: what
     was seen is filtered out, so that the first item after it is what every one of these moments asks for.
     """
     count = len(histories.rows)
-    new_at = np.where(histories.first_events(), np.arange(count), count)
+    new_at = np.where(offered(histories, quiet_s), np.arange(count), count)
     following = np.append(np.minimum.accumulate(new_at[::-1])[::-1][1:], count) if count else new_at
     user_end = np.repeat(histories.offsets[1:], histories.lengths())
     found = following < user_end

@@ -35,8 +35,8 @@ def test_learning_beats_popularity_and_diversity_diversifies(results: tuple[int,
 
 
 def test_what_may_come_again_is_asked_for_and_offered(trained: Trained) -> None:
-    config: TrainingConfig = SMALL_TRAINING.model_copy(update={"embeddings": "als"})
     again = SeenConfig.model_validate({"hide": {"purchase": 0}})
+    config: TrainingConfig = SMALL_TRAINING.model_copy(update={"embeddings": "als", "repeats": True, "seen": again})
     users, results = evaluate_leave_one_out(trained.dataset, config, [1], diversity_weights=[0.0], seen=again)
     tested = trained.dataset.histories().lengths() > MIN_TRAINING_EVENTS
     assert users == tested.sum()

@@ -167,6 +167,17 @@ def keep(of_kind: dict[int, tuple[int, int]], key: int, entry: tuple[int, int], 
     of_kind.update(one for one in entries if one[1][0] >= entries[-1][1][0] - kept_s)
 
 
+def test_showings_within_one_second_are_one_and_add_up_else() -> None:
+    def shown(offset: int, time_ms: int) -> StreamEvent:
+        return StreamEvent(offset, 7, EventType.IMPRESSION, time_ms)
+
+    folded = fold_user(None, [shown(0, 5_000), shown(1, 5_900), shown(2, 9_000), shown(3, 1_000)], LIMITS)
+    assert folded.taken.tolist() == [True, False, True, True]
+    seen = view_state(folded.states[0]).seen
+    # As of nine seconds: one now, one four seconds before, and one eight seconds before, of a half-life of four.
+    assert (seen.times_s.tolist(), seen.counts.tolist()) == ([9], [1.0 + 0.5 + 0.25])
+
+
 def test_a_return_leaves_what_there_was_before_the_purchase() -> None:
     clicked = [StreamEvent(0, 7, EventType.CLICK, 10)]
     bought = [StreamEvent(1, 8, EventType.PURCHASE, 20), StreamEvent(2, 7, EventType.PURCHASE, 30)]

@@ -239,6 +239,9 @@ def test_what_comes_next_is_the_next_item_not_met_before() -> None:
         np.ones(11, np.uint8), np.arange(11), 4,
     )  # fmt: skip
     assert next_new_items(histories).tolist() == [row for of_user in want for row in of_user]
+    # Where nothing keeps an item away, what comes next is the next event.
+    anything = next_new_items(histories, np.zeros(256, np.int64))
+    assert anything.tolist() == [3, 5, 3, 5, 8, -1, 1, -1, 4, 2, -1]
 
 
 def test_batches_without_a_new_item_are_skipped_and_repeats_are_no_sequence(chain: Dataset) -> None:

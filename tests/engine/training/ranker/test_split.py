@@ -3,7 +3,7 @@ import pytest
 
 from engine.data.dataset import Dataset
 from engine.features.history import Histories
-from engine.training.config import RankerConfig
+from engine.training.config import RankerConfig, TrainingConfig
 from engine.training.ranker.split import split_for_ranker
 from engine.types import EventType
 from tests.engine.training.worlds import dataset_of, items_frame
@@ -70,6 +70,18 @@ def test_examples_are_asked_for_before_their_session(share: float, expected: set
     assert set(split.states.lengths.tolist()) == expected
     assert set(split.positives.tolist()) == {3, 4, 5}
     np.testing.assert_array_equal(split.moments_ms, times[split.states.lengths])
+
+
+def test_repeats_are_asked_for_once_the_policy_lets_them_come_again() -> None:
+    # To the same item a minute later, and a day later.
+    times = np.array([0, 1_000, 60_000, 86_400_000])
+    rows = np.array([0, 1, 1, 1])
+    dataset = dataset_of(np.repeat(np.arange(20), 4), np.tile(rows, 20), np.tile(times, 20), 20, items_frame(6, 2))
+    config = RankerConfig(tail_fraction=0.9, session_start_share=0.0)
+    assert set(split_for_ranker(dataset, config, seed=0).moments_ms.tolist()) == {1_000}
+    policy = TrainingConfig(repeats=True)
+    again = split_for_ranker(dataset, config, seed=0, quiet_s=policy.quiet_s())
+    assert set(again.moments_ms.tolist()) == {1_000, 86_400_000}
 
 
 def test_sampling_is_bounded_and_seeded() -> None:
