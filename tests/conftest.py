@@ -3,6 +3,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.assemble_model import train_bundle
@@ -13,6 +14,10 @@ from engine.data.dataset import Dataset
 from engine.data.synth import synthesize
 from engine.data.synth_world import WorldSize
 from engine.training.config import AlsConfig, RankerConfig, TrainingConfig, TwoTowerConfig
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 
 @pytest.fixture(autouse=True)
