@@ -13,7 +13,7 @@ _Result = TypeVar("_Result")
 # The import names that the commands use of each extra of pyproject.toml.
 EXTRAS: Final[dict[str, tuple[str, ...]]] = {
     "cpu": ("faiss", "onnxruntime"),
-    "train": ("implicit", "onnx", "onnxscript", "scipy", "threadpoolctl", "torch"),
+    "train": ("implicit", "onnx", "scipy", "threadpoolctl", "torch"),
     "analysis": ("duckdb", "jinja2", "scipy"),
     "bench": ("hdrh", "jinja2", "psutil"),
 }

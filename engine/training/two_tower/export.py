@@ -1,6 +1,5 @@
 """Both towers as ONNX, for the jobs that refresh users and embed new items without PyTorch."""
 
-import logging
 import warnings
 from pathlib import Path
 from typing import Final
@@ -13,7 +12,7 @@ from engine.training.two_tower.model import TwoTowerModel
 from engine.training.two_tower.user_tower import UserTower
 
 OPSET: Final = 18
-# Exported with a batch of two, since the exporter takes a size of one for a constant.
+# A batch of one may be taken for a constant.
 _EXAMPLES: Final = 2
 
 
@@ -57,25 +56,21 @@ class _LastQuery(nn.Module):
 
 
 def _export(module: nn.Module, inputs: dict[str, Tensor], path: Path) -> None:
-    """One self-contained file with a dynamic batch. The exporter's own chatter is of no use to who trains a model."""
-    batch = torch.export.Dim("batch")
-    exporter_log = logging.getLogger("torch.onnx")
-    level = exporter_log.level
-    exporter_log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                module.eval(),
-                tuple(inputs.values()),
-                str(path),
-                input_names=list(inputs),
-                output_names=["vectors"],
-                dynamic_shapes=tuple({0: batch} for _ in inputs),
-                opset_version=OPSET,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-    finally:
-        exporter_log.setLevel(level)
+    """One self-contained file with a dynamic batch.
+
+    By the exporter that reads TorchScript, as the ranker's: 0.5 s of processor time for both towers, against 8 s by the
+    one that reads torch.export, for graphs that answer alike.
+    """
+    with warnings.catch_warnings():
+        # It announces its retirement with every call.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            str(path),
+            input_names=list(inputs),
+            output_names=["vectors"],
+            dynamic_axes={name: {0: "batch"} for name in (*inputs, "vectors")},
+            opset_version=OPSET,
+            dynamo=False,
+        )
