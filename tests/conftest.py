@@ -14,6 +14,7 @@ from engine.data.dataset import Dataset
 from engine.data.synth import synthesize
 from engine.data.synth_world import WorldSize
 from engine.training.config import AlsConfig, RankerConfig, TrainingConfig, TwoTowerConfig
+from tests.once import once_a_run
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -59,12 +60,26 @@ SMALL_TRAINING = TrainingConfig(
 )
 
 
+FACTORIZED_TRAINING = SMALL_TRAINING.model_copy(update={"embeddings": "als"})
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Trained once a run, by the same steps as a user would."""
-    home = tmp_path_factory.mktemp("trained")
-    synthesize(home / "data", WorldSize(items=600, users=150), seed=3)
-    dataset = load_dataset(home / "data")
-    store = BundleStore(home / "bundles")
-    train_bundle(dataset, SMALL_TRAINING, store)
-    return Trained(home, home / "data", dataset, store)
+
+    def make(home: Path) -> None:
+        synthesize(home / "data", WorldSize(items=600, users=150), seed=3)
+        train_bundle(load_dataset(home / "data"), SMALL_TRAINING, BundleStore(home / "bundles"))
+
+    home = once_a_run(tmp_path_factory, "trained", make)
+    return Trained(home, home / "data", load_dataset(home / "data"), BundleStore(home / "bundles"))
+
+
+@pytest.fixture(scope="session")
+def factorized(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> BundleStore:
+    """A bundle without towers of the same world; to be read only, as that one."""
+
+    def make(home: Path) -> None:
+        train_bundle(trained.dataset, FACTORIZED_TRAINING, BundleStore(home / "bundles"))
+
+    return BundleStore(once_a_run(tmp_path_factory, "factorized", make) / "bundles")

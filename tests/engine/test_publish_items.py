@@ -10,14 +10,14 @@ import pytest
 
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.redis_catalog import RedisCatalogSource, RedisCatalogWriter
-from engine.assemble_model import load_model, train_bundle
+from engine.assemble_model import load_model
 from engine.bundle.store import BundleStore
 from engine.catalog.changes import ContentChange, Overlay, VectorChange
 from engine.cli.publish import publish_once
 from engine.config import EngineConfig
 from engine.stream.archive import ARCHIVE_SCHEMA
 from engine.types import item_key, item_keys
-from tests.conftest import SMALL_TRAINING, Trained
+from tests.conftest import Trained
 from tests.engine.catalog.items import upsert
 
 
@@ -33,12 +33,11 @@ def archive(home: Path, users: list[str], item: str, start_ms: int) -> None:
 
 
 @pytest.mark.parametrize("embeddings", ["two-tower", "als"])
-def test_a_new_item_moves_towards_those_who_turned_to_it(trained: Trained, tmp_path: Path, embeddings: str) -> None:
+def test_a_new_item_moves_towards_those_who_turned_to_it(
+    trained: Trained, factorized: BundleStore, tmp_path: Path, embeddings: str
+) -> None:
     data = shutil.copytree(trained.data, tmp_path / "data")
-    bundles = trained.bundles
-    if embeddings == "als":
-        bundles = BundleStore(tmp_path / "bundles")
-        train_bundle(trained.dataset, SMALL_TRAINING.model_copy(update={"embeddings": "als"}), bundles)
+    bundles = factorized if embeddings == "als" else trained.bundles
     lengths = trained.dataset.histories().lengths()
     active = [trained.dataset.users["user_id"][int(user)] for user in np.argsort(-lengths)[:40]]
     archive(data, active, "new", int(trained.dataset.interactions.timestamps_ms.max()) + 1000)

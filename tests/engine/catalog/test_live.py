@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -256,13 +255,8 @@ def test_readers_never_see_half_a_new_item(make: Make) -> None:
         assert all(reader.result() for reader in readers)
 
 
-def test_a_factorization_gives_new_items_their_category(trained: Trained, tmp_path: Path) -> None:
-    from engine.assemble_model import train_bundle
-    from tests.conftest import SMALL_TRAINING
-
-    store = BundleStore(tmp_path / "als")
-    train_bundle(trained.dataset, SMALL_TRAINING.model_copy(update={"embeddings": "als"}), store)
-    model = load_model(store.current(), EngineConfig.load())
+def test_a_factorization_gives_new_items_their_category(trained: Trained, factorized: BundleStore) -> None:
+    model = load_model(factorized.current(), EngineConfig.load())
     replica = Replica(model.catalogue)
     categories = np.array(trained.dataset.items["category"].to_list())
     replica.follow(upsert("new", category=str(categories[0])), upsert("strange", category="?"), upsert("plain"))

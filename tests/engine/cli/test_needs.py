@@ -49,6 +49,11 @@ def source(module: str) -> Path | None:
 
 
 @cache
+def imported_by(file: Path) -> frozenset[str]:
+    return frozenset(imported(ast.parse(file.read_text()), functions=False))
+
+
+@cache
 def needed(module: str) -> frozenset[str]:
     """The packages that importing a module brings in, through the engine's other modules."""
     packages, seen, open_modules = set(), {module}, [module]
@@ -58,7 +63,7 @@ def needed(module: str) -> frozenset[str]:
         if file is None:
             packages.add(current.split(".")[0])
             continue
-        found = imported(ast.parse(file.read_text()), functions=False) - seen
+        found = imported_by(file) - seen
         seen |= found
         open_modules += found
     return frozenset(packages)

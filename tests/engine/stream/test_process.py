@@ -22,7 +22,6 @@ import redis
 from engine.adapters.embedded_redis import EmbeddedRedis
 from engine.adapters.redis_keys import fresh_key, record_key
 from engine.assemble import open_pipeline
-from engine.assemble_model import train_bundle
 from engine.assemble_processor import process, run_until_stopped
 from engine.bundle.bundle import open_bundle
 from engine.bundle.store import BundleStore
@@ -32,7 +31,7 @@ from engine.features.record import unpack_record
 from engine.pipeline import Pipeline
 from engine.training.config import AlsConfig
 from engine.types import EventType, Recommendation, RecommendQuery, Strategy
-from tests.conftest import SMALL_TRAINING, Trained
+from tests.conftest import Trained
 from tests.engine.stream.conftest import (
     KILL_BATCH,
     KILL_EVENTS,
@@ -237,23 +236,21 @@ async def test_enough_live_events_end_the_cold_start(
 
 
 @pytest.fixture(scope="module")
-def factorized(trained: Trained, redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> EngineConfig:
+def without_towers(trained: Trained, factorized: BundleStore, redis_server: EmbeddedRedis) -> EngineConfig:
     """Settings of an engine whose bundle has no towers, and whose users are published."""
-    store = BundleStore(tmp_path_factory.mktemp("factorized"))
-    train_bundle(trained.dataset, SMALL_TRAINING.model_copy(update={"embeddings": "als"}), store)
     config = EngineConfig.load(
         server={"request_timeout_ms": 20_000},
         redis={"url": os.environ.get("REDIS_URL", redis_server.url), "timeout_ms": 5_000},
-        bundle={"directory": store.directory},
+        bundle={"directory": factorized.directory},
     )
     publish_once(trained.data, config)
     return config
 
 
 async def test_without_a_user_tower_newcomers_alone_are_folded_in(
-    trained: Trained, factorized: EngineConfig, bus: Bus, background: Start
+    trained: Trained, without_towers: EngineConfig, bus: Bus, background: Start
 ) -> None:
-    config = _on_its_own_log(factorized, bus)
+    config = _on_its_own_log(without_towers, bus)
     stop = threading.Event()
     background(lambda: process(config, stop), stop)
     newcomer = f"new-{time.time_ns()}"
