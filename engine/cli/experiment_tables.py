@@ -26,7 +26,7 @@ def show_report(report: "Report") -> None:
     console.print(report.verdict.headline, style="bold" if report.verdict.readable else "bold red")
     for sentence in report.verdict.sentences:
         console.print(f"  {sentence}")
-    sureness = f"{100 * (1 - report.rules.alpha):g}%"
+    sureness = report.rules.confidence
     table = Table(title=f"{report.experiment}, held against {report.control}")
     for heading in ("surface", "variant", "metric"):
         table.add_column(heading, no_wrap=True)

@@ -61,7 +61,7 @@ def render_page(report: Report) -> str:
         curve_height=CURVE_HEIGHT,
         interval_width=INTERVAL_WIDTH,
         period=f"{_day_of_ms(report.first_ms)} to {_day_of_ms(report.last_ms)}",
-        confidence=f"{100 * (1 - report.rules.alpha):g}%",
+        confidence=report.rules.confidence,
     )
 
 

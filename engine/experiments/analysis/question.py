@@ -67,6 +67,11 @@ class Rules:
         if not 0 < self.alpha < 0.5:
             raise InvalidRequest("alpha", f"must be between 0 and 0.5, got {self.alpha:g}")
 
+    @property
+    def confidence(self) -> str:
+        """The level of the intervals, as text: "95%"."""
+        return f"{100 * (1 - self.alpha):g}%"
+
 
 @dataclass(frozen=True, slots=True)
 class Question:

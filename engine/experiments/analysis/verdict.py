@@ -55,7 +55,7 @@ def _sure(line: Comparison, metric: Metric, lift: Bounds, rules: Rules) -> str:
     near, far = sorted((abs(lift.low), abs(lift.high)))
     said = (
         f"{line.variant} earns {percent(abs(lift.value))} {word} {metric.noun} {place(line.surface)}; we are "
-        f"{_sureness(rules)} sure that it is between {percent(near)} and {percent(far)}."
+        f"{rules.confidence} sure that it is between {percent(near)} and {percent(far)}."
     )
     anytime = line.figures.anytime
     if anytime is None or anytime.low * anytime.high > 0:
@@ -152,7 +152,3 @@ def signed(lift: float) -> str:
     """+12%, −8.3%, 0%."""
     sign = "" if abs(lift) < 5e-5 else "−" if lift < 0 else "+"
     return f"{sign}{percent(lift)}"
-
-
-def _sureness(rules: Rules) -> str:
-    return f"{100 * (1 - rules.alpha):g}%"

@@ -28,8 +28,10 @@ def experiment(name: str, shares: dict[str, float], **fields: Any) -> dict[str, 
     return {"name": name, "variants": variants, **fields}
 
 
-def made(*experiments: dict[str, Any], holdout: float = 0.0, **more: Any) -> Experiments:
-    config = EngineConfig(experiments=experiments, holdout={"share": holdout, **more})
+def made(
+    *experiments: dict[str, Any], holdout: float = 0.0, exploration: dict[str, Any] | None = None, **more: Any
+) -> Experiments:
+    config = EngineConfig(experiments=experiments, holdout={"share": holdout, **more}, exploration=exploration or {})
     return Experiments(config, NOW.timestamp)
 
 
@@ -254,6 +256,19 @@ class TestSettings:
         assert (changed.exploration_share, changed.blend.evidence_half) == (0.2, 9.0)
         assert changed.blend.session.half_life_s == 60.0
         assert changed.blend.session.window_s == plain.blend.session.window_s
+
+    def test_the_baseline_is_popularity_alone(self) -> None:
+        """Neither diversity nor exploration; whoever is not in it gets what the settings say."""
+        experiments = made(experiment("e", HALVES, changes={"b": {"baseline": True}}), exploration={"share": 0.2})
+        plain, baseline = (experiments.assign(query("u", e=variant)).settings for variant in ("a", "b"))
+        config = EngineConfig()
+        usual = config.surfaces["home"]
+        assert (plain.diversity_weight, plain.diversity) == (usual.diversity_weight, usual.diversity)
+        assert plain.duplicate_similarity == usual.duplicate_similarity
+        assert (plain.exploration_share, plain.ranker, plain.baseline) == (0.2, True, False)
+        assert (plain.bundle, plain.rules) == ("", "")
+        expected = replace(plain, baseline=True, diversity_weight=0.0, exploration_share=0.0)
+        assert replace(baseline, blend=plain.blend) == expected
 
     def test_a_visitor_is_told_from_others_by_the_session(self) -> None:
         experiments = made(experiment("e", HALVES))

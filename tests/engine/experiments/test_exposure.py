@@ -34,6 +34,11 @@ class Logged:
             await task
 
 
+def assert_now(found_ms: int) -> None:
+    """Milliseconds since 1970, within a minute: a machine may be slow, and another unit is far off."""
+    assert abs(found_ms - time.time() * 1000) < 60_000
+
+
 def failing(make: Callable[[], BaseException]) -> Logged:
     logged = Logged()
     logged.inner.error = make
@@ -51,6 +56,7 @@ async def test_what_fails_is_logged_and_raised(error: Exception, said: str) -> N
     [failure] = logged.offered
     assert isinstance(failure, Failure)
     assert (failure.query, failure.experiments, failure.error) == (QUERY, ASSIGNED, said)
+    assert_now(failure.failed_ms)
 
 
 async def test_the_callers_mistakes_are_not() -> None:
@@ -76,3 +82,4 @@ async def test_answers_are_logged_as_before() -> None:
     [exposure] = logged.offered
     assert isinstance(exposure, Exposure)
     assert exposure.recommendation is answer
+    assert_now(exposure.served_ms)

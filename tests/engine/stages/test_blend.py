@@ -48,6 +48,18 @@ def test_a_vector_of_the_future_has_read_nothing_that_is_known() -> None:
     np.testing.assert_array_equal(vector, LONG_TERM)
 
 
+def test_the_clock_of_a_vector_is_held_against_the_latest_event() -> None:
+    """A user who was away for days has read up to today; asked as of last month, that is still no wrong clock."""
+    times = NOW_MS - 86_400_000 * np.array([9, 8, 0], np.int64)
+    session = Session(np.arange(3), np.full(3, EventType.CLICK, np.uint8), times)
+    asked_ms = NOW_MS - 30 * 86_400_000
+    vector = blend_session(LONG_TERM, NOW_MS, session, np.arange(3), ITEMS, asked_ms, SETTINGS, SETTINGS.session)[0]
+    np.testing.assert_array_equal(vector, LONG_TERM)
+    # A day ahead of all that is known is a clock that is off; more than that is a wrong one.
+    np.testing.assert_array_equal(mixed(NOW_MS + 86_400_000), LONG_TERM)
+    np.testing.assert_array_equal(mixed(NOW_MS + 86_400_001), mixed(0))
+
+
 def test_the_ranker_reads_all_of_the_session_by_settings_of_its_own() -> None:
     reading = replace(SETTINGS.session, half_life_s=50.0, window_s=400.0)
     rows, times = np.arange(len(AGES_S)), NOW_MS - 1000 * np.array(AGES_S, np.int64)

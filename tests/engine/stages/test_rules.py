@@ -80,6 +80,7 @@ def test_pins_and_slots_take_their_positions_once(rows: list[int], slate: int, d
             expected[at - 1] = best[0]
     found = [None if index < 0 else int(placed.candidates.rows[index]) for index in placed.fixed.tolist()]
     assert found == expected
+    assert set(placed.fixed[placed.fixed < 0].tolist()) <= {-1}
     assert placed.candidates.rows.tolist() == [*rows, *behind]
     assert placed.candidates.scores[: len(rows)].tolist() == given_ones.scores.tolist()
     # What is not pinned keeps its source, and a pinned item behind the others does not outrank them.

@@ -97,6 +97,7 @@ def test_what_is_longest_ago_comes_back_first(found: list[Event], limit: int) ->
     ages = [last[row] for row in rows]
     assert ages == sorted(ages, reverse=True)
     assert not ages or all(age <= ages[-1] for row, age in last.items() if row not in rows)
+    assert np.isfinite(candidates.scores).all()
     assert (np.diff(candidates.scores) < 0).all()
     assert set(candidates.sources.tolist()) <= {ItemSource.LET_BACK_IN}
     assert list(reasons) == rows

@@ -1,7 +1,7 @@
 """What a report says, from a shop whose truth is known to comparisons made by hand."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 
 from engine.cli.experiment_tables import show_report
 from engine.errors import InvalidRequest
+from engine.experiments.analysis.compare import Bounds, Compared
 from engine.experiments.analysis.corrections import adjusted_p_values
 from engine.experiments.analysis.counted import Counted
 from engine.experiments.analysis.files import Archive
@@ -19,7 +20,7 @@ from engine.experiments.analysis.page import render_page
 from engine.experiments.analysis.question import Correction, Question, Rules
 from engine.experiments.analysis.read import count
 from engine.experiments.analysis.report import Report, make_report
-from engine.experiments.analysis.verdict import percent, signed
+from engine.experiments.analysis.verdict import outcome, percent, sentence, signed
 from engine.v1 import experiment_pb2 as pb
 from tests.engine.experiments.analysis.archive import START_MS, exposure, write
 from tests.engine.experiments.analysis.conftest import HALVES, QUESTION
@@ -88,6 +89,7 @@ def test_cuts_are_parts_of_the_whole(report: Report) -> None:
     for dimension, values in (("users", {"new", "known"}), ("device", {"mobile", "desktop", "tablet"})):
         cuts = [cut for cut in report.cuts if (cut.dimension, cut.figures.metric) == (dimension, "revenue")]
         assert {cut.value for cut in cuts} == values
+        assert report.cut_surface == "all"
         assert sum(cut.figures.treatment_units for cut in cuts) == report.comparisons[-1].figures.treatment_units
 
 
@@ -196,6 +198,68 @@ def _plain(value: object) -> object:
 )
 def test_how_a_lift_is_written(lift: float, said: str) -> None:
     assert signed(lift) == said
+
+
+@pytest.mark.parametrize(("alpha", "said"), [(0.05, "95%"), (0.1, "90%"), (0.01, "99%"), (0.001, "99.9%")])
+def test_the_level_of_the_intervals_is_said_as_it_is(report: Report, alpha: float, said: str) -> None:
+    rules = Rules(alpha=alpha)
+    clicks = line(report, "all", "request_ctr")
+    assert f"we are {said} sure" in sentence(clicks, rules)
+    page = render_page(replace(report, rules=rules))
+    assert said in page
+
+
+def verdict_of(outcome: Outcome, **figures: object) -> Comparison:
+    """A lift of clicks on the surface home: +20%, between 10% and 30%."""
+    known: dict[str, object] = {field.name: None for field in fields(Compared)}
+    known |= {"metric": "request_ctr", "lift": Bounds(0.2, 0.1, 0.3), "p_value": 0.001}
+    return Comparison("home", "engine", Compared(**(known | figures)), outcome=outcome)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("anytime", "early"),
+    [
+        (None, False),
+        (Bounds(0.2, 0.05, 0.4), False),
+        (Bounds(-0.2, -0.4, -0.05), False),
+        (Bounds(0.2, -0.05, 0.4), True),
+        (Bounds(0.2, 0.0, 0.4), True),
+    ],
+)
+def test_who_looks_early_is_told_what_is_not_sure_yet(anytime: Bounds | None, early: bool) -> None:
+    said = sentence(verdict_of(Outcome.MORE, anytime=anytime), Rules())
+    assert ("not sure yet" in said) is early
+    assert "earns 20% more requests that lead to a click on home" in said
+    assert "between 10% and 30%" in said
+
+
+def test_a_loss_is_said_from_the_least_to_the_most() -> None:
+    said = sentence(verdict_of(Outcome.LESS, lift=Bounds(-0.2, -0.3, -0.1)), Rules())
+    assert "earns 20% fewer requests" in said
+    assert "between 10% and 30%" in said
+
+
+@pytest.mark.parametrize(
+    ("adjusted", "lift", "expected"),
+    [
+        (0.0499, Bounds(0.2, 0.1, 0.3), Outcome.MORE),
+        (0.0499, Bounds(-0.2, -0.3, -0.1), Outcome.LESS),
+        (0.05, Bounds(0.2, 0.1, 0.3), Outcome.UNSURE),
+        (None, Bounds(0.2, 0.1, 0.3), Outcome.UNKNOWN),
+        (0.01, None, Outcome.UNKNOWN),
+    ],
+)
+def test_what_may_be_said(adjusted: float | None, lift: Bounds | None, expected: Outcome) -> None:
+    figures = verdict_of(Outcome.UNKNOWN, lift=lift).figures
+    assert outcome(figures, adjusted, Rules(), spoiled=False) is expected
+    assert outcome(figures, adjusted, Rules(), spoiled=True) is Outcome.UNREADABLE
+
+
+@pytest.mark.parametrize(
+    ("p", "detectable", "said"), [(0.049, 0.1, "Alone it would count"), (0.05, 0.1, "of 10% would have been found")]
+)
+def test_what_is_not_sure_says_why(p: float, detectable: float, said: str) -> None:
+    assert said in sentence(verdict_of(Outcome.UNSURE, p_value=p, detectable=detectable), Rules())
 
 
 def test_a_question_that_cannot_be_asked() -> None:

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower
@@ -93,6 +95,18 @@ class TestRatio:
         assert np.isnan(lift.value)
         assert np.isnan(p_value(lift))
         assert np.isnan(bootstrap_lifts(people(8, 10), people(8, 10) * [0, 1], [(0, 1)], 0.05).low[0])
+
+    def test_where_nothing_varies_only_a_difference_says_something(self) -> None:
+        lifts = Estimate(np.array([0.0, 0.2]), np.zeros(2))
+        assert p_value(lifts).tolist() == [1.0, 0.0]
+
+    def test_p_values_and_intervals_agree(self) -> None:
+        """Below alpha exactly where the interval leaves out 0, at any level."""
+        lift = Estimate(np.linspace(-0.5, 0.5, 41), np.full(41, 0.01))
+        for alpha in (0.2, 0.05, 0.003):
+            interval = lift_interval(lift, alpha)
+            assert ((p_value(lift) < alpha) == ((interval.low > 0) | (interval.high < 0))).all()
+        assert p_value(lift) == pytest.approx(2 * stats.norm.sf(np.abs(lift.value) / 0.1))
 
     def test_many_at_once_are_each_alone(self) -> None:
         both = np.stack([people(9, 300), people(10, 300)])
@@ -187,6 +201,15 @@ class TestSplit:
     def test_a_variant_that_nobody_saw(self) -> None:
         assert check_split("all", {"a": 500}, {"a": 1, "b": 1}).mismatch
 
+    def test_the_p_value_is_that_of_the_planned_proportions(self) -> None:
+        """Also of a variant that nobody saw; one variant alone, and nobody at all, are as planned."""
+        split = check_split("all", {"a": 30, "b": 50}, {"a": 2, "b": 5, "c": 1})
+        assert split.p_value == pytest.approx(stats.chisquare([30, 50, 0], [20, 50, 10]).pvalue)
+        assert split.counts == {"a": 30, "b": 50, "c": 0}
+        assert split.expected == pytest.approx({"a": 0.25, "b": 0.625, "c": 0.125})
+        for counts, shares in (({"a": 7}, {"a": 3}), ({}, {"a": 1, "b": 1})):
+            assert check_split("all", counts, shares).p_value == 1.0
+
     def test_what_cannot_be_checked(self) -> None:
         with pytest.raises(InvalidRequest, match="'b'"):
             check_split("all", {"a": 1, "b": 1}, {"a": 1})
@@ -217,10 +240,32 @@ class TestPlan:
         control = NormalIndPower().solve_power(effect, alpha=0.05, power=0.9, ratio=3)
         assert units == pytest.approx(4 * control, rel=0.05)
 
+    @given(
+        st.floats(0.2, 8.0), st.floats(-0.4, 0.6).filter(lambda lift: abs(lift) > 0.02), st.floats(0.1, 10.0),
+        st.floats(0.001, 0.1), st.floats(0.7, 0.95),
+    )  # fmt: skip
+    def test_any_plan_against_statsmodels(
+        self, spread: float, lift: float, ratio: float, alpha: float, power: float
+    ) -> None:
+        """Two normal means that are log(1 + lift) apart; units of this spread, shares of 1 to `ratio`."""
+        effect = abs(math.log1p(lift)) / spread
+        units = units_needed(spread, lift, (2.0, 2.0 * ratio), alpha, power)
+        control = units / (1.0 + ratio)
+        one_less = (units - 1) / (1.0 + ratio)
+        assert NormalIndPower().power(effect, control, alpha, ratio) >= power - 1e-9
+        assert units == 1 or NormalIndPower().power(effect, one_less, alpha, ratio) <= power + 1e-3
+        # And what can be found with so many units is that lift, upwards.
+        found = detectable_lift(spread, control, ratio * control, alpha, power)
+        assert NormalIndPower().power(math.log1p(found) / spread, control, alpha, ratio) == pytest.approx(
+            power, abs=1e-3
+        )
+
     def test_there_and_back(self) -> None:
         units = units_needed(2.0, 0.03, (1, 9), 0.05)
         assert detectable_lift(2.0, units / 10, 9 * units / 10, 0.05) == pytest.approx(0.03, rel=1e-3)
         assert detectable_lift(2.0, 0, 10, 0.05) == math.inf
+        assert detectable_lift(2.0, 10, 0, 0.05) == math.inf
+        assert detectable_lift(2.0, 0.5, 0.5, 0.05) < math.inf
 
     def test_four_times_in_five(self) -> None:
         """The lift that can be detected is detected so often."""
@@ -233,8 +278,23 @@ class TestPlan:
         assert 0.75 <= detected <= 0.85
 
     @pytest.mark.parametrize(
-        ("lift", "shares", "power"), [(0.0, (1, 1), 0.8), (-1.0, (1, 1), 0.8), (0.1, (1, 0), 0.8), (0.1, (1, 1), 1.0)]
+        ("lift", "shares", "power"),
+        [
+            (0.0, (1, 1), 0.8),
+            (-1.0, (1, 1), 0.8),
+            (0.1, (1, 0), 0.8),
+            (0.1, (1, 1, 1), 0.8),
+            (0.1, (1, 1), 1.0),
+            (0.1, (1, 1), 0.0),
+        ],
     )
-    def test_what_cannot_be_planned(self, lift: float, shares: tuple[float, float], power: float) -> None:
+    def test_what_cannot_be_planned(self, lift: float, shares: tuple[float, ...], power: float) -> None:
         with pytest.raises(InvalidRequest):
             units_needed(1.0, lift, shares, 0.05, power)
+
+    def test_the_spread_of_a_yes_or_no_is_that_of_its_draws(self) -> None:
+        draws = np.array([1.0] * 3 + [0.0] * 17)
+        assert spread_of_share(0.15) == pytest.approx(draws.std() / draws.mean())
+        for share in (0.0, 1.0):
+            with pytest.raises(InvalidRequest, match="rate"):
+                spread_of_share(share)
