@@ -230,12 +230,3 @@ class ActiveRules:
                 for index in np.flatnonzero(one.among(rows)):
                     names[index].append(one.rule.name)
         return names
-
-    def denied_by(self, row: int) -> tuple[str, ...]:
-        """The names of the rules that forbid a row: each deny that selects it, and every allow where none does."""
-        rows = np.array([row], np.int64)
-        denies = [one.rule.name for one in self.rules if isinstance(one.rule, Deny) and one.among(rows)[0]]
-        allows = [one for one in self.rules if isinstance(one.rule, Allow)]
-        if any(one.among(rows)[0] for one in allows):
-            return tuple(denies)
-        return (*denies, *(one.rule.name for one in allows))

@@ -179,7 +179,8 @@ def allowed(rules: CompiledRules, surface: str = "home", **known: str) -> str:
     active.restrict(whole)
     active.restrict(rest, surface_applied=True)
     assert rows_in(whole, ROWS).tolist() == rows_in(rest, ROWS).tolist() == through.tolist()
-    assert [not active.denied_by(row) for row in range(4)] == through.tolist()
+    explained = [rows_in(bitmap, ROWS) for _, bitmap in active.restrictions()]
+    assert np.logical_and.reduce(explained).tolist() == through.tolist()
     return "".join(name for name, kept in zip("abcd", through, strict=True) if kept)
 
 
@@ -192,6 +193,7 @@ def test_allow_rules_add_up_and_deny_rules_win() -> None:
             - {name: z, action: allow, surfaces: email, items: {item_ids: d}, when: {country: DE}}
             - {name: no d, action: deny, items: {category: d}}
             - {name: grown up, action: deny, items: {item_ids: a}, when: {age_group_not: "18+"}}
+            - {name: up, action: boost, factor: 2, items: {brand: y}}
             """
         ),
         ITEMS,
@@ -206,7 +208,13 @@ def test_allow_rules_add_up_and_deny_rules_win() -> None:
     assert allowed(rules, "cart", age_group="18+", device="tv") == "b"
     assert allowed(rules, "category") == "bd"
     active = rules.for_request("home", time_ms=NOW_MS)
-    assert [active.denied_by(row) for row in range(4)] == [("grown up",), ("x",), ("no d",), ("x",)]
+    assert [(name, rows_in(bitmap, ROWS).tolist()) for name, bitmap in active.restrictions()] == [
+        ("no d", [True, True, False, True]),
+        ("grown up", [False, True, True, True]),
+        ("x", [True, False, True, False]),
+    ]
+    at_night = rules.for_request("email", device="tv", time_ms=NOW_MS).restrictions()
+    assert [name for name, _ in at_night] == ["no d", "grown up", "x|y at night"]
     bitmap = rules.surface_bitmap("home")
     assert rows_in(bitmap, ROWS).tolist() == [True, False, False, False]
     assert not bitmap.flags.writeable

@@ -63,6 +63,11 @@ REFUSED_FILES = [
     ("version: 1\n---\nversion: 1\n", 2, "not YAML"),
     ("version: 1\nrules: &r\n  - *r\n", 3, "aliases"),
     ("version: 1\nrules: !!python/name:os.system []\n", 2, "tags"),
+    ("version: 1\nrules:\n  - !deny {name: r}\n", 3, "tags such as !deny"),
+    ("version: 1\nrules: !!set {a, b}\n", 2, "tags"),
+    ("version: 1\nrules: !list []\n", 2, "tags such as !list"),
+    ("version: 1\nrules: !text a\n", 2, "tags such as !text"),
+    ("version: 1\nrules: !!float no\n", 2, "'no' is no float"),
     ("version: 1\nrules: []\n? [a]\n: b\n", 3, "a key must be a word"),
     ("[" * 3000, 0, "nested too deeply"),
 ]

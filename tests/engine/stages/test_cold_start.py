@@ -1,6 +1,7 @@
 """Candidates for strangers: popular, steered by the session, and not the same for everybody."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +50,32 @@ def test_without_weight_popularity_decides_and_with_all_of_it_nearness_does() ->
     assert only_near.sources[0] == ItemSource.SESSION
     # An item of both roads says that it is popular.
     assert only_near.sources[only_near.rows.tolist().index(3)] == ItemSource.SEGMENT_POPULARITY
+
+
+@given(st.floats(0, 1), st.sets(st.integers(0, 60), max_size=10), st.integers(0, 40))
+def test_scores_of_the_mix_are_those_that_are_promised(weight: float, close: set[int], count: int) -> None:
+    """exp(mix - 1) with each part brought to [0, 1]: falling, above 0.36, and 1 for what is best in both."""
+    vector = VECTORS[0].copy()
+    found = steer(popular(count), near(sorted(close)), vector, VECTORS, weight)
+    rows = [*range(count), *sorted(close - set(range(count)))]
+    if not rows:
+        assert len(found) == 0
+        return
+    units = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
+    cosines = units[rows] @ vector
+    shares = np.log(1.0 / np.arange(2, count + 2)) if count else np.empty(0)
+    parts = []
+    for values, missing in ((shares, len(rows) - count), (cosines, 0)):
+        low, high = min(values, default=0.0), max(values, default=1.0)
+        scaled = (values - low) / (high - low) if high > low else np.ones(len(values))
+        parts.append(np.concatenate([scaled, np.zeros(missing)]))
+    expected = dict(zip(rows, np.exp((1 - weight) * parts[0] + weight * parts[1] - 1), strict=True))
+    assert sorted(found.rows.tolist()) == sorted(rows)
+    assert found.scores == pytest.approx([expected[row] for row in found.rows.tolist()], rel=1e-4)
+    assert (np.diff(found.scores) <= 0).all()
+    # What is in both says that it is popular.
+    for row, source in zip(found.rows.tolist(), found.sources.tolist(), strict=True):
+        assert source == (ItemSource.SEGMENT_POPULARITY if row < count else ItemSource.SESSION)
 
 
 def test_more_evidence_moves_the_slate_further() -> None:

@@ -128,6 +128,52 @@ def test_bad_propensities_are_refused(world: World) -> None:
     items.propensity[3] = 0.0
     with pytest.raises(InvalidRequest, match="propensities"):
         estimate_off_policy(items, requests)
+    items.propensity[3] = 1.1
+    with pytest.raises(InvalidRequest, match="propensities"):
+        estimate_off_policy(items, requests)
+    items.propensity[3] = 1.0
+    for chance in (-0.1, 1.1):
+        items.target[3] = chance
+        with pytest.raises(InvalidRequest, match="target"):
+            estimate_off_policy(items, requests)
+
+
+def test_where_nothing_is_weighed_anew_all_estimates_are_what_was_earned() -> None:
+    """With the log's own chances for the target: the mean of people's rewards, with the interval of a ratio."""
+    unit = np.repeat(np.arange(50), 2)
+    reward = np.random.default_rng(3).poisson(0.7, 100).astype(np.float64)
+    chance = np.full(100, 0.25)
+    result = estimate_off_policy(
+        LoggedItems(unit, chance, reward, chance, np.zeros(100)),
+        TargetRequests(unit, np.zeros(100), np.ones(100)),
+        alpha=0.1,
+    )
+    per_person = reward.reshape(50, 2).mean(axis=1)
+    half_width = 1.6448536 * per_person.std(ddof=1) / np.sqrt(50)
+    for found in (result.logged, result.ips, result.snips):
+        assert (found.value, found.low, found.high) == pytest.approx(
+            (per_person.mean(), per_person.mean() - half_width, per_person.mean() + half_width), rel=1e-6
+        )
+    assert result.doubly_robust is None
+    assert (result.requests, result.support, result.effective_items) == (100, 1.0, 100.0)
+    assert result.largest_weight == 1.0
+
+
+@pytest.mark.parametrize(
+    ("items", "requests", "said"),
+    [
+        ([], [0, 1], "nothing that was logged"),
+        ([0], [], "nothing that was logged"),
+        ([0], [0, 0], "one person alone"),
+        ([0, 2], [0, 1], "people without an exposure"),
+    ],
+)
+def test_logs_that_say_nothing_are_refused(items: list[int], requests: list[int], said: str) -> None:
+    ones = np.ones(len(items))
+    logged = LoggedItems(np.array(items, np.int64), ones, ones, ones, ones)
+    shown = TargetRequests(np.array(requests, np.int64), np.ones(len(requests)), np.ones(len(requests)))
+    with pytest.raises(InvalidRequest, match=said):
+        estimate_off_policy(logged, shown)
 
 
 class TestArchive:
@@ -201,6 +247,13 @@ class TestArchive:
             read_target(self.target(tmp_path / "v.csv", "r,x,often"))
         with pytest.raises(DataError, match="no such file"):
             read_target(tmp_path / "nowhere.csv")
+        broken = tmp_path / "broken.parquet"
+        broken.write_bytes(b"no table")
+        for unreadable in (broken, tmp_path):
+            with pytest.raises(DataError, match=f"{unreadable}: "):
+                read_target(unreadable)
+        with pytest.raises(DataError, match="an item stands twice"):
+            read_target(self.target(tmp_path / "x.csv", "r,x,0.5\nr,y,0.5\nr,x,0.5"))
         pl.DataFrame({"request_id": ["r"], "item_id": ["x"], "probability": [None]}).write_parquet(
             tmp_path / "w.parquet"
         )
