@@ -26,10 +26,10 @@ class RequestSettings:
     duplicate_similarity: float
     blend: BlendSettings
     exploration_share: float
-    baseline: bool = False
-    ranker: bool = True
-    bundle: str = ""
-    rules: str = ""
+    baseline: bool
+    ranker: bool
+    bundle: str
+    rules: str
 
     def cheapest(self) -> "RequestSettings":
         """These, answered by what is popular on the surface and nothing that has to be computed; rules hold as ever."""

@@ -1,6 +1,8 @@
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from engine.config import EngineConfig
 from engine.errors import ConfigError
@@ -57,6 +59,25 @@ def test_what_cannot_work_is_named_with_its_file(tmp_path: Path, text: str, said
     with pytest.raises(ConfigError, match=said) as error:
         EngineConfig.load(path)
     assert str(path) in str(error.value)
+
+
+def sections_of(kind: Any) -> set[type[BaseModel]]:
+    """Of a section, itself and all those within it; of another type, those in its arguments."""
+    found: set[type[BaseModel]] = set()
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        found.add(kind)
+        kinds = [field.annotation for field in kind.model_fields.values()]
+    else:
+        kinds = list(get_args(kind))
+    return found.union(*map(sections_of, kinds))
+
+
+def test_no_section_takes_unknown_keys_or_changes() -> None:
+    found = sections_of(EngineConfig)
+    assert {"ServerConfig", "HideWindows", "VariantConfig"} <= {section.__name__ for section in found}
+    for section in found:
+        assert section.model_config["extra"] == "forbid", section
+        assert section.model_config["frozen"], section
 
 
 def test_settings_do_not_change_once_read(file: Path) -> None:

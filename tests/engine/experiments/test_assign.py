@@ -269,6 +269,10 @@ class TestSettings:
         assert (plain.bundle, plain.rules) == ("", "")
         expected = replace(plain, baseline=True, diversity_weight=0.0, exploration_share=0.0)
         assert replace(baseline, blend=plain.blend) == expected
+        # When there is no time for anything else: the same, and nothing is compared with anything.
+        cheapest = plain.cheapest()
+        assert cheapest.duplicate_similarity > 1.0
+        assert replace(cheapest, duplicate_similarity=plain.duplicate_similarity) == expected
 
     def test_a_visitor_is_told_from_others_by_the_session(self) -> None:
         experiments = made(experiment("e", HALVES))
