@@ -16,6 +16,7 @@ import numpy as np
 import xxhash
 
 from engine.features.record import RecordError, unpack_session
+from engine.features.schema import POPULARITY_WINDOWS_S
 from engine.features.seen import read_seen
 from engine.settings.seen import FOREVER_S
 from engine.stream.earlier import upgraded
@@ -29,7 +30,7 @@ _EVENT: Final = struct.Struct("<qqB")
 
 # How long an item stays among those that a person counts for while there are too many of them: what is left of a count
 # then is 1/e in the longest live window (engine.stream.popularity).
-_COUNTED_S: Final = 604_800
+_COUNTED_S: Final = int(POPULARITY_WINDOWS_S["7d"])
 # A showing that is so many half-lives old says next to nothing: 1 of 256.
 _HALF_LIVES: Final = 8
 

@@ -73,6 +73,41 @@ def counted(stream: Sequence[tuple[int, int]], limit: int) -> dict[int, Entry]:
     return entries
 
 
+class Person:
+    """What one person counts for, wherever it was: of each item the latest look and the latest purchase, in seconds."""
+
+    def __init__(self, limit: int, horizon_s: int) -> None:
+        self._limit, self._horizon_s = limit, horizon_s
+        self._items: dict[int, tuple[int, int]] = {}
+
+    def turn_to(self, item: int, time_s: int, is_purchase: bool) -> tuple[int, int]:
+        """As of when they counted for the item before, and count now; -1 for not at all."""
+        before = max(self._items.get(item, (-1, -1)))
+        if item not in self._items and len(self._items) == self._limit:
+            oldest = min(self._items, key=lambda known: max(self._items[known]))
+            if max(self._items[oldest]) > time_s - self._horizon_s:
+                return -1, -1
+            del self._items[oldest]
+        looked, bought = self._items.get(item, (0, 0))
+        if is_purchase:
+            earlier, bought = sorted((bought, time_s))
+            self._items[item] = max(looked, earlier), bought
+        else:
+            self._items[item] = max(looked, time_s), bought
+        return before, max(self._items[item])
+
+    def give_back(self, item: int) -> tuple[int, int]:
+        """The same for the return of an item."""
+        looked, bought = self._items.get(item, (0, 0))
+        if not bought:
+            return -1, -1
+        if looked:
+            self._items[item] = looked, 0
+        else:
+            del self._items[item]
+        return max(looked, bought), looked or -1
+
+
 def total_counts(parts: Iterable[dict[int, Entry]], now_ms: int) -> dict[int, tuple[float, float, float]]:
     """Decayed counts of each item over all partitions, as of a moment."""
     totals: dict[int, tuple[float, float, float]] = {}

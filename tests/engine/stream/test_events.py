@@ -116,6 +116,7 @@ def rows_of(batch: EventBatch) -> list[tuple[object, ...]]:
 @given(payloads)
 @example([encode(make_event(), NOW_MS)[:-1]])
 @example([b"\x12\x00"])
+@example([encode(make_event("ü", "é", name="ß"), NOW_MS), encode(make_event(), NOW_MS)])
 def test_a_batch_is_what_each_message_is_by_itself(payloads: list[bytes]) -> None:
     messages = [Message(place % 3, 10 + place, b"u", payload) for place, payload in enumerate(payloads)]
     batch, poison = read_events(messages)
@@ -131,6 +132,12 @@ def test_a_server_whose_clock_is_years_ahead_does_not_carry_events_along() -> No
     now_ms = time.time_ns() // 1_000_000
     assert now_ms <= batch.times_ms[0] <= now_ms + MAX_AHEAD_MS
     assert now_ms // 1000 <= batch.received_s[0] <= (now_ms + MAX_AHEAD_MS) // 1000
+
+
+def test_a_server_whose_clock_is_minutes_ahead_keeps_its_times() -> None:
+    ahead_ms = time.time_ns() // 1_000_000 + MAX_AHEAD_MS - 1_000
+    batch, _ = read_events([Message(0, 0, b"u", encode(make_event(time_ms=ahead_ms), ahead_ms))])
+    assert (batch.times_ms.tolist(), batch.received_s.tolist()) == ([ahead_ms], [ahead_ms // 1000])
 
 
 def test_shares_are_the_batch_in_parts() -> None:

@@ -143,6 +143,7 @@ def test_every_code_of_the_engine_has_a_name() -> None:
         ({"sources": [1]}, "sources: 4 for 3 items"),
         ({"stages": ["more"]}, "stage_ms: 2 for 3 stages"),
         ({"degraded_reasons": [99]}, "degraded reason"),
+        ({"item_ids": ["one more"], "scores": [1.0], "propensities": [1.0], "sources": [99]}, "sources: one"),
     ],
 )
 def test_what_cannot_be_trusted_is_poison(change: dict[str, object], said: str) -> None:

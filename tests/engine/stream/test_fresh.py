@@ -123,7 +123,7 @@ def test_users_of_a_batch_do_not_mix_and_new_ones_get_a_record(
     batch = [
         Touched("new", Session.empty(), session((items[0], EventType.VIEW, NOW_MS)), 1, 0, None),
         Touched(old, histories[old], session((items[1], EventType.VIEW, NOW_MS)), 1, 0, published[old]),
-        Touched("lost", Session.empty(), session(("no such item", EventType.VIEW, NOW_MS)), 1, 0, None),
+        Touched("lost", Session.empty(), session(("no such item", EventType.VIEW, NOW_MS)), 7, 3, None),
     ]
     together = fresh_records(batch, model)
     for position, user in enumerate(batch):
@@ -132,7 +132,18 @@ def test_users_of_a_batch_do_not_mix_and_new_ones_get_a_record(
         np.testing.assert_allclose(alone.embedding, together[position][1].embedding, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(alone.profile, together[position][1].profile, rtol=1e-4, atol=1e-4)
     assert all(np.isfinite(record.embedding).all() for _, record in together)
-    assert together[0][1].interaction_count == 1
+    # The live state has counted more than its session still holds.
+    counts = [(record.interaction_count, record.purchase_count) for _, record in together]
+    assert (counts[0], counts[2]) == ((1, 0), (7, 3))
+    assert counts[1] == (published[old].interaction_count + 1, published[old].purchase_count)
+
+
+def test_a_record_reaches_no_further_than_now_whatever_an_event_says(trained: Trained, model: UserModel) -> None:
+    """Whoever has an event of the far future is not up to date until then."""
+    ahead = session((trained.dataset.items["item_id"][0], EventType.VIEW, 4_070_908_800_000))
+    started_ms = time.time_ns() // 1_000_000
+    [(_, record)] = fresh_records([Touched("new", Session.empty(), ahead, 1, 0, None)], model)
+    assert started_ms <= record.embedded_until_ms <= time.time_ns() // 1_000_000
 
 
 async def test_a_request_reads_the_fresh_record(

@@ -1,6 +1,7 @@
 """Sinks side by side: each its own partitions, and whatever one of them does is nobody else's trouble."""
 
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -24,6 +25,7 @@ class Kept:
     stored: dict[int, int] = field(default_factory=dict)
     writes: list[list[tuple[int, int]]] = field(default_factory=list)
     fails: bool = False
+    takes_s: float = 0.0
     forgotten: int = 0
 
     def positions(self, partitions: Iterable[int], log: LogNow) -> dict[int, Place | None]:
@@ -33,6 +35,7 @@ class Kept:
         self.together.wait(10)
         if self.fails:
             raise DependencyUnavailable("away")
+        time.sleep(self.takes_s)
         self.writes.append(list(zip(batch.partitions.tolist(), batch.offsets.tolist(), strict=True)))
         self.stored |= batch.ends
         return {partition: offset + 1 for partition, offset in batch.ends.items()}
@@ -56,6 +59,7 @@ def sinks() -> list[Kept]:
 
 
 def test_each_sink_gets_its_partitions_in_order_and_at_the_same_time(sinks: list[Kept]) -> None:
+    before = set(threading.enumerate())
     lanes = Lanes(sinks)
     # The barrier lets nobody through alone.
     assert lanes.write(events((0, 5), (1, 7), (2, 0), (0, 6), (3, 2), (1, 8))) == {0: 7, 1: 9, 2: 1, 3: 3}
@@ -66,7 +70,9 @@ def test_each_sink_gets_its_partitions_in_order_and_at_the_same_time(sinks: list
     assert [len(sink.writes) for sink in sinks] == [2, 2]
     lanes.forget()
     assert [sink.forgotten for sink in sinks] == [1, 1]
+    assert set(threading.enumerate()) > before
     lanes.close()
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_sink_without_messages_is_left_alone(sinks: list[Kept]) -> None:
@@ -79,10 +85,12 @@ def test_a_sink_without_messages_is_left_alone(sinks: list[Kept]) -> None:
 
 def test_where_one_fails_what_the_other_stored_stays(sinks: list[Kept]) -> None:
     lanes = Lanes(sinks)
-    sinks[0].fails = True
+    sinks[0].fails, sinks[1].takes_s = True, 0.2
     with pytest.raises(DependencyUnavailable):
         lanes.write(events((0, 5), (1, 7)))
     assert nexts(lanes.positions([0, 1], log_now())) == {0: None, 1: 8}
+    # Who hears of the failure may ask for positions at once: nobody is writing any more.
+    assert sinks[1].writes == [[(1, 7)]]
     sinks[0].fails = False
     assert lanes.write(events((0, 5), (1, 8))) == {0: 6, 1: 9}
     lanes.close()

@@ -1,5 +1,6 @@
 """Where reading goes on, by what is stored and what is there."""
 
+import itertools
 from pathlib import Path
 
 import polars as pl
@@ -89,6 +90,25 @@ def test_a_log_that_has_become_shorter_is_refused_unless_its_position_says_nothi
         with pytest.raises(LogShorter):
             starts(Place(40, None), now, accept)
     assert starts(Place(40, None), now, "cluster") == (0, True, None)
+
+
+@pytest.mark.parametrize(("stored", "now"), [*itertools.permutations((IDENTITY, OTHER_TOPIC, OTHER_CLUSTER), 2)])
+def test_a_refusal_says_which_id_differs_and_up_to_where_events_are_stored(
+    stored: LogIdentity, now: LogIdentity
+) -> None:
+    place, log = Place(40, stored), log_now(now, 2, 50)
+    assert starts(place, log, "cluster") == (2, True, None)
+    with pytest.raises(LogMismatch) as refusal:
+        starts(place, log, "never")
+    what = "topic" if stored.cluster == now.cluster else "cluster"
+    assert "partition 3, up to offset 39" in str(refusal.value)
+    assert f"{what} {getattr(now, what)} instead of {getattr(stored, what)}" in str(refusal.value)
+    assert f'set processor.accept_new_log = "{what}"' in str(refusal.value)
+
+
+def test_a_refusal_of_a_shorter_log_says_where_it_ends_and_up_to_where_events_are_stored() -> None:
+    with pytest.raises(LogShorter, match="partition 3 ends before offset 10, and is stored up to 39"):
+        starts(Place(40, IDENTITY), log_now(end=10))
 
 
 def test_the_settings_know_these_words() -> None:

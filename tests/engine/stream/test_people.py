@@ -9,16 +9,19 @@ from hypothesis import strategies as st
 
 from engine.features.popularity import PopularityTimeline
 from engine.features.returns import taken_back
+from engine.features.schema import POPULARITY_WINDOWS_S
 from engine.stream.fold import IS_POSITIVE, fold
 from engine.stream.popularity import Scope
 from engine.stream.state import Limits
 from engine.types import EventType
 from tests.engine.stream.folding import StreamEvent, batch_of
-from tests.engine.stream.naive import total_counts, unpack_entries
+from tests.engine.stream.naive import Person, total_counts, unpack_entries
 
 HOUR_S = 3600
 START_MS = 1_764_000_000_000
 KINDS = [kind for kind in EventType if kind != EventType.IMPRESSION]
+# As many purchases and returns as of all else, so that most draws have one that takes the other back.
+OFTEN_RETURNED = [*KINDS, *[EventType.PURCHASE, EventType.RETURN] * 2]
 People = dict[str, bytes | None]
 # (user, item, type, hour) of an event.
 acts = st.lists(
@@ -30,7 +33,7 @@ def stream(drawn: list[tuple[str, int, EventType, int]], in_order: bool = True) 
     if in_order:
         drawn = sorted(drawn, key=lambda act: act[3])
     return [
-        StreamEvent(place, item, kind, START_MS + 1000 * HOUR_S * hour + place, user_id=user)
+        StreamEvent(place, item, kind, START_MS + 1000 * (HOUR_S * hour + place), user_id=user)
         for place, (user, item, kind, hour) in enumerate(drawn)
     ]
 
@@ -71,13 +74,28 @@ def in_bundle(events: list[StreamEvent], now_ms: int) -> np.ndarray:
     return np.expm1(timeline.table(now_ms).astype(np.float64))[:, :3]
 
 
-def one_purchase_each(drawn: list[tuple[str, int, EventType, int]]) -> bool:
-    pairs = [(user, item) for user, item, kind, _ in drawn if kind == EventType.PURCHASE]
-    return len(pairs) == len(set(pairs))
+def one_purchase_each(drawn: list[tuple[str, int, EventType, int]]) -> list[tuple[str, int, EventType, int]]:
+    """Without a person's further purchases of an item: which of them a return takes back may differ."""
+    bought: set[tuple[str, int]] = set()
+    kept = []
+    for user, item, kind, hour in drawn:
+        if kind == EventType.PURCHASE:
+            if (user, item) in bought:
+                continue
+            bought.add((user, item))
+        kept.append((user, item, kind, hour))
+    return kept
+
+
+returned = st.lists(
+    st.tuples(st.sampled_from("ab"), st.integers(1, 2), st.sampled_from(OFTEN_RETURNED), st.integers(0, 30 * 24)),
+    min_size=4,
+    max_size=30,
+).map(one_purchase_each)
 
 
 @settings(deadline=None, max_examples=150)
-@given(acts.filter(one_purchase_each), st.lists(st.integers(0, 60), max_size=4), st.integers(0, 200))
+@given(acts.map(one_purchase_each) | returned, st.lists(st.integers(0, 60), max_size=4), st.integers(0, 200))
 def test_live_counts_are_those_of_a_bundle(
     drawn: list[tuple[str, int, EventType, int]], cuts: list[int], hours: int
 ) -> None:
@@ -114,6 +132,55 @@ def test_however_many_items_one_person_turns_to_none_counts_for_more_than_one(
         size = len(scope.index)
         assert scope.entries["counts"][:size].max(initial=0.0) <= 1.59
         assert scope.entries["counts"][:size, :2].max(initial=0.0) <= 1.01
+
+
+@settings(deadline=None, max_examples=100)
+@given(returned | acts)
+def test_a_return_adds_nobody_anywhere(drawn: list[tuple[str, int, EventType, int]]) -> None:
+    events = stream(drawn)
+    users = np.array(["abc".index(event.user_id) for event in events], np.int64)
+    folded = fold([None] * 3, users, "", batch_of(events), Limits())
+    of_returns = folded.moves[[event.event_type == EventType.RETURN for event in events]]
+    assert (of_returns[:, 1] <= of_returns[:, 0]).all()
+    assert (of_returns[:, 3] <= of_returns[:, 2]).all()
+
+
+def test_so_many_items_are_remembered_each_of_them_on_a_surface_too() -> None:
+    clicks = [StreamEvent(place, place, time_ms=START_MS + 1000 * place) for place in range(7)]
+    limits = Limits(counted_items=7)
+    state = fold([None], np.zeros(7, np.int64), "", batch_of(clicks), limits).states[0]
+    again = [click._replace(offset=click.offset + 7, time_ms=START_MS + 60_000) for click in clicks]
+    moves = fold([state], np.zeros(7, np.int64), "", batch_of(again), limits).moves
+    first, second = START_MS // 1000, START_MS // 1000 + 60
+    assert moves.tolist() == [[first + place, second] * 2 for place in range(7)]
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(
+        st.tuples(st.just("a"), st.integers(0, 9), st.sampled_from(OFTEN_RETURNED), st.integers(0, 30 * 24)),
+        max_size=60,
+    ),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_the_item_that_was_longest_ago_makes_room_once_it_is_a_lifetime_ago(
+    drawn: list[tuple[str, int, EventType, int]], items: int, in_order: bool
+) -> None:
+    events = [event._replace(surface="") for event in stream(drawn, in_order)]
+    person = Person(2 * items, int(POPULARITY_WINDOWS_S["7d"]))
+    expected = []
+    for event in events:
+        # Within an hour every event has a second of its own, so that no two items are equally old.
+        event_s = event.time_ms // 1000
+        if event.event_type == EventType.RETURN:
+            expected.append(person.give_back(event.item_key))
+        elif IS_POSITIVE[event.event_type]:
+            expected.append(person.turn_to(event.item_key, event_s, event.event_type == EventType.PURCHASE))
+        else:
+            expected.append((-1, -1))
+    folded = fold([None], np.zeros(len(events), np.int64), "", batch_of(events), Limits(counted_items=items))
+    assert [*map(tuple, folded.moves[:, :2].tolist())] == expected
 
 
 def test_three_hundred_clicks_are_one_and_the_next_person_another() -> None:

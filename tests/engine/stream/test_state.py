@@ -106,8 +106,11 @@ def test_a_state_of_an_earlier_version_is_read_as_todays(version: int) -> None:
 
 
 def test_nothing_stored_is_an_empty_state() -> None:
-    assert unpack_state(None) == LiveState.empty()
-    assert view_state(None).interaction_count == 0
+    assert unpack_state(None) == unpack_state(b"") == LiveState.empty()
+    for state in (LiveState.empty(), view_state(None), view_state(pack_state(LiveState.empty()))):
+        assert (state.interaction_count, state.purchase_count) == (0, 0)
+    # The very first place of a log is new to it.
+    assert LiveState.empty().offset == -1
 
 
 def test_a_clock_that_runs_ahead_is_clamped() -> None:

@@ -78,6 +78,9 @@ def test_counts_decay_between_two_reads_as_the_entries_do() -> None:
     later = decay(counts, 3_600_000)
     np.testing.assert_allclose(later.counts[0], counts_at(entry, NOW_MS + 3_600_000))
     assert len(decay(counts, 60 * 86_400_000).keys) == 0
+    # A clock that was set back makes nothing more popular.
+    np.testing.assert_array_equal(decay(counts, -3_600_000).counts, counts.counts)
+    np.testing.assert_array_equal(decay(counts, -1).counts, counts.counts)
 
 
 @given(
