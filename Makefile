@@ -67,8 +67,9 @@ $(GPU_READY): pyproject.toml constraints.txt constraints-gpu.txt
 demo: $(DEMO_READY) ## Train, publish, serve and call the engine: make demo ARGS="--once"
 	$(BIN)/engine demo $(ARGS)
 
+# The order of files is that of tests/order.py.
 test: $(READY) ## Run the tests: make test ARGS="-k mmr" JOBS=4
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-gpu: $(GPU_READY) ## Run the tests that need a CUDA device
 	$(GPU_BIN)/python -m pytest -m gpu tests/contracts tests/engine/adapters tests/engine/test_device.py $(ARGS)

@@ -15,6 +15,12 @@ from engine.data.synth import synthesize
 from engine.data.synth_world import WorldSize
 from engine.training.config import AlsConfig, RankerConfig, TrainingConfig, TwoTowerConfig
 from tests.once import once_a_run
+from tests.order import longest_first
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    longest_first(items)
+
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
