@@ -29,8 +29,8 @@ from engine.rpc.client import RecommendationClient
 from engine.simulation.run import RunSettings, simulate
 from engine.training.config import AlsConfig, RankerConfig, TrainingConfig
 from tests.conftest import Trained
+from tests.ports import free_port
 
-PORT = 50_164
 DAYS = 4
 SEED = 6
 # Answers differ a little from run to run, since events take their time, and a 95% interval misses the truth in one
@@ -65,12 +65,13 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @asynccontextmanager
-async def engine(shop: Trained, home: Path) -> AsyncIterator[tuple[Path, int]]:
-    """Server and processor as the demonstration starts them, and a server for the truth; its port."""
+async def engine(shop: Trained, home: Path) -> AsyncIterator[tuple[Path, int, int]]:
+    """Server and processor as the demonstration starts them, and a server for the truth; settings and both ports."""
+    port = free_port()
     with ExitStack() as resources:
         redis = resources.enter_context(EmbeddedRedis(home / "redis"))
         kafka = resources.enter_context(EmbeddedKafka(home / "kafka"))
-        settings = write_settings(home, PORT, redis.url, kafka.brokers)
+        settings = write_settings(home, port, redis.url, kafka.brokers)
         text = settings.read_text().replace(str(home / "bundles"), str(shop.bundles.directory))
         text = text.replace("[redis]\n", "[redis]\ntimeout_ms = 5000\n")
         text = text.replace("[server]\n", "[server]\nrequest_timeout_ms = 20000\n")
@@ -81,9 +82,9 @@ async def engine(shop: Trained, home: Path) -> AsyncIterator[tuple[Path, int]]:
         resources.enter_context(engine_process("process", settings))
         silent = EngineConfig.load(settings, server={"host": "127.0.0.1", "port": 0}, exposures={"enabled": False})
         async with running_server(silent) as other:
-            with RecommendationClient(f"localhost:{PORT}", timeout_s=5.0) as client:
+            with RecommendationClient(f"localhost:{port}", timeout_s=5.0) as client:
                 await asyncio.to_thread(wait_until_serving, client, server)
-            yield settings, other.port
+            yield settings, port, other.port
 
 
 def archived(directory: Path, column: str) -> pl.Series:
@@ -107,8 +108,8 @@ async def test_the_report_of_a_run_holds_the_truth(
     shop: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     archive, figures = tmp_path / "archive", tmp_path / "run.json"
-    async with engine(shop, tmp_path) as (settings, truth_port):
-        options = ("--target", f"localhost:{PORT}", "--truth-target", f"localhost:{truth_port}", "--days", DAYS)
+    async with engine(shop, tmp_path) as (settings, port, truth_port):
+        options = ("--target", f"localhost:{port}", "--truth-target", f"localhost:{truth_port}", "--days", DAYS)
         options += ("--visits", 0.35, "--position-bias", 0.5, "--seed", SEED, "--json", figures)
         # A loop of its own, as at the command line: this one is the second server's.
         command = ["simulate", str(shop.data), *map(str, options)]

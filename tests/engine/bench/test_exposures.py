@@ -1,7 +1,6 @@
 """The bench of the exposure log in small, over real servers; and how its figures are made of runs."""
 
 import json
-import socket
 
 import pytest
 from typer.testing import CliRunner
@@ -9,6 +8,7 @@ from typer.testing import CliRunner
 from engine.bench import exposures
 from engine.bench.exposures import Run, report
 from engine.cli.bench import app
+from tests.ports import free_port
 
 
 def run(answers: int, cpu_s: float = 1.0, failed: int = 0) -> Run:
@@ -40,7 +40,7 @@ def test_a_small_run_from_end_to_end(tmp_path_factory: pytest.TempPathFactory, m
     monkeypatch.setattr(exposures, "_PEOPLE", 200)
     monkeypatch.setattr(exposures, "_WARM_UP_S", 0.2)
     out = home / "exposures.json"
-    sizes = ["--items", "2000", "--seconds", "0.4", "--rounds", "1", "--port", str(free_ports())]
+    sizes = ["--items", "2000", "--seconds", "0.4", "--rounds", "1", "--port", str(free_port(3))]
     result = CliRunner().invoke(app, ["exposures", "--json", str(out), "--cache", str(home), *sizes])
     assert result.exit_code == 0, result.output
     found = json.loads(out.read_text())
@@ -50,18 +50,3 @@ def test_a_small_run_from_end_to_end(tmp_path_factory: pytest.TempPathFactory, m
         assert found[kind]["cpu_ms_per_answer"][0] > 0
     # Whatever became of the others: each answer of the server that logs is in the topic.
     assert found["logged"] >= found["answered"] > 0
-
-
-def free_ports() -> int:
-    """The first of three in a row that nobody listens on."""
-    while True:
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            try:
-                for place in (1, 2):
-                    with socket.socket() as other:
-                        other.bind(("127.0.0.1", port + place))
-            except (OSError, OverflowError):
-                continue
-        return port

@@ -1,7 +1,6 @@
 """The load bench in small, over real sockets: world, Redis, a server process, and this process as the generator."""
 
 import json
-import socket
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from engine.bench.world import build_world, world_bundle
 from engine.cli.bench import app
 from engine.config import EngineConfig, RedisConfig
 from engine.rules.load import load_rules
+from tests.ports import free_port
 
 ITEMS = 2_000
 PIPELINE = (
@@ -49,7 +49,7 @@ def test_a_small_run_from_end_to_end(cache: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(load_runs, "_SETTLING_S", 0.2)
     monkeypatch.setattr(load_runs, "_FEWEST_REQUESTS", 20)
     out = cache / "load.json"
-    sizes = ["--items", str(ITEMS), "--users", "2500", "--seconds", "1", "--repeats", "1", "--port", str(_free_port())]
+    sizes = ["--items", str(ITEMS), "--users", "2500", "--seconds", "1", "--repeats", "1", "--port", str(free_port())]
     result = CliRunner().invoke(app, ["load", "--json", str(out), "--cache", str(cache), *sizes])
     assert result.exit_code == 0, result.output
     report = json.loads(out.read_text())
@@ -107,9 +107,3 @@ def test_the_rules_are_good_and_concern_items(cache: Path) -> None:
     deny, boost, _ = json.loads(path.read_text())["rules"]
     assert 0 < (dataset.items["brand"] == deny["items"]["brand"]).sum() < ITEMS / 2
     assert 0 < (dataset.items["category"] == boost["items"]["category"]).sum() < ITEMS
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

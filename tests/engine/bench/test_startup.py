@@ -3,7 +3,6 @@
 import json
 import mmap
 import os
-import socket
 from pathlib import Path
 
 import psutil
@@ -13,6 +12,7 @@ from typer.testing import CliRunner
 from engine.bench import startup
 from engine.bench.startup import memory_of
 from engine.cli.bench import app
+from tests.ports import free_port
 
 
 @pytest.mark.timeout(240)
@@ -21,7 +21,7 @@ def test_a_small_run_from_end_to_end(tmp_path_factory: pytest.TempPathFactory, m
     monkeypatch.setattr(startup, "_PEOPLE", 200)
     monkeypatch.setattr(startup, "_REQUESTS", 50)
     out = home / "startup.json"
-    sizes = ["--items", "2000", "--repeats", "1", "--port", str(_free_ports())]
+    sizes = ["--items", "2000", "--repeats", "1", "--port", str(free_port(2))]
     result = CliRunner().invoke(app, ["startup", "--json", str(out), "--cache", str(home), *sizes])
     assert result.exit_code == 0, result.output
     report = json.loads(out.read_text())
@@ -55,16 +55,3 @@ def test_a_mapped_file_is_not_a_processs_own_until_it_is_written_to(tmp_path: Pa
         for page in pages:
             mapped[page] = 1
         assert memory_of(process)["own_mib"] - before["own_mib"] > 0.9 * size_mib
-
-
-def _free_ports() -> int:
-    """The first of two neighbouring ports, free a moment ago."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port

@@ -18,14 +18,9 @@ from engine.demo.run import Demo, run_demo
 from engine.demo.world import World
 from engine.errors import ConfigError
 from tests.conftest import SMALL_TRAINING
+from tests.ports import free_port
 
 SMALL = World(WorldSize(items=1_000, users=200), SMALL_TRAINING)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import asyncio
 import datetime
-import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -19,6 +18,7 @@ from engine.types import Demographics
 from engine.v1 import recommendation_pb2 as pb
 from tests.engine.rpc.conftest import StartServer
 from tests.engine.rpc.recommender import SteeredRecommender
+from tests.ports import free_port
 
 Recommend = Callable[..., Awaitable[pb.RecommendResponse]]
 NOON = datetime.datetime(2024, 5, 1, 12, 0, 0, 250_000, tzinfo=datetime.timezone(datetime.timedelta(hours=2)))
@@ -26,12 +26,6 @@ NOON = datetime.datetime(2024, 5, 1, 12, 0, 0, 250_000, tzinfo=datetime.timezone
 
 def target_of(*servers: Server) -> str:
     return "ipv4:" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(params=["async", "blocking"])

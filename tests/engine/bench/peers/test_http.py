@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 from dataclasses import replace
 
 import psutil
@@ -12,6 +11,7 @@ from engine.bench.child import http_serving
 from engine.bench.load_driver import Status, drive
 from engine.bench.load_schedule import plan
 from tests.engine.bench.peers.conftest import Small
+from tests.ports import free_port
 
 
 @pytest.mark.timeout(180)
@@ -21,7 +21,7 @@ async def test_a_server_answers_fifty_items_and_leaves_nothing_behind(small: Sma
     pytest.importorskip("aiohttp")
     from engine.bench.peers.http_target import PATH, HttpTarget
 
-    port = _free_port()
+    port = free_port()
     settings, address = replace(small.settings, port=port), f"127.0.0.1:{port}"
     probe = (PATH, json.dumps({"user_id": small.user_ids[0], "surface": "home"}).encode())
     with http_serving(f"engine.bench.peers.{name}_server", settings.text(), address, probe) as process:
@@ -44,9 +44,3 @@ def _in_group(process: psutil.Process, group: int) -> bool:
         return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
     except (ProcessLookupError, psutil.NoSuchProcess):
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,7 +1,6 @@
 """The whole bench in small: every peer that needs no further package, over real sockets."""
 
 import json
-import socket
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from engine.bench import load_runs
 from engine.bench.peers import run, service_runs
 from engine.cli.bench import app
 from tests.engine.bench.peers.conftest import ITEMS, Small
+from tests.ports import free_port
 
 LEFT_OUT = ("litserve", "mosec", "scann", "hnswlib", "usearch")
 
@@ -27,7 +27,7 @@ def test_a_small_run_from_end_to_end(small: Small, tmp_path: Path, monkeypatch: 
     out, cache = tmp_path / "peers.json", small.bundles.parent
     sizes = ["--items", str(ITEMS), "--users", "200", "--seconds", "1", "--repeats", "1"]
     skip = [option for name in LEFT_OUT for option in ("--skip", name)]
-    places = ["--port", str(_free_port()), "--cache", str(cache)]
+    places = ["--port", str(free_port()), "--cache", str(cache)]
     result = CliRunner().invoke(app, ["peers", "--json", str(out), *sizes, *skip, *places])
     assert result.exit_code == 0, result.output
     report = json.loads(out.read_text())
@@ -52,9 +52,3 @@ def test_a_peer_that_nobody_knows_is_refused() -> None:
     result = CliRunner().invoke(app, ["peers", "--skip", "sccan"])
     assert result.exit_code == 2
     assert "sccan is none of" in result.output.replace("\n", " ")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
