@@ -1,8 +1,10 @@
 """What every ranker promises. A new one joins the fixture."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,11 +41,24 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def ranker(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranker]:
-    path = tmp_path_factory.mktemp("ranker") / "ranker.onnx"
+def graph_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+    """Writes each of the two graphs, in float16 or not, once."""
+    directory = tmp_path_factory.mktemp("ranker")
+
+    @cache
+    def graph(half: bool) -> Path:
+        path = directory / ("half.onnx" if half else "ranker.onnx")
+        export = export_half_ranker if half else export_ranker
+        assert export(small.ranker(), *small.tables(), path) is not None
+        return path
+
+    return graph
+
+
+@pytest.fixture(scope="module")
+def ranker(backend: str, graph_of: Callable[[bool], Path]) -> Iterator[Ranker]:
+    path = graph_of(backend.endswith("float16"))
     table, dynamic = small.tables()
-    export = export_half_ranker if backend.endswith("float16") else export_ranker
-    assert export(small.ranker(), table, dynamic, path) is not None
     schema = small.ranker().schema
     with MicroBatcher(max_batch=4, max_queued=64) as batcher:
         if backend == "onnx":

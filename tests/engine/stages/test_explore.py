@@ -74,11 +74,13 @@ def test_shown_as_often_as_the_propensity_says(share: float, pin: int | None, co
     fixed = free()
     if pin is not None:
         fixed[pin] = count - 1
+    known = candidates(count)
+    # What would be shown without exploration is the same for everybody.
+    merit = slate_of(explore(known, rows[:0], fixed, share, ""))
     weights: dict[int, list[float]] = defaultdict(list)
     for number in range(rounds):
-        found = explore(candidates(count), rows, fixed, share, f"user-{number}")
-        slate = slate_of(found)
-        merit = slate_of(replace(found, candidates=candidates(count), fixed=fixed)) if found.by_chance else slate
+        found = explore(known, rows, fixed, share, f"user-{number}")
+        slate = slate_of(found) if found.by_chance else merit
         for row, chance in zip(slate.rows.tolist(), found.propensities(slate.rows, merit.rows).tolist(), strict=True):
             weights[row].append(1.0 / chance)
     assert set(weights) >= set(rows[rows >= 100].tolist())
