@@ -67,7 +67,9 @@ $(GPU_READY): pyproject.toml constraints.txt constraints-gpu.txt
 demo: $(DEMO_READY) ## Train, publish, serve and call the engine: make demo ARGS="--once"
 	$(BIN)/engine demo $(ARGS)
 
-# The order of files is that of tests/order.py.
+# The order of files is that of tests/order.py. Tests start the engine some hundred times: what the first process has
+# compiled, the others read, whatever the environment says.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY) ## Run the tests: make test ARGS="-k mmr" JOBS=4
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
