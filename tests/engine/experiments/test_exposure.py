@@ -67,13 +67,15 @@ async def test_the_callers_mistakes_are_not() -> None:
 
 
 async def test_a_caller_who_leaves_is_no_failure_and_a_deadline_is_one() -> None:
-    early, late = Logged(), Logged()
+    early, late, just_over = Logged(), Logged(), Logged()
     await early.cut_off(time.monotonic() + 60)
     await late.cut_off(time.monotonic() - 1)
+    await just_over.cut_off(time.monotonic())
     assert early.offered == []
-    [failure] = late.offered
-    assert isinstance(failure, Failure)
-    assert failure.error == "deadline_exceeded"
+    for logged in (late, just_over):
+        [failure] = logged.offered
+        assert isinstance(failure, Failure)
+        assert failure.error == "deadline_exceeded"
 
 
 async def test_answers_are_logged_as_before() -> None:

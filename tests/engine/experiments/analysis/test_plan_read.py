@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from engine.experiments.analysis.files import Archive
-from engine.experiments.analysis.plan_read import MetricPlan, plan_from_archive
+from engine.experiments.analysis.plan import units_needed
+from engine.experiments.analysis.plan_read import WEEKS, MetricPlan, plan_from_archive
 from engine.experiments.analysis.question import Question
 from tests.engine.experiments.analysis.archive import DAY_MS, START_MS, event, exposure, write
 
@@ -74,6 +75,20 @@ def test_twice_the_people_are_found_in_half_the_days(tmp_path: Path, people: lis
     assert many["request_ctr"].units == pytest.approx(few["request_ctr"].units, rel=0.02)
     assert many["request_ctr"].days == pytest.approx(few["request_ctr"].days / 2, rel=0.1)
     assert list(few["request_ctr"].detectable) == sorted(few["request_ctr"].detectable, reverse=True)
+
+
+@pytest.mark.parametrize(("apart_ms", "days"), [(2 * DAY_MS, 2.0), (DAY_MS // 2, 1.0), (0, 1.0)])
+def test_people_come_by_the_day(tmp_path: Path, apart_ms: int, days: float) -> None:
+    """Six people over the period, which counts as a day at least; the plan's days are its people by that."""
+    shown = [exposure(f"u{number}", "engine", START_MS + apart_ms * (number % 2)) for number in range(6)]
+    clicks = [event("u0", "click", "a", START_MS + 1_000, request_id=shown[0]["request_id"])]
+    archive = Archive.within(write(tmp_path, shown, clicks))
+    traffic, [plan, *_] = plan_from_archive(archive, Question("worth"), LIFT, (1, 3), 0.8)
+    assert (traffic.units, traffic.days, traffic.units_per_day) == (6, days, 6 / days)
+    assert plan.days == pytest.approx(plan.units * days / 6)
+    for weeks, lift in zip(WEEKS, plan.detectable, strict=True):
+        # With as many people as come in so many weeks, the lift is one whose plan takes so many people.
+        assert units_needed(plan.spread, lift, (1, 3), 0.05, 0.8) == pytest.approx(6 / days * 7 * weeks, abs=1)
 
 
 def test_who_must_be_surer_waits_longer(tmp_path: Path, people: list[tuple[int, int]]) -> None:

@@ -183,6 +183,21 @@ class TestPurchases:
         longer = Question("worth", rules=Rules(window_ms=48 * HOUR_MS))
         assert of_unit(count(Archive.within(tmp_path), longer), 0)["revenue"] == 7.0
 
+    @pytest.mark.parametrize("named", [True, False])
+    def test_the_end_of_the_window_is_not_in_it(self, tmp_path: Path, named: bool) -> None:
+        shown = [exposure("u", "engine", T), exposure("v", "engine", T)]
+        window_ms = Rules().window_ms
+        events = [
+            event(user, kind, "a", T + window_ms - left_ms, request_id=one["request_id"] if named else "", value=3.0)
+            for user, one, left_ms in (("u", shown[0], 1), ("v", shown[1], 0))
+            for kind in ("click", "purchase")
+        ]
+        read = counted(tmp_path, shown, events)
+        assert [(of_unit(read, unit)["clicks"], of_unit(read, unit)["revenue"]) for unit in (0, 1)] == [
+            (1, 3.0),
+            (0, 0),
+        ]
+
     def test_of_the_checkout_page_go_to_where_the_item_was_shown(self, tmp_path: Path) -> None:
         bought = event("u", "purchase", "a", T + 1_000, value=7.0, request_id="checkout")
         assert of_unit(counted(tmp_path, [exposure("u", "engine", T)], [bought]), 0)["revenue"] == 7.0
