@@ -1,8 +1,10 @@
 """The overlay: the last change of each kind holds, and readers learn what is new to them."""
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from engine.catalog.changes import Overlay, VectorChange
+from engine.catalog.changes import Change, Overlay, VectorChange
 from engine.types import item_key
 from tests.engine.catalog.items import remove, stock, upsert
 
@@ -43,3 +45,39 @@ def test_vectors_are_kept_by_space_and_shared_by_nobody() -> None:
     one, other = overlay.since(0)
     assert {space: vector.tolist() for space, vector in one.vectors.items()} == {7: [1, 1, 1], 8: [2, 2, 2]}
     assert not other.vectors
+
+
+ids = st.sampled_from("abcde")
+a_change = st.builds(upsert, ids, price=st.floats(0, 9)) | st.builds(remove, ids) | st.builds(stock, ids, st.booleans())
+Held = dict[int, tuple[object, bool | None]]
+
+
+def held(overlay: Overlay) -> Held:
+    """What an overlay holds of each item, leaving out those that it once held and of which it knows nothing now."""
+    found = {state.key: (state.stored, state.in_stock) for state in overlay.since(0)}
+    return {key: state for key, state in found.items() if state != (None, None)}
+
+
+@given(st.lists(st.tuples(st.booleans(), st.lists(a_change, max_size=4)), max_size=8))
+def test_a_reader_from_any_moment_ends_up_with_the_whole(steps: list[tuple[bool, list[Change]]]) -> None:
+    overlay = Overlay()
+    moments: list[tuple[int, Held]] = [(0, {})]
+    for replaces, changes in steps:
+        if replaces:
+            overlay.replace(changes)
+            fresh = Overlay()
+            fresh.add(changes)
+            assert held(overlay) == held(fresh)
+        else:
+            overlay.add(changes)
+        moments.append((overlay.sequence, held(overlay)))
+        sequences = [state.sequence for state in overlay.since(0)]
+        # No two items share a place in the order, and the latest change is the last.
+        assert sequences == sorted(set(sequences))
+        assert sequences[-1:] == [overlay.sequence][: len(sequences)]
+    for sequence, known in moments:
+        for state in overlay.since(sequence):
+            known[state.key] = state.stored, state.in_stock
+            assert state.sequence > sequence
+        assert {key: state for key, state in known.items() if state != (None, None)} == held(overlay)
+    assert overlay.since(overlay.sequence) == []

@@ -60,6 +60,20 @@ def test_no_test_event_is_in_training() -> None:
         assert train.timestamps_ms[train.users == user].max() <= time_ms
 
 
+def test_what_somebody_did_in_training_is_hidden_from_them_and_from_nobody_else() -> None:
+    rng = np.random.default_rng(1)
+    events = [(f"u{rng.integers(30)}", "abcdefgh"[rng.integers(8)], second, "click") for second in range(300)]
+    split = leave_one_out(dataset_of(events))
+    train = split.train.interactions
+    done = set(zip(train.users.tolist(), train.rows.tolist(), strict=True))
+    places = split.hidden_places.tolist()
+    assert len(split.users) > 3
+    assert {(int(split.users[place]), row) for place, row in zip(places, split.hidden_rows.tolist(), strict=True)} == {
+        (user, row) for user, row in done if user in split.users
+    }
+    assert set(places) == set(range(len(split.users)))
+
+
 def test_the_policy_says_what_is_a_test_and_what_is_hidden_from_whom() -> None:
     day_ms = 86_400_000
     looked = [("u", item, place * day_ms, "view") for place, item in enumerate("abcdea")]

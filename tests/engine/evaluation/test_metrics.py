@@ -16,6 +16,14 @@ def random_lists(seed: int, users: int = 40, k: int = 12, items: int = 30) -> tu
 
 
 @settings(deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_a_position_is_the_place_in_the_list(seed: int) -> None:
+    ranked, targets = random_lists(seed)
+    expected = [[*row, target].index(target) for row, target in zip(ranked.tolist(), targets.tolist(), strict=True)]
+    assert hit_positions(ranked, targets).tolist() == [place if place < 12 else -1 for place in expected]
+
+
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
 def test_hit_rate_is_the_share_of_lists_with_the_target(seed: int, k: int) -> None:
     ranked, targets = random_lists(seed)
@@ -45,6 +53,12 @@ def test_standard_error_is_that_of_the_mean() -> None:
     estimate = Estimate.of(values)
     assert estimate.mean == pytest.approx(values.mean())
     assert estimate.standard_error == pytest.approx(values.std(ddof=1) / 20)
+
+
+def test_of_one_value_or_none_there_is_no_error_to_speak_of() -> None:
+    assert Estimate.of(np.array([3.5])) == Estimate(3.5, 0.0)
+    assert Estimate.of(np.empty(0)) == Estimate(0.0, 0.0)
+    assert Estimate.of(np.array([1.0, 2.0])).standard_error == pytest.approx(0.5)
 
 
 def test_intra_list_similarity_is_the_mean_over_pairs() -> None:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import polars as pl
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from engine.data.build import load_dataset
 from engine.data.tables import read_tables
 from engine.errors import DependencyUnavailable
-from engine.stream.archive import EVENTS_LAYOUT, ArchiveSink
+from engine.stream.archive import ARCHIVE_SCHEMA, EVENTS_LAYOUT, ArchiveSink, to_row
 from engine.stream.codec import decode, encode
 from engine.stream.processor import LogRecord, PositionLost
 from engine.types import EventType
@@ -78,6 +79,63 @@ def test_whatever_crashes_every_event_is_there_once(
     archive.flush()
     stored = pl.concat([pl.read_parquet(path) for path in directory.rglob("*.parquet")])
     assert sorted(stored.select("partition", "offset").rows()) == sorted((r.partition, r.offset) for r in records)
+
+
+def test_what_is_read_again_after_a_failure_is_there_once(tmp_path: Path) -> None:
+    archive = sink(tmp_path)
+    archive.write([record(0), record(1)])
+    archive.forget()
+    archive.write([record(0), record(1), record(2)])
+    assert archive.flush() == {0: 3}
+    (name,) = names(tmp_path)
+    assert pl.read_parquet(tmp_path / name)["offset"].to_list() == [0, 1, 2]
+
+
+def test_files_are_closed_once_they_are_written(tmp_path: Path) -> None:
+    archive = sink(tmp_path, rows=1)
+    archive.write([record(0), record(1)])
+    before = len(os.listdir("/dev/fd"))
+    archive.write([record(offset) for offset in range(2, 40)])
+    archive.flush()
+    assert len(names(tmp_path)) == 40
+    # Room for what else runs in this process.
+    assert len(os.listdir("/dev/fd")) < before + 20
+
+
+texts = st.sampled_from(["", "a", "ü"])
+
+
+@given(
+    st.fixed_dictionaries(dict.fromkeys(("surface", "device", "country", "session_id", "request_id"), texts)),
+    st.integers(0, 200),
+    st.none() | st.integers(1, 10**6),
+    st.sampled_from([-1000, 0, 1000]),
+)
+def test_a_row_is_what_the_event_says_and_null_where_it_says_nothing(
+    names: dict[str, str], position: int, dwell_ms: int | None, ahead_ms: int
+) -> None:
+    kind = EventType.PURCHASE if dwell_ms is None else EventType.DWELL
+    event = make_event("u", "i", kind, "one", NOW_MS + ahead_ms)
+    for name, value in names.items():
+        setattr(event, name, value)
+    event.position = position
+    if dwell_ms is not None:
+        event.dwell_ms = dwell_ms
+    row = dict(zip(ARCHIVE_SCHEMA, to_row(3, 77, decode(encode(event, NOW_MS))), strict=True))
+    assert row == {
+        "user_id": "u",
+        "item_id": "i",
+        "event_id": "one",
+        "event_type": kind.name.lower(),
+        "timestamp_ms": NOW_MS + min(ahead_ms, 0),
+        "received_ms": NOW_MS,
+        "value": 9.5 if kind == EventType.PURCHASE else None,
+        "dwell_ms": dwell_ms,
+        "position": position or None,
+        "partition": 3,
+        "offset": 77,
+        **{name: value or None for name, value in names.items()},
+    }
 
 
 def test_a_range_that_another_processor_has_written_is_not_written_again(tmp_path: Path) -> None:
