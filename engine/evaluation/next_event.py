@@ -87,7 +87,7 @@ def next_events(
             continue
         cut = len(times) - min(int(TAIL_SHARE * len(times)), TAIL_EVENTS)
         # A tie is not cut in two: training would know a part of a moment that is to be predicted.
-        cut = int(np.searchsorted(times, times[min(cut, len(times) - 1)])) if cut < len(times) else cut
+        cut = int(np.searchsorted(times, times[cut])) if cut < len(times) else cut
         if cut < min_training_events or cut == len(times):
             continue
         training_lengths[user] = cut
