@@ -12,10 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("make") is None, reason="there is no make"),
-    pytest.mark.timeout(240),
-]
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 
 
 def make(target: str, *variables: str) -> subprocess.CompletedProcess[str]:

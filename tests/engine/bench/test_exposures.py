@@ -34,7 +34,6 @@ def test_shares_compare_the_runs_of_one_round() -> None:
     }
 
 
-@pytest.mark.timeout(240)
 def test_a_small_run_from_end_to_end(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path_factory.mktemp("b")  # a short name: Redis gets a socket in there
     monkeypatch.setattr(exposures, "_PEOPLE", 200)

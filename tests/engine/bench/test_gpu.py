@@ -29,7 +29,6 @@ from tests.gpu import HAS_CUDA
 ITEMS = 1_000
 
 
-@pytest.mark.timeout(240)
 def test_a_rehearsal_on_the_processor_from_end_to_end(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     small = ["--items", str(ITEMS), "--dims", "16", "--batches", "4", "--seconds", "0.01", "--front-ends", "0"]

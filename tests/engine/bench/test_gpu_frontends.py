@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
-import pytest
-
 from engine.bench.gpu import make_world
 from engine.bench.gpu_frontends import measure_frontends
 
 ON_THE_PROCESSOR = {"retrieval": "cpu", "ranking": "cpu"}
 
 
-@pytest.mark.timeout(240)
 def test_a_rehearsal_on_the_processor_with_two_front_ends(tmp_path: Path) -> None:
     dataset, vectors, bundle = make_world(1_000, tmp_path, lambda *_: None)
     fixed = (bundle, dataset, vectors, tmp_path / "bundles-1000", tmp_path / "work", ON_THE_PROCESSOR)

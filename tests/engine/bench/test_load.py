@@ -41,7 +41,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("load")
 
 
-@pytest.mark.timeout(240)
 def test_a_small_run_from_end_to_end(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_runs, "_CALIBRATION_PER_S", (20.0, 40.0))
     monkeypatch.setattr(load_runs, "_CALIBRATION_S", 0.5)

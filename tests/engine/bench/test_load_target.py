@@ -70,7 +70,6 @@ async def test_nobody_there_is_unavailable() -> None:
     assert set(record.status.tolist()) <= {Status.UNAVAILABLE, Status.DEADLINE}
 
 
-@pytest.mark.timeout(60)
 async def test_the_null_server_answers_and_ends() -> None:
     with null_server() as address:
         target = GrpcTarget(address)

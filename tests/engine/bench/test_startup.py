@@ -15,7 +15,6 @@ from engine.cli.bench import app
 from tests.ports import free_port
 
 
-@pytest.mark.timeout(240)
 def test_a_small_run_from_end_to_end(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path_factory.mktemp("b")  # a short name: Redis gets a socket in there
     monkeypatch.setattr(startup, "_PEOPLE", 200)

@@ -14,7 +14,6 @@ from tests.engine.bench.peers.conftest import Small
 from tests.ports import free_port
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", ["litserve", "mosec"])
 async def test_a_server_answers_fifty_items_and_leaves_nothing_behind(small: Small, name: str) -> None:
     pytest.importorskip(name)

@@ -97,7 +97,6 @@ def _on(surfaces: str | None) -> bool:
     return not surfaces or SURFACE in surfaces.split("|")
 
 
-@pytest.mark.timeout(120)
 async def test_the_service_answers_over_grpc(small: Small, naive: Naive) -> None:
     module, told = "engine.bench.peers.naive_server", small.settings.text()
     with port_printing(module, told) as (_, address):

@@ -15,7 +15,6 @@ from tests.ports import free_port
 LEFT_OUT = ("litserve", "mosec", "scann", "hnswlib", "usearch")
 
 
-@pytest.mark.timeout(280)
 def test_a_small_run_from_end_to_end(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "_CALIBRATION_PER_S": (20.0,), "_CALIBRATION_S": 0.3, "_IDLE_S": 0.3, "_SETTLING_S": 0.1, "_SETTLINGS": 1,
