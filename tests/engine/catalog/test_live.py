@@ -15,6 +15,7 @@ from engine.catalog.changes import Change, ContentChange, Overlay, StockChange, 
 from engine.catalog.live import LiveCatalogue
 from engine.config import EngineConfig
 from engine.model import ServingModel
+from engine.rules.load import parse_rules
 from engine.types import item_key, item_keys
 from kernels.membership import test_rows as rows_in
 from tests.conftest import Trained
@@ -115,6 +116,50 @@ def test_stock_and_removal(catalogue: LiveCatalogue) -> None:
     assert known in shown(catalogue)
 
 
+def test_rules_that_are_set_anew_change_nothing_of_what_the_overlay_says(catalogue: LiveCatalogue) -> None:
+    replica = Replica(catalogue)
+    sold_out, moved, gone, *_ = sorted(set.intersection(*(shown(catalogue, surface) for surface in SURFACES)))
+    replica.follow(
+        stock(sold_out, False), upsert(moved, surfaces=["email"]), remove(gone), upsert("new", surfaces=["home"])
+    )
+    before = {surface: shown(catalogue, surface) for surface in SURFACES}
+    assert "new" in before["home"] - before["email"]
+    assert moved in before["email"] - before["home"]
+    assert not {sold_out, gone} & set.union(*before.values())
+    catalogue.set_rules(catalogue.compile_rules(catalogue.rules.rules))
+    assert {surface: shown(catalogue, surface) for surface in SURFACES} == before
+
+
+def test_what_comes_later_is_judged_by_the_rules_that_were_set(catalogue: LiveCatalogue) -> None:
+    rules = b"version: 1\nrules: [{name: gone, action: deny, items: {category: banned}}]"
+    compiled = catalogue.compile_rules(parse_rules(rules, "rules.yaml", SURFACES))
+    catalogue.set_rules(compiled)
+    assert catalogue.rules is compiled
+    replica = Replica(catalogue)
+    replica.follow(upsert("new", category="banned"), upsert("other", category="welcome"))
+    assert shown(catalogue) & {"new", "other"} == {"other"}
+    replica.follow(upsert("new", category="welcome"), upsert("other", category="banned"))
+    assert shown(catalogue) & {"new", "other"} == {"new"}
+
+
+def test_every_item_of_the_bundle_and_every_fresh_one_is_known(catalogue: LiveCatalogue) -> None:
+    Replica(catalogue).follow(*(upsert(f"new-{number}") for number in range(11)))
+    count = len(catalogue.bundle.items)
+    rows = np.concatenate([np.arange(count), catalogue.fresh.first_row + np.arange(11)])
+    keys = item_keys(list(catalogue.ids(rows)))
+    assert not any(catalogue.unknown(keys))
+    np.testing.assert_array_equal(catalogue.rows(keys), rows)
+    # And nothing else is an item: neither what fills up a byte between the two, nor the room that is left.
+    items = catalogue.visibility.items(catalogue.fresh)
+    assert len(items) * 8 == catalogue.row_count
+    np.testing.assert_array_equal(np.flatnonzero(rows_in(items, np.arange(catalogue.row_count))), rows)
+
+
+def test_nobody_writes_into_what_requests_read(catalogue: LiveCatalogue) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        catalogue.of_surface("home")[0] = 255
+
+
 def test_what_the_overlay_forgets_is_as_the_bundle_says(catalogue: LiveCatalogue) -> None:
     replica = Replica(catalogue)
     everything = {surface: shown(catalogue, surface) for surface in SURFACES}
@@ -132,6 +177,8 @@ def test_what_the_overlay_forgets_is_as_the_bundle_says(catalogue: LiveCatalogue
 def test_more_new_items_than_there_is_room_for(catalogue: LiveCatalogue, caplog: pytest.LogCaptureFixture) -> None:
     replica = Replica(catalogue)
     assert catalogue.room == CAPACITY
+    replica.follow(upsert("new-0"))
+    assert not caplog.records
     replica.follow(*(upsert(f"new-{number}") for number in range(CAPACITY + 10)))
     assert catalogue.room == 0
     assert "no room for 10 new items" in caplog.text

@@ -78,6 +78,8 @@ def test_a_batch_answers_each_request_as_a_scan_would(data: st.DataObject) -> No
     requests = [index.request(query, k, pack_mask(mask)) for query, k, mask in zip(queries, ks, masks, strict=True)]
     batch = index.search_batch(requests)
     for request, found, query, k, mask in zip(requests, batch, queries, ks, masks, strict=True):
+        if searcher.filters and 0 < request.wanted <= min(max_k, item_count):
+            assert found is not None, "a searcher that filters leaves nothing to a scan"
         for rows, scores in (found or index.scan(request), index.search(query, k, pack_mask(mask))):
             assert mask[rows].all()
             assert len(np.unique(rows)) == len(rows)
