@@ -1,5 +1,6 @@
 """Which requests a rule is about: unknown values, time zones, changes of the clocks, nights."""
 
+import itertools
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.rules.conditions import Condition, Request
+from engine.rules.conditions import Condition, Request, When
 from tests.engine.rules.files import rules_of
 
 
@@ -114,3 +115,58 @@ def test_schedules_against_the_wall_clock(moment: datetime, zone: str, night: tu
         yesterday = DAYS[(wall - timedelta(days=1)).weekday()]
         expected = (clock >= start and DAYS[wall.weekday()] in days) or (clock < end and yesterday in days)
     assert condition(when).holds(at(instant.isoformat())) is expected
+
+
+COUNTRIES, DEVICES, AGES = ("DE", "FR", "NO", "", "XX"), ("tv", "mobile", ""), ("18-24", "25-34", "", "65+")
+MONDAY = datetime(2026, 6, 1, tzinfo=ZoneInfo("UTC"))
+HOURS = [MONDAY + timedelta(hours=hour) for hour in range(7 * 24)]
+
+
+def _some(values: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(values), min_size=1, max_size=2)
+
+
+_people = st.fixed_dictionaries(
+    {}, optional={"country": _some(("DE", "FR", "NO")), "device": _some(("tv", "mobile")), "age_group": _some(AGES[:2])}
+)
+_but_not = st.fixed_dictionaries({}, optional={"country_not": _some(("DE", "FR")), "age_group_not": _some(AGES[:2])})
+_days = st.tuples(st.integers(0, 6), st.integers(1, 4)).map(
+    lambda days: {
+        "from": (MONDAY + timedelta(days=days[0])).isoformat(),
+        "until": (MONDAY + timedelta(days=sum(days))).isoformat(),
+    }
+)
+_schedules = st.tuples(st.sampled_from([("22:00", "06:00"), ("06:00", "12:00"), ("12:00", "22:00")]), _some(DAYS)).map(
+    lambda drawn: {"timezone": "UTC", "hours": {"from": drawn[0][0], "until": drawn[0][1]}, "weekdays": drawn[1]}
+)
+
+
+def _met(when: dict[str, object]) -> Condition | None:
+    try:
+        return Condition.of(When.model_validate(when) if when else None)
+    except ValueError:
+        return None  # can never hold
+
+
+@given(
+    st.lists(st.tuples(_people, _but_not), min_size=2, max_size=2),
+    st.one_of(*(st.lists(kind, max_size=2) for kind in (_days, _schedules))),
+)
+def test_conditions_coincide_where_one_request_meets_both(
+    people: list[tuple[dict[str, object], dict[str, object]]], times: list[dict[str, object]]
+) -> None:
+    """Held against every kind of person at every hour of a week, in which all the times lie."""
+    whens = [one | other for one, other in people]
+    for when, time in zip(whens, times, strict=False):
+        when.update(time)
+    one, other = (_met(when) for when in whens)
+    if one is None or other is None:
+        return
+
+    def some(request: Request) -> bool:
+        return one.holds(request) and other.holds(request)
+
+    moments = [round(hour.timestamp() * 1000) for hour in HOURS]
+    kinds = itertools.product(COUNTRIES, DEVICES, AGES)
+    meeting = next((kind for kind in kinds if any(some(Request(*kind, moment)) for moment in moments)), None)
+    assert one.may_coincide(other) is other.may_coincide(one) is (meeting is not None)
