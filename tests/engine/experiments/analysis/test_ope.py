@@ -202,6 +202,7 @@ class TestArchive:
         assert result.ips.value == pytest.approx((0.2 + 2.0) / 4)
         assert result.logged.value == pytest.approx(0.5)
         assert result.support == pytest.approx(2.2)
+        assert result.doubly_robust is None
         revenue = off_policy(archive, Question("worth"), "a", target, Reward.REVENUE)
         assert revenue.ips.value == pytest.approx(2.0 * 8.0 / 4)
         assert revenue.snips.value == pytest.approx(2.0 * 8.0 / (4 * 2.2))

@@ -63,9 +63,14 @@ def test_every_surface_metric_and_check_is_there(report: Report) -> None:
 
 
 def test_what_people_did_before_takes_noise_away(report: Report) -> None:
-    kept = line(report, "all", "request_ctr").figures.variance_kept
+    figures = line(report, "all", "request_ctr").figures
+    kept, lift, unadjusted = figures.variance_kept, figures.lift, figures.unadjusted
     assert kept is not None
     assert kept < 0.97
+    assert lift is not None
+    assert unadjusted is not None
+    widths = [np.log1p(one.high) - np.log1p(one.low) for one in (lift, unadjusted)]
+    assert kept == pytest.approx((widths[0] / widths[1]) ** 2)
 
 
 def test_the_correction_is_over_all_lines(report: Report, counted: Counted) -> None:
