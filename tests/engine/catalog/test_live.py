@@ -17,6 +17,7 @@ from engine.config import EngineConfig
 from engine.model import ServingModel
 from engine.rules.load import parse_rules
 from engine.types import item_key, item_keys
+from kernels.membership import pack_mask
 from kernels.membership import test_rows as rows_in
 from tests.conftest import Trained
 from tests.engine.catalog.items import remove, stock, upsert
@@ -153,6 +154,25 @@ def test_every_item_of_the_bundle_and_every_fresh_one_is_known(catalogue: LiveCa
     items = catalogue.visibility.items(catalogue.fresh)
     assert len(items) * 8 == catalogue.row_count
     np.testing.assert_array_equal(np.flatnonzero(rows_in(items, np.arange(catalogue.row_count))), rows)
+
+
+def test_fresh_items_fill_an_answer_that_is_short_and_beat_no_better_ones(make: Make) -> None:
+    model = make()
+    catalogue = model.catalogue
+    Replica(catalogue).follow(*(upsert(f"new-{number}", category=f"c{number}") for number in range(5)))
+    first = catalogue.fresh.first_row
+    # The latest comes first.
+    assert catalogue.fresh.newest_first().tolist() == [first + 4, first + 3, first + 2, first + 1, first]
+    rows = np.array([3, 50, 200, *range(first, first + 5)])
+    mask = np.zeros(catalogue.row_count, np.bool_)
+    mask[rows] = True
+    for sign in (1, -1):
+        query = sign * np.array(catalogue.item_vectors[3])
+        ranked = rows[np.argsort(-(catalogue.item_vectors[rows] @ query), kind="stable")]
+        for k in (1, 2, 7, 8, 60):
+            found, scores = model.index.search(query, k, pack_mask(mask))
+            assert set(found.tolist()) == set(ranked[:k].tolist())
+            assert (np.diff(scores) <= 0).all()
 
 
 def test_nobody_writes_into_what_requests_read(catalogue: LiveCatalogue) -> None:
