@@ -23,7 +23,7 @@ from tests.contracts.clustered import clustered
 if TYPE_CHECKING:
     # With all that they bring, PyTorch among it, these take seconds: not for who measures a kernel.
     from bench.serving import PublishedWorld, Serving
-    from engine.adapters.faiss_build import IndexParameters
+    from engine.adapters.faiss.build import IndexParameters
 
 ITEM_COUNTS = sorted(int(count) for count in os.environ.get("BENCH_ITEMS", "100000,1000000").split(","))
 QUERY_COUNT = 512  # the first half calibrates the index, the second half is measured
@@ -70,7 +70,7 @@ def catalogue_of_dim(request: pytest.FixtureRequest, item_count: int) -> Catalog
 
 
 def _catalogue(kind: str, item_count: int, dim: int) -> Catalogue:
-    from engine.adapters.faiss_build import IndexParameters, build_index
+    from engine.adapters.faiss.build import IndexParameters, build_index
 
     directory = CACHE / f"{kind}-{item_count}x{dim}"
     files = [directory / name for name in ("vectors.npy", "queries.npy", "index.faiss", "parameters.json")]
@@ -115,9 +115,9 @@ def world(item_count: int) -> "PublishedWorld":
 def serving(world: "PublishedWorld", tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Serving]":
     """The world behind a real Redis, with the rules and the sessions of the load bench."""
     from bench.serving import Serving
-    from engine.adapters.embedded_redis import EmbeddedRedis
+    from engine.adapters.redis.embedded import EmbeddedRedis
     from engine.bench.load_world import publish_crowd, write_rules
-    from engine.config import EngineConfig
+    from engine.config.serving import EngineConfig
 
     home = tmp_path_factory.mktemp("serving")
     rules = home / "rules.yaml"

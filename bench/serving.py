@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.adapters.redis_store import RedisFeatureStore
-from engine.assemble import open_pipeline
+from engine.adapters.redis.store import RedisFeatureStore
+from engine.app.serve import open_pipeline
 from engine.bench.world import WorldVectors
 from engine.bundle.bundle import Bundle
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.data.dataset import Dataset
 from engine.features.session import SessionSignal
-from engine.model import ServingModel
-from engine.pipeline import Pipeline
+from engine.request.model import ServingModel
+from engine.request.pipeline import Pipeline
 from engine.stages.blend import BlendSettings, blend_session
 from engine.stages.retrieve import ItemIndex
 from engine.stages.seen import SeenPolicy

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from bench.serving import PATIENCE_S, SURFACE, PublishedWorld, Serving, exact_rows, mean_recall
-from engine.adapters.faiss_index import FaissIndex
-from engine.assemble_model import load_model
+from engine.adapters.faiss.index import FaissIndex
+from engine.app.model import load_model
 from engine.bench.targets import BUDGETS_MS, TARGET_ITEMS, target
 from engine.bundle.bundle import INDEX_FILE
 from engine.catalog.changes import Change, ContentChange, ItemState, Overlay, VectorChange
-from engine.config import EngineConfig
-from engine.model import ServingModel
-from engine.pipeline import Pipeline
+from engine.config.serving import EngineConfig
+from engine.request.model import ServingModel
+from engine.request.pipeline import Pipeline
 from engine.types import Float32Array, RecommendQuery, UInt8Array, item_key
 from engine.v1 import catalog_pb2 as pb
 

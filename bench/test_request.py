@@ -10,7 +10,7 @@ import numpy as np
 from bench.serving import PATIENCE_S, SURFACE, Serving
 from engine.bench.load_report import TAIL, stage_percentiles
 from engine.bench.targets import BUDGETS_MS
-from engine.pipeline import Pipeline
+from engine.request.pipeline import Pipeline
 from engine.rpc.convert import to_response
 from engine.types import Recommendation, RecommendQuery, Strategy
 

@@ -9,7 +9,7 @@ import pytest
 
 from bench.conftest import Catalogue
 from bench.serving import exact_rows, mean_recall
-from engine.adapters.faiss_index import FaissIndex
+from engine.adapters.faiss.index import FaissIndex
 from kernels.membership import pack_mask
 
 K, DEPTHS = 1000, (100, 500, 1000, 2000)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from bench.serving import SURFACE, Serving
-from engine.adapters.redis_store import RedisFeatureStore
-from engine.model import ServingModel
-from engine.pipeline import Pipeline
+from engine.adapters.redis.store import RedisFeatureStore
+from engine.request.model import ServingModel
+from engine.request.pipeline import Pipeline
 from engine.stages.diversify import DppDiversifier, MmrDiversifier, SlateConstraints, diversify
 from engine.stages.eligibility import open_bitmap
 from engine.stages.features import FetchFeatures

@@ -11,12 +11,12 @@ import pytest
 import redis
 
 from bench.serving import PublishedWorld
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.redis_keys import applied_key, popularity_key
-from engine.adapters.redis_trending import RedisTrending
-from engine.assemble_model import load_model
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.adapters.redis.keys import applied_key, popularity_key
+from engine.adapters.redis.trending import RedisTrending
+from engine.app.model import load_model
 from engine.bundle.bundle import Bundle
-from engine.config import EngineConfig, RedisConfig
+from engine.config.serving import EngineConfig, RedisConfig
 from engine.stream.popularity import OVERALL
 from engine.stream.topics import EVENTS
 from engine.stream.trending import scopes_of_popularity

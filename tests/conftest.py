@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.assemble_model import train_bundle
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.app.model import train_bundle
 from engine.bundle.store import BundleStore
-from engine.clock import request_deadline
 from engine.data.build import load_dataset
 from engine.data.dataset import Dataset
 from engine.data.synth import synthesize
 from engine.data.synth_world import WorldSize
+from engine.request.clock import request_deadline
 from engine.training.config import AlsConfig, RankerConfig, TrainingConfig, TwoTowerConfig
 from tests.once import once_a_run
 from tests.order import longest_first

@@ -13,9 +13,9 @@ from pathlib import Path
 from confluent_kafka import Consumer, Message
 from confluent_kafka.admin import AdminClient
 
-from engine.adapters.embedded_kafka import EmbeddedKafka
-from engine.adapters.kafka_bus import create_topics
-from engine.config import KafkaConfig
+from engine.adapters.kafka.bus import create_topics
+from engine.adapters.kafka.embedded import EmbeddedKafka
+from engine.config.serving import KafkaConfig
 from engine.stream.topics import EVENTS, TOPICS, Topic
 from engine.v1 import event_pb2 as pb
 

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from engine.batching.micro_batcher import MicroBatcher
-from engine.catalog.overfetch import Found, SearchRequest
-from engine.clock import request_deadline
+from engine.request.clock import request_deadline
+from engine.retrieval.overfetch import Found, SearchRequest
 from engine.types import Float32Array, UInt8Array
 
 
 class BatchIndex(Protocol):
-    """An index for several searches at once; implemented by engine.catalog.overfetch.OverFetchingIndex."""
+    """An index for several searches at once; implemented by engine.retrieval.overfetch.OverFetchingIndex."""
 
     @property
     def dim(self) -> int: ...

@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from engine.batching.micro_batcher import MicroBatcher
-from engine.clock import request_deadline
 from engine.errors import EngineError
+from engine.request.clock import request_deadline
 from engine.types import Float32Array, Int64Array, RankingContext
 
 

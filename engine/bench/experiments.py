@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 from engine.bench.machine import describe_machine
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.experiments.assign import Experiments
 from engine.types import RecommendQuery
 

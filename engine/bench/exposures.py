@@ -16,8 +16,8 @@ import psutil
 import uvloop
 from confluent_kafka import Consumer, TopicPartition
 
-from engine.adapters.embedded_kafka import EmbeddedKafka
-from engine.adapters.embedded_redis import EmbeddedRedis
+from engine.adapters.kafka.embedded import EmbeddedKafka
+from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.bench.load_driver import Status, Target
 from engine.bench.load_schedule import plan
 from engine.bench.load_target import TIMEOUT_S, GrpcTarget

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from engine.adapters.embedded_kafka import EmbeddedKafka
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.assemble_model import train_bundle
+from engine.adapters.kafka.embedded import EmbeddedKafka
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.app.model import train_bundle
 from engine.bench.machine import describe_machine
 from engine.bundle.store import BundleStore
 from engine.cli.publish import publish_once
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.data.build import build_dataset
 from engine.data.synth import synthesize
 from engine.data.synth_world import WorldSize

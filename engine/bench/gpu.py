@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.adapters.cuda_device import require_device
+from engine.adapters.cuda.device import require_device
 from engine.bench.gpu_floors import device_name, measure_floors
 from engine.bench.gpu_frontends import measure_frontends
 from engine.bench.gpu_request import measure_ranking, measure_requests
@@ -16,7 +16,7 @@ from engine.bench.gpu_targets import gpu_targets
 from engine.bench.machine import describe_machine
 from engine.bench.world import WorldVectors, build_world, world_bundle
 from engine.bundle.bundle import RANKER_HALF_FILE, Bundle
-from engine.config import DeviceConfig
+from engine.config.serving import DeviceConfig
 from engine.data.dataset import Dataset
 from engine.errors import ConfigError
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from engine.adapters.cuda_device import check, cuda_runtime
-from engine.adapters.cuda_program import Arguments, CudaProgram, DeviceBuffer
+from engine.adapters.cuda.device import check, cuda_runtime
+from engine.adapters.cuda.program import Arguments, CudaProgram, DeviceBuffer
 
 _ROUNDS: Final = 10
 _CUDA_BYTES: Final = 2 << 30  # larger than any cache

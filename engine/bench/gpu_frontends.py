@@ -17,20 +17,20 @@ import grpc
 import numpy as np
 import psutil
 
-from engine.adapters.embedded_kafka import EmbeddedKafka
-from engine.adapters.embedded_redis import EmbeddedRedis
+from engine.adapters.kafka.embedded import EmbeddedKafka
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.app.supervisor import SERVING, WORKER_COMMAND, Program
+from engine.app.workers import with_device_process, worker_settings
 from engine.bench.load_target import ITEM_COUNT, METHOD, SURFACE
 from engine.bench.timing import summarize
 from engine.bench.world import WorldVectors, publish_world
 from engine.bundle.bundle import Bundle
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.data.dataset import Dataset
 from engine.errors import DependencyUnavailable, EngineError
 from engine.rpc.port import ReservedPort
 from engine.rpc.requests import build_request
-from engine.supervisor import SERVING, WORKER_COMMAND, Program
 from engine.v1 import recommendation_pb2 as pb
-from engine.workers import with_device_process, worker_settings
 
 _HOST: Final = "127.0.0.1"
 _USERS: Final = 500

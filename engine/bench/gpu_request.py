@@ -10,18 +10,18 @@ from typing import Any, Final
 
 import numpy as np
 
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.onnx_gpu_ranker import DeviceRanking, OnnxGpuRanker
-from engine.adapters.onnx_ranker import OnnxRanker
-from engine.assemble import open_pipeline
+from engine.adapters.onnx.gpu_ranker import DeviceRanking, OnnxGpuRanker
+from engine.adapters.onnx.ranker import OnnxRanker
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.app.serve import open_pipeline
 from engine.bench.timing import summarize, time_calls
 from engine.bench.world import WorldVectors, publish_world
 from engine.bundle.bundle import RANKER_FILE, RANKER_HALF_FILE, Bundle
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.data.dataset import Dataset
 from engine.errors import EngineError
 from engine.features.schema import CODE_FEATURES
-from engine.pipeline import Pipeline
+from engine.request.pipeline import Pipeline
 from engine.types import Float32Array, Int64Array, RankingContext, RecommendQuery
 
 _CANDIDATES: Final = 1000

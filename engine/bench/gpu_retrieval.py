@@ -6,12 +6,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from engine.adapters.faiss_float16 import Float16Searcher
+from engine.adapters.faiss.float16 import Float16Searcher
 from engine.bench.gpu_floors import Floors
 from engine.bench.timing import time_calls
-from engine.catalog.overfetch import OverFetchingIndex, Searcher, SearchRequest
-from engine.config import DeviceConfig
+from engine.config.serving import DeviceConfig
 from engine.errors import EngineError
+from engine.retrieval.overfetch import OverFetchingIndex, Searcher, SearchRequest
 from engine.types import Float32Array
 from kernels.membership import pack_mask
 from kernels.scan import scan_eligible
@@ -41,7 +41,7 @@ def kinds(device: str, cuda_device: int) -> list[Kind]:
     """What is measured on "cpu" and on "cuda". The bundle's cells (index = "ivf") belong to a bundle, and are not."""
     if device == "cpu":
         return [Kind("exact-float16", Float16Searcher)]
-    from engine.adapters.faiss_gpu_index import open_searcher
+    from engine.adapters.faiss.gpu_index import open_searcher
 
     def kind(name: str, exact: bool, **settings: Any) -> Kind:
         config = DeviceConfig(retrieval="cuda", cuda_device=cuda_device, **settings)

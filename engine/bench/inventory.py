@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.adapters.embedded_redis import EmbeddedRedis
+from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.bench.machine import describe_machine
 from engine.bench.world import build_world, publish_world, world_bundle
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.processes import engine_process, wait_until_serving, write_settings
 from engine.rpc.client import AsyncRecommendationClient, RecommendationClient
 from engine.v1 import catalog_pb2

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import uvloop
 
-from engine.adapters.embedded_redis import EmbeddedRedis
+from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.bench.load_null import null_server
 from engine.bench.load_report import require_histogram, stage_targets
 from engine.bench.load_runs import Runs, calibrate, find_rates

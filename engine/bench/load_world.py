@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import redis
 
-from engine.adapters.redis_keys import live_key
-from engine.adapters.redis_store import RedisPublisher
+from engine.adapters.redis.keys import live_key
+from engine.adapters.redis.store import RedisPublisher
 from engine.bench.world import SEED, WorldVectors
 from engine.bundle.bundle import Bundle
-from engine.config import EngineConfig, RedisConfig
+from engine.config.serving import EngineConfig, RedisConfig
 from engine.data.dataset import Dataset
 from engine.features.record import pack_session
 from engine.features.seen import of_session, pack_seen
-from engine.publish import user_batches
+from engine.publish.users import user_batches
 from engine.stream.state import LiveState, pack_state
 from engine.types import EventType, Int64Array, SeenItems, Session, UserRecord
 

@@ -12,13 +12,13 @@ from typing import Any
 import psutil
 from confluent_kafka import Producer
 
-from engine.adapters.embedded_kafka import EmbeddedKafka
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.kafka_bus import create_topics, producer_settings
-from engine.adapters.redis_state import RedisLiveStore
-from engine.assemble import log_name
+from engine.adapters.kafka.bus import create_topics, producer_settings
+from engine.adapters.kafka.embedded import EmbeddedKafka
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.adapters.redis.state import RedisLiveStore
+from engine.app.serve import log_name
 from engine.bench.machine import describe_machine
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.processes import engine_process, write_settings
 from engine.stream.codec import encode
 from engine.stream.topics import EVENTS

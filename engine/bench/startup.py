@@ -11,8 +11,8 @@ from typing import Any
 
 import psutil
 
-from engine.adapters.embedded_kafka import EmbeddedKafka
-from engine.adapters.embedded_redis import EmbeddedRedis
+from engine.adapters.kafka.embedded import EmbeddedKafka
+from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.bench.load_report import spread
 from engine.bench.load_target import SURFACE
 from engine.bench.load_world import publish_crowd, write_rules

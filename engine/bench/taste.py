@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.assemble_model import train_bundle
+from engine.app.model import train_bundle
 from engine.bundle.bundle import open_bundle
 from engine.bundle.store import BundleStore
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.data.build import load_dataset
 from engine.data.synth import synthesize
 from engine.demo.world import World

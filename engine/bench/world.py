@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.adapters.faiss_build import build_index
-from engine.adapters.redis_store import RedisPublisher
+from engine.adapters.faiss.build import build_index
+from engine.adapters.redis.store import RedisPublisher
 from engine.bundle.bundle import Bundle, open_bundle
 from engine.bundle.store import BundleStore
-from engine.config import EngineConfig, RedisConfig
+from engine.config.serving import EngineConfig, RedisConfig
 from engine.data.build import build_dataset
 from engine.data.dataset import Dataset
 from engine.data.synth import tables_of
 from engine.data.synth_events import simulate_events
 from engine.data.synth_world import World, WorldSize
 from engine.features.history import Histories, HistoryStates, window_of
-from engine.publish import publish_users
+from engine.publish.users import publish_users
 from engine.training.config import AlsConfig, RankerConfig, TrainingConfig
 from engine.types import Float32Array, Int64Array
 from kernels.unit_rows import gather_unit_rows

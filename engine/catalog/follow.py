@@ -10,10 +10,10 @@ from engine.catalog.changes import Change, Overlay, PositionLost
 from engine.catalog.live import LiveCatalogue
 from engine.errors import DependencyUnavailable, RulesError
 from engine.logs import OncePerInterval
-from engine.pipeline import Pipeline
+from engine.request.pipeline import Pipeline
 from engine.rules.follow import RulesFile
 from engine.rules.schema import Rules
-from engine.stalls.turns import free_in_turns
+from engine.runtime.stalls.turns import free_in_turns
 
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval(interval_s=30.0))

@@ -14,7 +14,7 @@ from engine.catalog.content import canonical, to_frame
 from engine.catalog.embed import ItemEmbedder
 from engine.catalog.fresh import FreshRows
 from engine.catalog.visibility import Visibility
-from engine.experiments.declaration import RULES_OFF
+from engine.config.experiments import RULES_OFF
 from engine.features.item_attributes import KnownMeans, item_attributes
 from engine.logs import OncePerInterval
 from engine.rules.active import ActiveRules

@@ -25,7 +25,7 @@ def taste(
     from engine.bench.taste import run_taste
     from engine.cli.evaluation_tables import show_taste
     from engine.cli.progress import progress_bar
-    from engine.config import EngineConfig
+    from engine.config.serving import EngineConfig
     from engine.evaluation.taste import TasteFigures
     from engine.training.config import TrainingConfig
 

@@ -45,7 +45,7 @@ def check(
 ) -> None:
     """Open a bundle as a server does, answer sample requests from it, and say what was found. Nothing is changed."""
     # Heavy, and of no use to the other commands.
-    from engine.bundle_check import as_json, check_bundle
+    from engine.app.bundle_check import as_json, check_bundle
 
     with refusal():
         findings = check_bundle(path, load_config(config, bundles), against)
@@ -102,7 +102,7 @@ def upgrade(
 
     The new one is checked and stays beside the others; `engine bundles use` has it served. Users' records stay good.
     """
-    from engine.bundle_check import check_apart
+    from engine.app.bundle_check import check_apart
     from engine.training.upgrade import upgrade_bundle
 
     store = BundleStore(load_config(config, bundles).bundle.directory)
@@ -121,7 +121,7 @@ def make_current(store: BundleStore, path: Path, config: Path | None, *, force: 
     Raises:
         BundleError: it is refused; the pointer is where it was.
     """
-    from engine.bundle_check import check_apart
+    from engine.app.bundle_check import check_apart
 
     findings = check_apart(path, config, store.directory, None if force else _current(store))
     store.point_to(path.name)
@@ -134,7 +134,7 @@ def check_and_offer(store: BundleStore, path: Path, config: Path | None, *, at_o
     Raises:
         BundleError: it is refused; neither pointer has moved.
     """
-    from engine.bundle_check import check_apart
+    from engine.app.bundle_check import check_apart
 
     current = _current(store)
     if at_once or current is None:

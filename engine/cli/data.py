@@ -36,7 +36,7 @@ def check(
     """List every problem with its count and first rows, and what there is; exits with 1 when there are problems."""
     from rich.console import Console
 
-    from engine.config import EngineConfig
+    from engine.config.serving import EngineConfig
     from engine.data.inspect import inspect_directory
     from engine.data.profile import profile
     from engine.data.rules import TableRules

@@ -1,4 +1,4 @@
-"""The process that searches and ranks for all workers of `engine serve`; started by engine.supervisor.
+"""The process that searches and ranks for all workers of `engine serve`; started by engine.app.supervisor.
 
 Its arguments are the path of its socket and, from the supervisor, its place.
 """
@@ -8,17 +8,17 @@ import signal
 import sys
 from pathlib import Path
 
+from engine.app.supervisor import SERVING
 from engine.cli.supervised import Say, end_with_supervisor, run_supervised
-from engine.config import EngineConfig
-from engine.supervisor import SERVING
+from engine.config.serving import EngineConfig
 
 
 async def _serve(config: EngineConfig, say: Say) -> None:
-    from engine.assemble_device_process import running_device
-    from engine.stalls.collector import settle
-    from engine.stalls.metrics import StallMetrics
-    from engine.stalls.turns import start_helpers, take_short_turns
-    from engine.stalls.watch import watching
+    from engine.app.device_process import running_device
+    from engine.runtime.stalls.collector import settle
+    from engine.runtime.stalls.metrics import StallMetrics
+    from engine.runtime.stalls.turns import start_helpers, take_short_turns
+    from engine.runtime.stalls.watch import watching
 
     take_short_turns()
     start_helpers()

@@ -12,10 +12,10 @@ from engine.cli.needs import needs
 from engine.cli.options import ServingConfigOption, SkipBadRowsOption
 
 if TYPE_CHECKING:
-    from engine.config import EngineConfig
+    from engine.config.seen import SeenConfig
+    from engine.config.serving import EngineConfig
     from engine.data.dataset import Dataset
     from engine.evaluation.run import MethodResult
-    from engine.settings.seen import SeenConfig
     from engine.training.config import TrainingConfig
 
 DEFAULT_WEIGHTS = "0,0.1"
@@ -69,7 +69,7 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")] = None,
 ) -> None:
     """Hide a part of the data from training, then look for it in unsampled top-k lists of every method."""
-    from engine.config import EngineConfig
+    from engine.config.serving import EngineConfig
     from engine.data.build import load_dataset
     from engine.data.rules import TableRules
     from engine.training.config import TrainingConfig

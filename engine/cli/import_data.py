@@ -9,7 +9,7 @@ from rich.console import Console
 from engine.cli.data import show_faults
 from engine.cli.options import ServingConfigOption, SkipBadRowsOption
 from engine.cli.summary import print_summary
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.data.completejourney import import_completejourney
 from engine.data.import_csv import ImportRefused, import_csv
 from engine.data.mapping import Mapping

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 
 log = logging.getLogger(__name__)
 

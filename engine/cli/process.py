@@ -9,7 +9,7 @@ import typer
 
 from engine.cli.needs import needs
 from engine.cli.options import BundlesOption, ConfigOption, RedisOption, announce_private, load_config
-from engine.log_writer import logs_in_background
+from engine.runtime.log_writer import logs_in_background
 
 
 @needs("cpu")
@@ -25,9 +25,9 @@ def process(
     ] = None,
 ) -> None:
     """Apply recorded events to what requests read, and archive them; on SIGTERM finish the batch, commit and leave."""
-    from engine.assemble_processor import process as run
-    from engine.stalls.collector import settle
-    from engine.stalls.turns import take_short_turns
+    from engine.app.processor import process as run
+    from engine.runtime.stalls.collector import settle
+    from engine.runtime.stalls.turns import take_short_turns
     from engine.stream.log_identity import LogMismatch
 
     settings = load_config(config, bundles, redis_url)

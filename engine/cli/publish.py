@@ -19,7 +19,7 @@ from engine.cli.options import (
     load_config,
 )
 from engine.cli.progress import progress_bar
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.errors import BundleError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -108,15 +108,15 @@ def _publish_next(
 
 def publish_for(bundle: "Bundle", data: Path, settings: EngineConfig, skip_bad_rows: int = 0) -> int:
     """Publish everyone in the space of one bundle; returns how many users."""
-    from engine.adapters.redis_catalog import RedisCatalogPublisher
-    from engine.adapters.redis_store import RedisPublisher
-    from engine.assemble import redis_url
-    from engine.assemble_model import load_embedders, load_item_embedder
+    from engine.adapters.redis.catalog import RedisCatalogPublisher
+    from engine.adapters.redis.store import RedisPublisher
+    from engine.app.model import load_embedders, load_item_embedder
+    from engine.app.serve import redis_url
     from engine.data.build import load_dataset
     from engine.data.rules import TableRules
-    from engine.publish import publish_users as publish
-    from engine.publish import recent_histories
-    from engine.publish_items import moved_items, new_items
+    from engine.publish.items import moved_items, new_items
+    from engine.publish.users import publish_users as publish
+    from engine.publish.users import recent_histories
 
     embed, fold_in = load_embedders(bundle)
     with ExitStack() as resources:

@@ -8,8 +8,8 @@ import typer
 
 from engine.cli.needs import needs
 from engine.cli.options import BundlesOption, ConfigOption, RedisOption, announce_private, load_config
-from engine.config import EngineConfig
-from engine.log_writer import logs_in_background
+from engine.config.serving import EngineConfig
+from engine.runtime.log_writer import logs_in_background
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def serve(
     settings = load_config(config, bundles, redis_url, flags)
     announce_private(settings, kafka=True)
     if settings.server.workers > 1 or settings.server.metrics_port is not None or settings.device.process:
-        from engine.workers import supervise
+        from engine.app.workers import supervise
 
         # Metrics and the device process are for the supervisor to keep, also where it has one worker only.
         with logs_in_background():
@@ -42,11 +42,11 @@ def serve(
 
 
 async def _serve(config: EngineConfig) -> None:
-    from engine.assemble import running_server
+    from engine.app.serve import running_server
     from engine.rpc.server import serve_until_signal
-    from engine.stalls.collector import settle
-    from engine.stalls.turns import start_helpers, take_short_turns
-    from engine.stalls.watch import watching
+    from engine.runtime.stalls.collector import settle
+    from engine.runtime.stalls.turns import start_helpers, take_short_turns
+    from engine.runtime.stalls.watch import watching
 
     take_short_turns()
     start_helpers()

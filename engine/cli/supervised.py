@@ -1,4 +1,4 @@
-"""What every process under a supervisor does alike; engine.supervisor says how the two talk."""
+"""What every process under a supervisor does alike; engine.app.supervisor says how the two talk."""
 
 import asyncio
 import json
@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from engine.config import EngineConfig
+from engine.app.supervisor import FAILED
+from engine.config.serving import EngineConfig
 from engine.errors import EngineError, described
-from engine.log_writer import logs_in_background
-from engine.supervisor import FAILED
+from engine.runtime.log_writer import logs_in_background
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ def create(
     ] = -1,
 ) -> None:
     """Make the topics that are missing, with the declared partitions and retention; those that are there stay."""
-    from engine.adapters.kafka_bus import create_topics
+    from engine.adapters.kafka.bus import create_topics
     from engine.stream.topics import TOPICS
 
     settings = load_config(config)

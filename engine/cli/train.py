@@ -35,11 +35,11 @@ def train(
     """
     from rich.console import Console
 
-    from engine.assemble_model import train_bundle
+    from engine.app.model import train_bundle
     from engine.bundle.store import BundleStore
     from engine.cli.bundles import check_and_offer, refusal
     from engine.cli.progress import progress_bar
-    from engine.config import EngineConfig
+    from engine.config.serving import EngineConfig
     from engine.data.build import load_dataset
     from engine.data.rules import TableRules
     from engine.training.config import TrainingConfig

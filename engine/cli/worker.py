@@ -1,21 +1,21 @@
-"""One of the processes of `engine serve --workers N`; started by engine.supervisor."""
+"""One of the processes of `engine serve --workers N`; started by engine.app.supervisor."""
 
 import sys
 
+from engine.app.supervisor import SERVING
 from engine.cli.supervised import Say, end_with_supervisor, run_supervised
-from engine.config import EngineConfig
-from engine.supervisor import SERVING
+from engine.config.serving import EngineConfig
 
 
 async def _serve(config: EngineConfig, say: Say) -> None:
     # Heavy; a library that is missing is a failed start like any other.
-    from engine.assemble import running_server
+    from engine.app.serve import running_server
     from engine.rpc.metrics import ServerMetrics
     from engine.rpc.server import serve_until_signal
-    from engine.stalls.collector import settle
-    from engine.stalls.metrics import StallMetrics
-    from engine.stalls.turns import start_helpers, take_short_turns
-    from engine.stalls.watch import watching
+    from engine.runtime.stalls.collector import settle
+    from engine.runtime.stalls.metrics import StallMetrics
+    from engine.runtime.stalls.turns import start_helpers, take_short_turns
+    from engine.runtime.stalls.watch import watching
 
     take_short_turns()
     start_helpers()

@@ -4,7 +4,7 @@ import time
 from collections.abc import Set
 from dataclasses import dataclass, field
 
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 
 
 def _now_ms() -> int:

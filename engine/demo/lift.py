@@ -9,7 +9,7 @@ import polars as pl
 from rich.console import Console
 
 from engine.cli.progress import progress_bar
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.data.synth import world_of
 from engine.errors import DependencyUnavailable
 from engine.experiments.analysis.declared import as_declared

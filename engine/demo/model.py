@@ -8,7 +8,7 @@ from typing import Final
 from rich.console import Console
 
 import engine
-from engine.assemble_model import train_bundle
+from engine.app.model import train_bundle
 from engine.bundle.bundle import open_bundle
 from engine.bundle.store import BundleStore
 from engine.cli.progress import progress_bar

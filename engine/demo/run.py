@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from engine.adapters.embedded_kafka import EmbeddedKafka
-from engine.adapters.embedded_redis import EmbeddedRedis
+from engine.adapters.kafka.embedded import EmbeddedKafka
+from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.bundle.store import BundleStore
 from engine.cli.publish import publish_once
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.data.build import build_dataset
 from engine.demo.catalogue import show_catalogue
 from engine.demo.experiments import SURFACE as EXPERIMENT_SURFACE

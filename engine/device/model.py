@@ -9,9 +9,9 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from engine.batching.ranker import BatchRanker
-from engine.catalog.overfetch import Found, SearchRequest
 from engine.device.slot import SlotMemory, SlotShape
 from engine.errors import EngineError
+from engine.retrieval.overfetch import Found, SearchRequest
 from engine.stages.retrieve import ItemIndex
 from engine.types import Int64Array, RankingContext
 
@@ -36,7 +36,7 @@ Lane = Callable[[Sequence[Asked]], Sequence[Answer]]
 
 
 class BatchSearch(Protocol):
-    """Several searches in one call; see engine.catalog.overfetch.OverFetchingIndex.search_batch."""
+    """Several searches in one call; see engine.retrieval.overfetch.OverFetchingIndex.search_batch."""
 
     def __call__(self, requests: Sequence[SearchRequest], /) -> Sequence[Found | EngineError | None]: ...
 

@@ -5,11 +5,11 @@ from typing import Final, Protocol
 import numpy as np
 
 from engine.catalog.fresh import FreshRows
-from engine.catalog.overfetch import EligibleScan, Found
-from engine.clock import request_deadline
 from engine.device.client import DeviceClient
 from engine.device.slot import RANK, SEARCH
 from engine.errors import EngineError
+from engine.request.clock import request_deadline
+from engine.retrieval.overfetch import EligibleScan, Found
 from engine.types import Float32Array, Int64Array, RankingContext, UInt8Array
 
 _VECTORS: Final = ("query", "session", "collaborative", "dense", "codes")

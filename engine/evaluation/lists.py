@@ -8,19 +8,19 @@ import numpy as np
 import redis
 import uvloop
 
-from engine.adapters.redis_keys import live_key
-from engine.adapters.redis_store import RedisPublisher
-from engine.assemble import open_pipeline, redis_url
-from engine.assemble_model import load_embedders
+from engine.adapters.redis.keys import live_key
+from engine.adapters.redis.store import RedisPublisher
+from engine.app.model import load_embedders
+from engine.app.serve import open_pipeline, redis_url
 from engine.bundle.bundle import Bundle
-from engine.config import EngineConfig
+from engine.config.seen import SeenConfig
+from engine.config.serving import EngineConfig
 from engine.errors import EngineError
 from engine.evaluation.leave_one_out import LeaveOneOut
 from engine.features.history import HistoryStates
 from engine.features.record import pack_session
 from engine.features.session import session_before
-from engine.publish import publish_users
-from engine.settings.seen import SeenConfig
+from engine.publish.users import publish_users
 from engine.stream.state import LiveState, pack_state
 from engine.types import Float32Array, Int64Array, RecommendQuery, Session, item_keys
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.assemble_model import train_bundle
+from engine.app.model import train_bundle
 from engine.bundle.bundle import open_bundle
 from engine.bundle.store import BundleStore
+from engine.config.seen import SeenConfig, never_again
 from engine.data.dataset import Dataset
 from engine.evaluation.leave_one_out import leave_one_out
 from engine.evaluation.lists import pipeline_lists, popularity_lists, retrieval_lists
@@ -23,7 +24,6 @@ from engine.evaluation.metrics import (
     intra_list_similarity,
 )
 from engine.features.seen_history import windows_by_type
-from engine.settings.seen import SeenConfig, never_again
 from engine.training.config import TrainingConfig
 from engine.training.embeddings import Progress
 from engine.types import Int64Array

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.adapters.onnx_towers import OnnxItemTower
+from engine.adapters.onnx.towers import OnnxItemTower
 from engine.data.dataset import Dataset
 from engine.errors import ConfigError
 from engine.evaluation.attributes import ATTRIBUTES, CATEGORY, AttributeTaste

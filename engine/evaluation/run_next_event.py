@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.config import EngineConfig
+from engine.config.seen import SeenConfig, never_again
+from engine.config.serving import EngineConfig
 from engine.data.dataset import Dataset
 from engine.errors import DataError
 from engine.evaluation.metrics import Estimate, Float64Array, gains, hits
 from engine.evaluation.next_event import next_events
 from engine.evaluation.replay import METHODS, STALE, query_vectors, target_positions
 from engine.features.seen_history import windows_by_type
-from engine.settings.seen import SeenConfig, never_again
 from engine.stages.blend import BlendSettings
 from engine.training.config import TrainingConfig
 from engine.training.embeddings import Progress

@@ -12,16 +12,16 @@ import numpy.typing as npt
 import polars as pl
 import uvloop
 
-from engine.adapters.redis_store import RedisPublisher
-from engine.assemble import open_pipeline, redis_url
-from engine.assemble_model import load_embedders
+from engine.adapters.redis.store import RedisPublisher
+from engine.app.model import load_embedders
+from engine.app.serve import open_pipeline, redis_url
 from engine.bundle.bundle import Bundle
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.data.dataset import Dataset
 from engine.errors import DataError, EngineError
 from engine.evaluation.lists import PATIENCE_S
 from engine.features.history import HistoryStates
-from engine.publish import publish_users
+from engine.publish.users import publish_users
 from engine.training.embeddings import Progress
 from engine.types import Int64Array, RecommendQuery
 from kernels.membership import test_rows

@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 
-from engine.config import EngineConfig
+from engine.config.experiments import HOLDOUT, VariantConfig, bucket_count
+from engine.config.serving import EngineConfig
 from engine.errors import InvalidRequest
 from engine.experiments.allocation import NOBODY, Int16Array
-from engine.experiments.declaration import HOLDOUT, VariantConfig, bucket_count
 from engine.experiments.hashing import bucket, buckets, seed_of, unit_key, unit_keys
 from engine.experiments.layers import Layer, layers_on
 from engine.experiments.settings import RequestSettings, settings_of

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.config.experiments import ExperimentConfig, bucket_count
 from engine.experiments.allocation import Int16Array, allocate
-from engine.experiments.declaration import ExperimentConfig, bucket_count
 from engine.experiments.hashing import seed_of
 from engine.types import ExperimentAssignment
 

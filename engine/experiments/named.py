@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.errors import ConfigError
 from engine.rules.load import load_rules
 from engine.rules.schema import Allow, Deny, Rules

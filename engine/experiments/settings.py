@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from engine.config import EngineConfig
-from engine.experiments.declaration import VariantConfig
+from engine.config.experiments import VariantConfig
+from engine.config.serving import EngineConfig
 from engine.stages.blend import BlendSettings
 
 # A cosine that no two items have: none are duplicates.

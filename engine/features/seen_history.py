@@ -5,8 +5,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from engine.config.seen import FOREVER_S, SeenWindows
 from engine.features.history import Histories
-from engine.settings.seen import FOREVER_S, SeenWindows
 from engine.types import EventType, Int64Array, UInt8Array
 
 # Nothing that somebody has met is offered to them again.

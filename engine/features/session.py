@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from engine.config import BlendConfig
+from engine.config.serving import BlendConfig
 from engine.features.history import Histories
 from engine.features.schema import SESSION_DENSE
 from engine.types import EventType, Float32Array, Int64Array, UInt8Array

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from scipy import stats
 
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.data.synth_catalogue import user_ids
 from engine.data.synth_world import MS_PER_DAY, World, WorldSize
 from engine.experiments.analysis.compare import Bounds, Compared, compare

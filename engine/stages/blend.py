@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from engine.config import BlendConfig
+from engine.config.serving import BlendConfig
 from engine.features.session import SessionSettings, SessionSignal
 from engine.types import Float32Array, Int64Array, Session
 from kernels.session import blended_session

@@ -6,8 +6,8 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from engine.config.seen import SeenConfig
 from engine.features.seen_history import windows_by_type
-from engine.settings.seen import SeenConfig
 from engine.types import Candidates, Float32Array, Int64Array, ItemSource, SeenItems, UInt8Array
 from kernels.membership import clear_rows, test_rows
 from kernels.seen_items import SeenColumns

@@ -15,10 +15,10 @@ from typing import Final, NamedTuple
 import numpy as np
 import xxhash
 
+from engine.config.seen import FOREVER_S
 from engine.features.record import RecordError, unpack_session
 from engine.features.schema import POPULARITY_WINDOWS_S
 from engine.features.seen import read_seen
-from engine.settings.seen import FOREVER_S
 from engine.stream.earlier import upgraded
 from engine.types import EventType, SeenItems, Session
 from kernels.counted_people import ENTRY

@@ -6,9 +6,9 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from engine.config.load import load_settings
+from engine.config.seen import SeenConfig
 from engine.features.seen_history import EVERYTHING_S, windows_by_type
-from engine.settings.load import load_settings
-from engine.settings.seen import SeenConfig
 from engine.types import Int64Array
 
 

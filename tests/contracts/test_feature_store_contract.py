@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import redis
 
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.redis_keys import live_key, past_key, record_key, seen_key
-from engine.adapters.redis_store import RedisFeatureStore, RedisPublisher
-from engine.config import RedisConfig
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.adapters.redis.keys import live_key, past_key, record_key, seen_key
+from engine.adapters.redis.store import RedisFeatureStore, RedisPublisher
+from engine.config.serving import RedisConfig
 from engine.errors import DependencyUnavailable
 from engine.features.record import pack_record, pack_session
 from engine.stream.state import LiveState, pack_state

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.adapters import faiss_build
-from engine.adapters.faiss_float16 import Float16Searcher
-from engine.adapters.faiss_index import FaissIndex
+from engine.adapters.faiss import build as faiss_build
+from engine.adapters.faiss.float16 import Float16Searcher
+from engine.adapters.faiss.index import FaissIndex
 from engine.batching.index import BatchedIndex
 from engine.batching.micro_batcher import MicroBatcher
-from engine.catalog.overfetch import OverFetchingIndex
-from engine.catalog.shards import ShardedSearcher
-from engine.config import DeviceConfig
+from engine.config.serving import DeviceConfig
 from engine.device.model import BatchSearch, one_by_one
 from engine.device.remote import RemoteIndex
 from engine.errors import ConfigError, EngineError
+from engine.retrieval.overfetch import OverFetchingIndex
+from engine.retrieval.shards import ShardedSearcher
 from engine.stages.retrieve import ItemIndex
 from kernels.membership import pack_mask
 from tests.contracts.clustered import clustered
@@ -134,7 +134,7 @@ def subject(
             exact_below=ITEM_COUNT + 1 if backend.startswith("flat") else 0,
         )
     if backend in GPU:
-        from engine.adapters.faiss_gpu_index import open_gpu_index
+        from engine.adapters.faiss.gpu_index import open_gpu_index
 
         try:
             index = open_gpu_index(path, parameters, vectors, GPU[backend])

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.adapters.onnx_gpu_ranker import DeviceRanking, OnnxGpuRanker
-from engine.adapters.onnx_ranker import OnnxRanker
+from engine.adapters.onnx.gpu_ranker import DeviceRanking, OnnxGpuRanker
+from engine.adapters.onnx.ranker import OnnxRanker
 from engine.batching.micro_batcher import MicroBatcher
 from engine.batching.ranker import BatchedRanker
 from engine.device.remote import RemoteRanker

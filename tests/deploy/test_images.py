@@ -5,7 +5,7 @@ import re
 import pytest
 
 from deploy.rehearse.dockerfile import Stage, command, key_values, options_and_rest, read_stages, words
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from tests.deploy.files import DEPLOY, ROOT, containers, manifests, pod_of
 
 FILES = ("Dockerfile", "Dockerfile.gpu")

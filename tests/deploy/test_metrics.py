@@ -11,7 +11,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from engine.rpc.metrics import ServerMetrics
 from engine.rpc.metrics_endpoint import MetricsEndpoint
-from engine.stalls.metrics import StallMetrics
+from engine.runtime.stalls.metrics import StallMetrics
 from engine.stream.metrics import ProcessorMetrics
 from tests.deploy.files import DEPLOY, KUBERNETES, documents
 

@@ -7,10 +7,10 @@ from typing import get_args
 import pytest
 from typer.main import get_command
 
+from engine.app.supervisor import _DEVICE_END_TIMEOUT_S, _END_TIMEOUT_S
 from engine.cli.main import app
-from engine.config import DeviceConfig, EngineConfig
+from engine.config.serving import DeviceConfig, EngineConfig
 from engine.rules.load import load_rules
-from engine.supervisor import _DEVICE_END_TIMEOUT_S, _END_TIMEOUT_S
 from tests.deploy.files import (
     DEPLOY,
     KUBERNETES,

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.assemble import running_server
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.app.serve import running_server
 from engine.bundle.store import BundleStore
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.errors import DependencyUnavailable, InvalidRequest, RulesError
 from engine.rpc.client import AsyncRecommendationClient
 from engine.v1 import catalog_pb2 as pb

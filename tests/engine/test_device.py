@@ -11,20 +11,20 @@ import faiss
 import numpy as np
 import pytest
 
-from engine.adapters.cuda_device import require_device, require_memory
-from engine.adapters.onnx_gpu_ranker import DeviceRanking, OnnxGpuRanker
-from engine.adapters.onnx_ranker import OnnxRanker
-from engine.assemble_device import batch_sizes, open_batcher, open_ranker
-from engine.assemble_model import load_model
+from engine.adapters.cuda.device import require_device, require_memory
+from engine.adapters.onnx.gpu_ranker import DeviceRanking, OnnxGpuRanker
+from engine.adapters.onnx.ranker import OnnxRanker
+from engine.app.backends import batch_sizes, open_batcher, open_ranker
+from engine.app.model import load_model
 from engine.batching.micro_batcher import MicroBatcher
 from engine.batching.ranker import BatchedRanker
 from engine.bundle.bundle import RANKER_FILE, RANKER_HALF_FILE, RANKER_INT8_FILE
 from engine.catalog.changes import Overlay
 from engine.cli.main import run
-from engine.config import DeviceConfig, EngineConfig
+from engine.config.serving import DeviceConfig, EngineConfig
 from engine.errors import BundleError, ConfigError
 from engine.features.schema import CODE_FEATURES
-from engine.model import ServingModel
+from engine.request.model import ServingModel
 from engine.stages.rank import Ranker
 from engine.stream.popularity import OVERALL
 from engine.stream.trending import ItemCounts
@@ -96,8 +96,8 @@ def test_on_the_processor_nothing_of_the_gpus_is_imported(trained: Trained) -> N
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from engine.assemble import load_model\n"
-        "from engine.config import EngineConfig\n"
+        "from engine.app.serve import load_model\n"
+        "from engine.config.serving import EngineConfig\n"
         "load_model(Path(sys.argv[1]), EngineConfig.load())\n"
         "print(*[name for name in sys.modules if 'gpu' in name.split('.')[-1].lower() or name.startswith('cuda')\n"
         "       or name.endswith(('cuda_device', 'device_table'))])\n"

@@ -14,14 +14,14 @@ import polars as pl
 import pytest
 from prometheus_client import CollectorRegistry
 
-from engine.assemble import running_server
-from engine.assemble_processor import process
+from engine.app.processor import process
+from engine.app.serve import running_server
 from engine.bundle.store import BundleStore
 from engine.cli.publish import publish_once
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.errors import ConfigError, EngineError, InvalidRequest, RulesError
 from engine.experiments.assign import Experiments
-from engine.pipeline import Pipeline
+from engine.request.pipeline import Pipeline
 from engine.rpc.client import AsyncRecommendationClient
 from engine.rpc.metrics import ServerMetrics
 from engine.stream.exposures import decode_exposure

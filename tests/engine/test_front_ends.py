@@ -14,10 +14,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from engine.assemble import open_pipeline, running_server
+from engine.app.serve import open_pipeline, running_server
 from engine.bundle.store import BundleStore
 from engine.cli.publish import publish_once
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.rpc.client import AsyncRecommendationClient
 from engine.rpc.requests import build_request
 from engine.types import RecommendQuery

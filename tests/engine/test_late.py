@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.assemble_model import load_model
-from engine.config import EngineConfig
+from engine.app.model import load_model
+from engine.config.serving import EngineConfig
 from engine.errors import DeadlineExceeded
-from engine.model import ServingModel
-from engine.pipeline import Pipeline
+from engine.request.model import ServingModel
+from engine.request.pipeline import Pipeline
 from engine.rules.load import parse_rules
 from engine.stages.features import FetchFeatures
 from engine.types import (
@@ -40,7 +40,7 @@ from engine.types import (
 )
 from kernels.membership import test_rows as rows_in
 from tests.conftest import Trained
-from tests.engine.test_pipeline import NOW_MS, SURFACES, query, record
+from tests.engine.request.test_pipeline import NOW_MS, SURFACES, query, record
 
 LATE = DegradedReason.BUDGET_EXHAUSTED
 # Far longer than any request of these tests may take.

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from engine.assemble import running_server
-from engine.config import EngineConfig
+from engine.app.serve import running_server
+from engine.config.serving import EngineConfig
 from engine.rpc.client import AsyncRecommendationClient
 from tests.conftest import Trained
 from tests.engine.experiments.analysis.shop import Shop, open_shop

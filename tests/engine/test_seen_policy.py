@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.assemble_model import load_model
-from engine.assemble_processor import limits_of
+from engine.app.model import load_model
+from engine.app.processor import limits_of
 from engine.catalog.changes import Overlay
-from engine.clock import RequestClock, StageEstimates
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.features.seen import in_order, most_recent, pack_seen, read_seen
-from engine.model import ServingModel
-from engine.pipeline import Pipeline
+from engine.request.clock import RequestClock, StageEstimates
+from engine.request.model import ServingModel
+from engine.request.pipeline import Pipeline
 from engine.rpc.convert import add_debug, to_response
 from engine.stages.features import FetchFeatures
 from engine.stream.state import view_state
@@ -42,8 +42,8 @@ from engine.v1 import recommendation_pb2 as pb
 from kernels.membership import test_rows as rows_in
 from tests.conftest import Trained
 from tests.engine.catalog.items import stock
+from tests.engine.request.test_pipeline import UnknownUsers
 from tests.engine.stream.folding import StreamEvent, packed_after
-from tests.engine.test_pipeline import UnknownUsers
 
 NOW_S = 1_767_000_000
 DAY_S = 86_400

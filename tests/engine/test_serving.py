@@ -16,11 +16,11 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.assemble import open_pipeline, running_server
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.app.serve import open_pipeline, running_server
 from engine.bundle.store import BundleStore
 from engine.cli.publish import publish_once
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.errors import BundleError, DependencyUnavailable
 from engine.rpc.client import AsyncRecommendationClient
 from engine.rpc.requests import build_event

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.assemble import running_server
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.app.serve import running_server
 from engine.cli.publish import publish_once
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.processes import engine_process, write_settings
 from engine.rpc.client import AsyncRecommendationClient
 from engine.rpc.requests import build_event

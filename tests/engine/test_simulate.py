@@ -12,14 +12,14 @@ from typing import Any
 import polars as pl
 import pytest
 
-from engine.adapters.embedded_kafka import EmbeddedKafka
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.assemble import running_server
-from engine.assemble_model import train_bundle
+from engine.adapters.kafka.embedded import EmbeddedKafka
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.app.model import train_bundle
+from engine.app.serve import running_server
 from engine.bundle.store import BundleStore
 from engine.cli.main import app
 from engine.cli.publish import publish_once
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.data.build import load_dataset
 from engine.data.synth import synthesize, world_of
 from engine.data.synth_world import WorldSize

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
 
-from engine.assemble_model import load_model
+from engine.app.model import load_model
 from engine.catalog.changes import Overlay
-from engine.clock import RequestClock, StageEstimates
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.errors import DeadlineExceeded, RulesError
-from engine.model import ServingModel
-from engine.pipeline import Pipeline
+from engine.request.clock import RequestClock, StageEstimates
+from engine.request.model import ServingModel
+from engine.request.pipeline import Pipeline
 from engine.rules.load import parse_rules
 from engine.rules.schema import Rules
 from engine.stages.features import FetchFeatures
@@ -36,8 +36,8 @@ from engine.types import (
 )
 from tests.conftest import Trained
 from tests.engine.catalog.items import remove, stock, upsert
+from tests.engine.request.test_pipeline import UnknownUsers
 from tests.engine.rules.naive import matches
-from tests.engine.test_pipeline import UnknownUsers
 
 NOW_MS = 1_767_000_000_000
 SURFACES = ("home", "category", "cart", "email")

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = "import os, engine.adapters.onnx_ranker; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+SCRIPT = "import os, engine.adapters.onnx.ranker; print(os.environ['ORT_DISABLE_TELEMETRY'])"
 
 
 def test_onnx_runtime_takes_no_notes_for_its_maker(tmp_path: Path) -> None:

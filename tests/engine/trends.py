@@ -3,8 +3,8 @@
 import uuid
 from collections.abc import Sequence
 
-from engine.adapters.redis_state import RedisLiveStore
-from engine.config import ProcessorConfig, RedisConfig
+from engine.adapters.redis.state import RedisLiveStore
+from engine.config.serving import ProcessorConfig, RedisConfig
 from engine.stream.codec import encode
 from engine.stream.events import read_events
 from engine.stream.live import LiveSink

@@ -11,11 +11,11 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from engine.adapters.redis_keys import live_key, past_key, record_key
+from engine.adapters.redis.keys import live_key, past_key, record_key
 from engine.bench.peers.greedy import numpy_mmr
 from engine.bench.peers.tiled import TiledRanker
 from engine.bundle.bundle import INDEX_FILE, open_bundle
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.features.context import ContextEncoder
 from engine.features.record import unpack_record
 from engine.features.seen import read_seen

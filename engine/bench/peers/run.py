@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.redis_store import RedisFeatureStore
-from engine.assemble_model import load_model
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.adapters.redis.store import RedisFeatureStore
+from engine.app.model import load_model
 from engine.bench.load_report import require_histogram
 from engine.bench.load_schedule import Arrivals
 from engine.bench.load_world import publish_crowd
@@ -33,7 +33,7 @@ from engine.bench.peers.tiled import TiledRanker
 from engine.bench.peers.tiled_export import export_tiled
 from engine.bench.world import build_world, world_bundle, world_ranker
 from engine.bundle.bundle import Bundle, open_bundle
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.errors import DependencyUnavailable
 
 Progress = Callable[[int, int, str], None]

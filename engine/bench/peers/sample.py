@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.adapters.redis_store import RedisFeatureStore
+from engine.adapters.redis.store import RedisFeatureStore
 from engine.bench.load_target import SURFACE, circumstances
-from engine.config import EngineConfig
-from engine.model import ServingModel
+from engine.config.serving import EngineConfig
+from engine.request.model import ServingModel
 from engine.stages.blend import BlendSettings, blend_session
 from engine.stages.diversify import relevance
 from engine.stages.eligibility import open_bitmap

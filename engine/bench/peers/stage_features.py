@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import redis.asyncio
 
-from engine.adapters.redis_keys import live_key, past_key, record_key
-from engine.adapters.redis_store import RedisFeatureStore
+from engine.adapters.redis.keys import live_key, past_key, record_key
+from engine.adapters.redis.store import RedisFeatureStore
 from engine.bench.peers.timing import percentiles
 from engine.features.record import unpack_record
 from engine.features.seen import read_seen

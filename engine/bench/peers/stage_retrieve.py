@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.adapters.faiss_calibrate import Truth, recalls_of
-from engine.adapters.faiss_index import FaissIndex
+from engine.adapters.faiss.calibrate import Truth, recalls_of
+from engine.adapters.faiss.index import FaissIndex
 from engine.bench.peers.ann import AnnPeer, Parameters, build_or_open
 from engine.bench.peers.optional import missing
 from engine.bench.peers.timing import in_turns, percentiles

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from engine.config import EngineConfig
+from engine.config.experiments import HOLDOUT
+from engine.config.serving import EngineConfig
 from engine.experiments.analysis.question import Question
 from engine.experiments.assign import HELD_OUT, NOT_HELD_OUT
-from engine.experiments.declaration import HOLDOUT
 
 
 def as_declared(question: Question, config: EngineConfig) -> Question:

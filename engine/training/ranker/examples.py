@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from engine.config import BlendConfig, ProcessorConfig
+from engine.config.serving import BlendConfig, ProcessorConfig
 from engine.data.dataset import Dataset
 from engine.features.context import MS_PER_DAY, MS_PER_MINUTE
 from engine.features.history import Histories

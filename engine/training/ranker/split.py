@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.config import BlendConfig
+from engine.config.serving import BlendConfig
 from engine.data.dataset import Dataset, Interactions
 from engine.features.history import Histories, HistoryStates
 from engine.features.seen_history import EVERYTHING_S, offered

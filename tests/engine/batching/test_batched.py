@@ -8,13 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from engine.adapters.faiss_float16 import Float16Searcher
+from engine.adapters.faiss.float16 import Float16Searcher
 from engine.batching.index import BatchedIndex
 from engine.batching.micro_batcher import MicroBatcher
 from engine.batching.ranker import BatchedRanker
-from engine.catalog.overfetch import OverFetchingIndex
-from engine.clock import request_deadline
 from engine.errors import DeadlineExceeded, EngineError
+from engine.request.clock import request_deadline
+from engine.retrieval.overfetch import OverFetchingIndex
 from engine.types import RankingContext
 from kernels.membership import pack_mask
 

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from engine.adapters.faiss_float16 import Float16Searcher
-from engine.adapters.onnx_gpu_ranker import DeviceRanking, OnnxGpuRanker
-from engine.adapters.onnx_ranker import OnnxRanker
+from engine.adapters.faiss.float16 import Float16Searcher
+from engine.adapters.onnx.gpu_ranker import DeviceRanking, OnnxGpuRanker
+from engine.adapters.onnx.ranker import OnnxRanker
 from engine.bench.gpu_floors import Floors, measure_floors
 from engine.bench.gpu_request import check_scores
 from engine.bench.gpu_retrieval import Kind, check_candidates, make_vectors, measure_retrieval
 from engine.bench.gpu_targets import gpu_targets
 from engine.bundle.bundle import RANKER_FILE, RANKER_HALF_FILE, open_bundle
-from engine.catalog.overfetch import Found, OverFetchingIndex
 from engine.cli.bench import app
 from engine.cli.main import run
 from engine.errors import EngineError
 from engine.features.schema import CODE_FEATURES
+from engine.retrieval.overfetch import Found, OverFetchingIndex
 from engine.types import RankingContext
 from tests.conftest import Trained
 from tests.gpu import HAS_CUDA

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.redis_store import RedisFeatureStore
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.adapters.redis.store import RedisFeatureStore
 from engine.bench import load_runs
 from engine.bench.load_world import publish_crowd, write_rules
 from engine.bench.world import build_world, world_bundle
 from engine.cli.bench import app
-from engine.config import EngineConfig, RedisConfig
+from engine.config.serving import EngineConfig, RedisConfig
 from engine.rules.load import load_rules
 from tests.ports import free_port
 

@@ -12,7 +12,7 @@ from engine.bench.load_driver import Record, Status
 from engine.bench.load_schedule import plan
 from engine.bench.tail_activity import write_many_rules
 from engine.bench.tail_report import Steal, read_pauses, report_tail, tail_lines
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.errors import ConfigError
 from engine.rules.load import load_rules
 

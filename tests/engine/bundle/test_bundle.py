@@ -7,7 +7,7 @@ import pytest
 
 from engine.bundle.bundle import SCHEMA_FILE, open_bundle
 from engine.bundle.manifest import MANIFEST
-from engine.config import BlendConfig
+from engine.config.serving import BlendConfig
 from engine.errors import BundleError
 from engine.features.schema import SCHEMA_VERSION
 from engine.features.session import SessionSettings

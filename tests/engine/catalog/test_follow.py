@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from engine.assemble_model import load_model
+from engine.app.model import load_model
 from engine.catalog.changes import Change
 from engine.catalog.follow import CatalogueFollower
 from engine.catalog.live import LiveCatalogue
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.errors import RulesError
 from engine.rules.compiled import CompiledRules
 from engine.rules.load import parse_rules

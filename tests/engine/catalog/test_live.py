@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.assemble_model import load_model
+from engine.app.model import load_model
 from engine.bundle.store import BundleStore
 from engine.catalog.changes import Change, ContentChange, Overlay, StockChange, VectorChange
 from engine.catalog.live import LiveCatalogue
-from engine.config import EngineConfig
-from engine.model import ServingModel
+from engine.config.serving import EngineConfig
+from engine.request.model import ServingModel
 from engine.rules.load import parse_rules
 from engine.types import item_key, item_keys
 from kernels.membership import pack_mask

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.assemble_model import load_model
+from engine.app.model import load_model
 from engine.catalog.changes import Overlay
-from engine.config import EngineConfig
-from engine.model import ServingModel
+from engine.config.serving import EngineConfig
+from engine.request.model import ServingModel
 from engine.stream.popularity import LIVE_WINDOWS, OVERALL
 from engine.stream.trending import ItemCounts
 from engine.types import item_keys

@@ -11,15 +11,15 @@ import numpy as np
 import onnx
 import pytest
 
-from engine import bundle_check
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.redis_store import RedisFeatureStore
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.adapters.redis.store import RedisFeatureStore
+from engine.app import bundle_check
 from engine.bundle.manifest import MANIFEST, file_entry
 from engine.bundle.store import BundleStore
 from engine.cli.bundles import check_and_offer
 from engine.cli.main import app
 from engine.cli.publish import publish_once
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.errors import BundleError
 from tests.conftest import Trained
 

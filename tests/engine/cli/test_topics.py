@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from engine.adapters.embedded_kafka import EmbeddedKafka
+from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.cli.main import app, run
 
 
@@ -35,7 +35,7 @@ def test_topics_that_are_there_stay(
 def test_what_cannot_work(
     environment: dict[str, str], reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("engine.adapters.kafka_bus._ADMIN_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("engine.adapters.kafka.bus._ADMIN_TIMEOUT_S", 0.5)
     monkeypatch.setattr(sys, "argv", ["engine", "topics", "create"])
     monkeypatch.delenv("KAFKA_BROKERS", raising=False)
     for name, value in environment.items():

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from engine.adapters.embedded_redis import EmbeddedRedis
+from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.data.synth_world import WorldSize
 from engine.demo.run import Demo, run_demo
 from engine.demo.world import World

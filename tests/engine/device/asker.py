@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.clock import request_deadline
 from engine.device.client import DeviceClient
 from engine.device.remote import RemoteIndex, RemoteRanker
 from engine.errors import DeadlineExceeded, EngineError
+from engine.request.clock import request_deadline
 from engine.types import RankingContext
 from tests.engine.device import mirror
 from tests.engine.device.serving import BUNDLE, OnlyBundle

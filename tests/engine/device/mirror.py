@@ -5,10 +5,10 @@ from typing import Final
 
 import numpy as np
 
-from engine.catalog.overfetch import Found, SearchRequest
 from engine.device.model import DeviceModel, RankLane, SearchLane
 from engine.device.slot import RANK, SEARCH, SlotShape
 from engine.errors import EngineError
+from engine.retrieval.overfetch import Found, SearchRequest
 from engine.types import Float32Array, Int64Array, RankingContext, UInt8Array
 
 ITEMS: Final = 4_096

@@ -9,12 +9,12 @@ import numpy as np
 
 from engine.batching.ranker import BatchRanker
 from engine.catalog.fresh import FreshRows
-from engine.catalog.overfetch import Found, SearchRequest
 from engine.device.client import DeviceClient
 from engine.device.model import BatchSearch, DeviceModel, HeldModels, ItemRows, Lane, RankLane, SearchLane
 from engine.device.server import DeviceServer
 from engine.device.slot import RANK, SEARCH, SlotShape
 from engine.features.schema import CODE_FEATURES, FeatureSchema
+from engine.retrieval.overfetch import Found, SearchRequest
 from engine.types import Float32Array, Int64Array, RankingContext
 
 BUNDLE = Path("/a/bundle")

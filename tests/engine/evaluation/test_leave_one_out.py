@@ -1,11 +1,11 @@
 import numpy as np
 import polars as pl
 
+from engine.config.seen import SeenConfig
 from engine.data.build import build_dataset
 from engine.data.tables import make_tables
 from engine.evaluation.leave_one_out import LeaveOneOut, leave_one_out
 from engine.features.seen_history import windows_by_type
-from engine.settings.seen import SeenConfig
 
 
 def dataset_of(events: list[tuple[str, str, int, str]]):  # type: ignore[no-untyped-def]

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.config import BlendConfig, EngineConfig
+from engine.config.serving import BlendConfig, EngineConfig
 from engine.data.dataset import Dataset
 from engine.errors import DataError
 from engine.evaluation.next_event import PUBLISH_EVERY_MS, TAIL_EVENTS, NextEvents, next_events

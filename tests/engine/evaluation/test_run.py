@@ -1,8 +1,8 @@
 import pytest
 
+from engine.config.seen import SeenConfig
 from engine.evaluation.leave_one_out import MIN_TRAINING_EVENTS
 from engine.evaluation.run import MethodResult, evaluate_leave_one_out
-from engine.settings.seen import SeenConfig
 from engine.training.config import TrainingConfig
 from tests.conftest import SMALL_TRAINING, Trained
 

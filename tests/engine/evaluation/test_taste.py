@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.assemble_model import train_bundle
+from engine.app.model import train_bundle
 from engine.bundle.bundle import open_bundle
 from engine.bundle.store import BundleStore
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.data.build import load_dataset
 from engine.data.dataset import Dataset
 from engine.data.synth import synthesize

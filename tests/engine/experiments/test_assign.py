@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.errors import InvalidRequest
 from engine.experiments.assign import HELD_OUT, NOT_HELD_OUT, Experiments
 from engine.types import ExperimentAssignment, RecommendQuery

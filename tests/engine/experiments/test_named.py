@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.errors import ConfigError, RulesError
 from engine.experiments.named import named_bundles, variant_rules
 from engine.rules.load import load_rules

@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.config.seen import SeenConfig
 from engine.features.history import Histories
 from engine.features.seen_history import EVERYTHING_S, offered, windows_by_type
-from engine.settings.seen import SeenConfig
 from engine.types import EventType
 
 kinds = st.sampled_from([EventType.VIEW, EventType.CART, EventType.PURCHASE])

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.config import BlendConfig
+from engine.config.serving import BlendConfig
 from engine.features.history import Histories
 from engine.features.session import SessionSettings, session_before, session_inputs, session_signal
 from engine.types import EventType

@@ -22,10 +22,10 @@ import pytest
 import redis
 
 from deploy.local_kafka import LocalKafka
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.kafka_bus import KafkaEventLog, KafkaProducer, create_topics
-from engine.adapters.redis_keys import live_key
-from engine.config import KafkaConfig
+from engine.adapters.kafka.bus import KafkaEventLog, KafkaProducer, create_topics
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.adapters.redis.keys import live_key
+from engine.config.serving import KafkaConfig
 from engine.stream.state import unpack_state
 from engine.v1 import event_pb2 as pb
 from engine.v1 import event_pb2_grpc as pb_grpc

@@ -14,9 +14,9 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from engine.adapters.embedded_kafka import EmbeddedKafka
-from engine.adapters.kafka_bus import KafkaEventLog, KafkaProducer
-from engine.config import KafkaConfig
+from engine.adapters.kafka.bus import KafkaEventLog, KafkaProducer
+from engine.adapters.kafka.embedded import EmbeddedKafka
+from engine.config.serving import KafkaConfig
 from engine.errors import DependencyUnavailable, InvalidRequest, Overloaded
 from engine.rpc.client import AsyncRecommendationClient, RecommendationClient
 from engine.rpc.requests import build_event

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.elsewhere import Elsewhere
 from engine.errors import EngineError, RulesError
 from engine.rules.follow import RulesFile
 from engine.rules.load import parse_rules
 from engine.rules.schema import Rules
+from engine.runtime.elsewhere import Elsewhere
 from tests.engine.rules.files import SURFACES, document
 
 ONE = document("- {name: one, action: deny, items: {brand: x}}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.errors import ConfigError, RulesError
 from engine.rules.load import MAX_BYTES, load_rules, parse_rules
 from engine.rules.schema import Boost, Deny

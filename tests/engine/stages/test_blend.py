@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from engine.config import BlendConfig
+from engine.config.serving import BlendConfig
 from engine.features.session import session_signal
 from engine.stages.blend import BlendSettings, blend_session
 from engine.types import EventType, Float32Array, Session

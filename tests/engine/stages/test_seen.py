@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.settings.seen import SeenConfig
+from engine.config.seen import SeenConfig
 from engine.stages.seen import SeenPolicy, SeenRows, SeenVerdict, apply_policy, let_back_in
 from engine.types import Candidates, EventType, Int64Array, ItemSource, SeenItems
 from kernels.membership import pack_mask

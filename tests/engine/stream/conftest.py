@@ -18,9 +18,9 @@ import pytest
 import redis
 from confluent_kafka import Producer
 
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.kafka_bus import producer_settings
-from engine.config import EngineConfig, KafkaConfig
+from engine.adapters.kafka.bus import producer_settings
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.config.serving import EngineConfig, KafkaConfig
 from engine.stream.codec import encode
 from engine.stream.topics import EVENTS
 from engine.types import EventType

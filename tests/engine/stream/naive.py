@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import redis
 
-from engine.adapters.redis_keys import popularity_key
+from engine.adapters.redis.keys import popularity_key
 from engine.stream.topics import EVENTS
 
 HOUR_MS, DAY_MS, WEEK_MS = 3_600_000.0, 86_400_000.0, 604_800_000.0

@@ -13,14 +13,14 @@ import pytest
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 
-from engine.assemble import running_server
-from engine.assemble_model import train_bundle
-from engine.assemble_processor import process
+from engine.app.model import train_bundle
+from engine.app.processor import process
+from engine.app.serve import running_server
 from engine.bundle.store import BundleStore
-from engine.config import EngineConfig
+from engine.config.names import ANY, paths, setting_at
+from engine.config.serving import EngineConfig
 from engine.errors import DeadlineExceeded, Overloaded
 from engine.rpc.client import AsyncRecommendationClient
-from engine.settings.names import ANY, paths, setting_at
 from engine.training.config import TrainingConfig
 from tests.conftest import Trained
 from tests.engine.stream.conftest import Bus, make_event

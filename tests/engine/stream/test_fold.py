@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.config.seen import FOREVER_S
 from engine.features.record import RecordError, unpack_session
 from engine.features.seen import pack_seen
-from engine.settings.seen import FOREVER_S
 from engine.stream.fold import IS_POSITIVE, fold
 from engine.stream.state import Limits, log_partition, pack_state, unpack_state, view_state
 from engine.types import EventType

@@ -5,18 +5,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.redis_keys import fresh_key, history_key, live_key
-from engine.adapters.redis_state import RedisFreshStore
-from engine.adapters.redis_store import RedisFeatureStore, RedisPublisher
-from engine.assemble_model import load_embedders
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.adapters.redis.keys import fresh_key, history_key, live_key
+from engine.adapters.redis.state import RedisFreshStore
+from engine.adapters.redis.store import RedisFeatureStore, RedisPublisher
+from engine.app.model import load_embedders
 from engine.bundle.bundle import open_bundle
-from engine.config import RedisConfig
+from engine.config.serving import RedisConfig
 from engine.data.build import build_dataset
 from engine.data.tables import make_tables, read_tables
 from engine.errors import DependencyUnavailable
 from engine.features.record import unpack_session
-from engine.publish import recent_histories, user_batches
+from engine.publish.users import recent_histories, user_batches
 from engine.stream.fresh import Refresher, Touched, UserModel, fresh_records, joined
 from engine.types import EventType, SeenItems, Session, UserRecord, item_key
 from tests.conftest import Trained

@@ -1,7 +1,7 @@
 """What one batch makes of what is stored, and who hears of it: over a real Redis, without a log."""
 
-from engine.adapters.redis_state import RedisLiveStore
-from engine.config import ProcessorConfig, RedisConfig
+from engine.adapters.redis.state import RedisLiveStore
+from engine.config.serving import ProcessorConfig, RedisConfig
 from engine.stream.codec import encode
 from engine.stream.events import EventBatch, read_events
 from engine.stream.live import LiveSink

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 import redis
 
-from engine.adapters.redis_keys import applied_log_key, live_key
-from engine.adapters.redis_state import RedisLiveStore
-from engine.config import ProcessorConfig, RedisConfig
+from engine.adapters.redis.keys import applied_log_key, live_key
+from engine.adapters.redis.state import RedisLiveStore
+from engine.config.serving import ProcessorConfig, RedisConfig
 from engine.stream.archive import EVENTS_LAYOUT, ArchiveSink
 from engine.stream.codec import encode
 from engine.stream.events import EventBatch, read_events

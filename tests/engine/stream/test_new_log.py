@@ -25,11 +25,11 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 
-from engine.adapters.embedded_kafka import EmbeddedKafka
-from engine.adapters.kafka_bus import create_topics
-from engine.adapters.redis_keys import live_key
-from engine.assemble_processor import process
-from engine.config import EngineConfig, KafkaConfig
+from engine.adapters.kafka.bus import create_topics
+from engine.adapters.kafka.embedded import EmbeddedKafka
+from engine.adapters.redis.keys import live_key
+from engine.app.processor import process
+from engine.config.serving import EngineConfig, KafkaConfig
 from engine.stream.log_identity import LogMismatch
 from engine.stream.state import unpack_state
 from engine.v1 import event_pb2 as pb
@@ -90,7 +90,7 @@ def counted(url: str) -> Counter[str]:
 def refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
     """The errors that a processor has ended with."""
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
-    return [error.getMessage() for error in errors if error.name == "engine.assemble_processor"]
+    return [error.getMessage() for error in errors if error.name == "engine.app.processor"]
 
 
 def archived(home: Path) -> list[str]:

@@ -5,8 +5,8 @@ import sys
 import time
 from pathlib import Path
 
-from engine.adapters.embedded_kafka import EmbeddedKafka
-from engine.adapters.embedded_redis import EmbeddedRedis
+from engine.adapters.kafka.embedded import EmbeddedKafka
+from engine.adapters.redis.embedded import EmbeddedRedis
 from tests.engine.stream.test_processor import wait_for
 
 AWAY_S = 8.0

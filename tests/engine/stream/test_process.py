@@ -19,16 +19,16 @@ import polars as pl
 import pytest
 import redis
 
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.redis_keys import fresh_key, record_key
-from engine.assemble import open_pipeline
-from engine.assemble_processor import process, run_until_stopped
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.adapters.redis.keys import fresh_key, record_key
+from engine.app.processor import process, run_until_stopped
+from engine.app.serve import open_pipeline
 from engine.bundle.bundle import open_bundle
 from engine.bundle.store import BundleStore
 from engine.cli.publish import publish_once
-from engine.config import EngineConfig, ProcessorConfig, RedisConfig
+from engine.config.serving import EngineConfig, ProcessorConfig, RedisConfig
 from engine.features.record import unpack_record
-from engine.pipeline import Pipeline
+from engine.request.pipeline import Pipeline
 from engine.training.config import AlsConfig
 from engine.types import EventType, Recommendation, RecommendQuery, Strategy
 from tests.conftest import Trained

@@ -11,12 +11,12 @@ import pytest
 import redis
 from prometheus_client import CollectorRegistry
 
-from engine.adapters.embedded_kafka import EmbeddedKafka
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.kafka_source import KafkaDeadLetters, KafkaSource
-from engine.adapters.redis_keys import live_key, past_key
-from engine.adapters.redis_state import RedisLiveStore
-from engine.config import EngineConfig, KafkaConfig, ProcessorConfig, RedisConfig
+from engine.adapters.kafka.embedded import EmbeddedKafka
+from engine.adapters.kafka.source import KafkaDeadLetters, KafkaSource
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.adapters.redis.keys import live_key, past_key
+from engine.adapters.redis.state import RedisLiveStore
+from engine.config.serving import EngineConfig, KafkaConfig, ProcessorConfig, RedisConfig
 from engine.stream.codec import encode
 from engine.stream.events import EventBatch, read_events
 from engine.stream.live import LiveSink

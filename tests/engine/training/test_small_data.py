@@ -5,9 +5,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from engine.assemble_model import load_model, train_bundle
+from engine.app.model import load_model, train_bundle
 from engine.bundle.store import BundleStore
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.data.build import build_dataset
 from engine.data.tables import make_tables
 from engine.errors import DataError

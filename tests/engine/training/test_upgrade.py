@@ -7,11 +7,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from engine.adapters.onnx_ranker import OnnxRanker
+from engine.adapters.onnx.ranker import OnnxRanker
+from engine.app.bundle_check import check_bundle
 from engine.bundle.bundle import RANKER_FILE, open_bundle
 from engine.bundle.store import BundleStore
-from engine.bundle_check import check_bundle
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.errors import BundleError
 from engine.features.schema import CODE_FEATURES, SESSION_DENSE
 from engine.training.upgrade import upgrade_bundle

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from engine.adapters.embedded_redis import EmbeddedRedis
-from engine.adapters.redis_store import RedisFeatureStore
-from engine.assemble_model import load_model
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.adapters.redis.store import RedisFeatureStore
+from engine.app.model import load_model
 from engine.bench.load_world import publish_crowd
 from engine.bench.peers.sample import StageInputs, stage_inputs
 from engine.bench.peers.settings import PeerSettings
 from engine.bench.peers.tiled_export import export_tiled
 from engine.bench.world import build_world, world_bundle, world_ranker
 from engine.bundle.bundle import Bundle
-from engine.config import EngineConfig, RedisConfig
-from engine.model import ServingModel
+from engine.config.serving import EngineConfig, RedisConfig
+from engine.request.model import ServingModel
 
 ITEMS, USERS = 2_000, 200
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import redis
 
-from engine.assemble import open_pipeline
+from engine.app.serve import open_pipeline
 from engine.bench.child import port_printing
 from engine.bench.load_target import ITEM_COUNT, SURFACE
 from engine.bench.peers.naive import Asked, Naive, session_mean
-from engine.config import BlendConfig, EngineConfig
+from engine.config.serving import BlendConfig, EngineConfig
 from engine.features.seen import read_seen
 from engine.features.session import SessionSettings, session_signal
 from engine.rpc.client import AsyncRecommendationClient

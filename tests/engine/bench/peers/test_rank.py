@@ -7,7 +7,7 @@ from engine.bench.peers.sample import StageInputs
 from engine.bench.peers.stage_rank import SCORE_TOLERANCE, largest_difference, measure_rank
 from engine.bench.peers.tiled import TiledRanker
 from engine.errors import BundleError
-from engine.model import ServingModel
+from engine.request.model import ServingModel
 from tests.engine.bench.peers.conftest import Small
 
 

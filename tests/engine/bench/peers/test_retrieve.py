@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.adapters.faiss_calibrate import Truth
+from engine.adapters.faiss.calibrate import Truth
 from engine.bench.peers import stage_retrieve
 from engine.bench.peers.ann import AnnPeer, BuildProgress, Parameters, build_or_open, rising
 from engine.bench.peers.sample import StageInputs

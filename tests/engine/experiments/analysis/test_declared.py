@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.config import EngineConfig
+from engine.config.serving import EngineConfig
 from engine.experiments.analysis.declared import as_declared
 from engine.experiments.analysis.question import Question
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.config import BlendConfig
+from engine.config.serving import BlendConfig
 from engine.features.context import ContextEncoder
 from engine.features.profile import PROFILE, ItemStats
 from engine.features.schema import ITEM_DYNAMIC, SESSION_DENSE

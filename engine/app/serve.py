@@ -1,0 +1,333 @@
+"""From settings to a wired engine: with assemble_model and assemble_processor, the only place that knows which adapter
+stands behind which Protocol."""
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from engine.adapters.kafka.bus import KafkaEventLog, KafkaProducer
+from engine.adapters.kafka.embedded import EmbeddedKafka
+from engine.adapters.kafka.exposures import KafkaExposureLog
+from engine.adapters.redis.catalog import RedisCatalogSource, RedisCatalogWriter
+from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.adapters.redis.store import RedisFeatureStore
+from engine.adapters.redis.trending import RedisTrending
+from engine.app.backends import open_batcher
+from engine.app.model import load_model
+from engine.app.swap import VariantBundles, follow_current
+from engine.app.trending import Trending, follow_trending
+from engine.batching.micro_batcher import MicroBatcher
+from engine.bundle.store import BundleStore
+from engine.catalog.follow import CatalogueFollower, follow_rules
+from engine.catalog.live import LiveCatalogue
+from engine.config.serving import EngineConfig
+from engine.errors import DependencyUnavailable
+from engine.experiments.exposure import LoggedRecommender
+from engine.experiments.named import named_bundles, variant_rules
+from engine.request.model import Serving, ServingModel
+from engine.request.pipeline import Pipeline
+from engine.rpc.experiment_servicer import Reporter
+from engine.rpc.metrics import MeasuredRecommender, ServerMetrics, follow_gauges
+from engine.rpc.server import Server, ServerSettings, create_server
+from engine.rpc.servicer import Recommender
+from engine.rules.follow import RulesFile
+from engine.rules.load import load_rules, parse_rules
+from engine.runtime.elsewhere import Elsewhere
+from engine.runtime.stalls.turns import started_pool
+from engine.stages.features import FetchFeatures
+from engine.stream.topics import EVENTS
+from engine.types import Int64Array
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def running_server(
+    config: EngineConfig,
+    *,
+    shares_port: bool = False,
+    metrics: ServerMetrics | None = None,
+    settle: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Server]:
+    """A warm, SERVING server that follows new bundles and live counts; drained and released at the end.
+
+    Args:
+        shares_port: it is one of several processes on the port; see engine.app.supervisor.
+        metrics: what counts its calls and answers; without, nothing does.
+        settle: called once all that lives long is there, before health says SERVING, and with each further bundle
+            before it serves; engine.runtime.stalls.collector.settle where the process is the server's alone.
+
+    It starts without Kafka, too: recommendations need none, and recording events says UNAVAILABLE until there is one.
+    """
+    async with AsyncExitStack() as resources:
+        batcher = resources.enter_context(open_batcher(config))
+        pipeline = await resources.enter_async_context(open_pipeline(config, batcher))
+        brokers = resources.enter_context(kafka_brokers(config))
+        event_log = await resources.enter_async_context(open_event_log(config, brokers))
+        trending = resources.enter_context(live_counts(config, brokers)) if config.trending.poll_s else None
+        settings = ServerSettings(
+            surfaces=tuple(config.surfaces),
+            host=config.server.host,
+            port=config.server.port,
+            request_timeout_ms=config.server.request_timeout_ms,
+            reserve_ms=config.server.reserve_ms,
+            concurrency_limit=config.server.max_concurrent_requests,
+            event_concurrency_limit=config.events.max_concurrent_batches,
+            max_event_age_s=config.events.max_age_s,
+            max_event_ahead_s=config.events.max_ahead_s,
+            catalog_concurrency_limit=config.catalog.max_concurrent_batches,
+            categories=config.catalog.categories,
+            report_concurrency_limit=config.reports.max_waiting,
+            max_calls=config.server.max_concurrent_requests
+            + config.events.max_concurrent_batches
+            + config.catalog.max_concurrent_batches
+            + config.reports.max_waiting
+            + 1024,
+            reuse_port=shares_port,
+            max_connection_age_s=config.server.max_connection_age_s if shares_port else 0.0,
+        )
+        catalogue = await resources.enter_async_context(living_catalogue(config, pipeline))
+        changes = await resources.enter_async_context(open_catalogue_writer(config))
+
+        def load(path: Path) -> ServingModel:
+            own = pipeline.model.catalogue
+            model = load_model(path, config, own.rules.rules, own.variant_rules, batcher)
+            # Before it serves: a new bundle must take back neither what has changed nor what is live.
+            catalogue.bring_up(model.catalogue)
+            if trending is not None:
+                trending.refresh(model)
+            settle()
+            return model
+
+        store = BundleStore(config.bundle.directory)
+        variants = VariantBundles(store, pipeline, load, named_bundles(config, time.time_ns() // 1_000_000))
+        await asyncio.to_thread(variants.look)
+        exposures = await resources.enter_async_context(open_exposure_log(config, brokers))
+        recommender: Recommender = pipeline
+        if exposures is not None:
+            recommender = LoggedRecommender(
+                recommender, exposures, lambda query: pipeline.experiments.assign(query).experiments
+            )
+        if metrics is not None:
+            recommender = MeasuredRecommender(recommender, metrics)
+        server = create_server(
+            recommender,
+            settings,
+            event_log=event_log,
+            catalogue=(changes, ServingCatalogue(pipeline)),
+            metrics=metrics,
+            reporter=resources.enter_context(report_desk(config, pipeline)) if config.reports.archive else None,
+        )
+        await server.start()
+        settle()
+        server.set_serving()
+
+        followers = [
+            asyncio.create_task(follow_current(store, pipeline, load, config.bundle.poll_s)),
+            asyncio.create_task(variants.follow(config.bundle.poll_s)),
+        ]
+        if config.rules.file is not None:
+            elsewhere = resources.enter_context(closing(Elsewhere()))
+            rules_file = RulesFile(config.rules.file, config.surfaces, partial(elsewhere.call, parse_rules))
+            followers.append(asyncio.create_task(follow_rules(rules_file, catalogue, pipeline, config.rules.poll_s)))
+        if trending is not None:
+            followers.append(asyncio.create_task(follow_trending(trending, pipeline, config.trending.poll_s)))
+        if metrics is not None:
+            gauges = follow_gauges(
+                metrics,
+                lambda: server.in_flight,
+                lambda: pipeline.version,
+                lambda: None if exposures is None else exposures.counts,
+            )
+            followers.append(asyncio.create_task(gauges))
+        try:
+            yield server
+        finally:
+            for follower in followers:
+                follower.cancel()
+                with suppress(asyncio.CancelledError):
+                    await follower
+            await server.stop(config.server.drain_s)
+
+
+@asynccontextmanager
+async def open_pipeline(config: EngineConfig, batcher: MicroBatcher | None = None) -> AsyncIterator[Pipeline]:
+    """A pipeline over the current bundle, warm and ready; everything that it holds is released at the end.
+
+    Args:
+        batcher: of open_batcher, for who will load further bundles; without, the pipeline has one of its own.
+
+    Raises:
+        BundleError: no bundle, or one that does not verify. DependencyUnavailable: Redis is out of reach.
+        RulesError: a rules file that cannot work, with line and reason.
+    """
+    with ExitStack() as resources:
+        batcher = batcher or resources.enter_context(open_batcher(config))
+        store = RedisFeatureStore(resources.enter_context(redis_url(config)), config.redis)
+        try:
+            await store.ping()
+            rules = load_rules(config.rules.file, config.surfaces) if config.rules.file else None
+            for_variants = variant_rules(config, rules)
+            model = load_model(BundleStore(config.bundle.directory).current(), config, rules, for_variants, batcher)
+            for one in (*([] if rules is None else [rules]), *for_variants.values()):
+                model.catalogue.check_rules(one)
+            executor = resources.enter_context(
+                started_pool(config.compute_threads(os.cpu_count() or 1), "engine-compute")
+            )
+            features = FetchFeatures(store, config.redis.timeout_ms / 1000, config.redis.stale_cache_mb << 20)
+            pipeline = Pipeline(model, features, config, executor)
+            del model  # this frame lasts as long as the server, and the first bundle is to go when another one serves
+            yield pipeline
+        finally:
+            await store.close()
+
+
+@asynccontextmanager
+async def open_event_log(config: EngineConfig, brokers: str) -> AsyncIterator[KafkaEventLog]:
+    """The log that events are recorded in, connected where Kafka can be reached; what it holds is sent at the end."""
+    producer = KafkaProducer(brokers, config.kafka)
+    try:
+        try:
+            await producer.connect()
+        except DependencyUnavailable as error:
+            # A topic may be missing that only exposures go to.
+            what = "as far as it concerns them, recording events will say UNAVAILABLE and exposures are dropped"
+            log.warning("%s; %s meanwhile", error, what)
+        yield KafkaEventLog(producer)
+    finally:
+        await asyncio.to_thread(producer.close)
+
+
+@asynccontextmanager
+async def open_exposure_log(config: EngineConfig, brokers: str) -> AsyncIterator[KafkaExposureLog | None]:
+    """Where answers are logged, if anywhere. Kafka need not be there."""
+    if not config.exposures.enabled:
+        yield None
+        return
+    exposures = KafkaExposureLog(brokers, config.kafka, config.exposures)
+    try:
+        yield exposures
+    finally:
+        await asyncio.to_thread(exposures.close)
+
+
+@asynccontextmanager
+async def living_catalogue(config: EngineConfig, serving: Serving) -> AsyncIterator[CatalogueFollower]:
+    """The overlay, shown in full in what serves by the time that this is entered, and followed from then on."""
+
+    def catalogues() -> list[LiveCatalogue]:
+        return [model.catalogue for model in serving.models]
+
+    def bring_up() -> None:
+        for catalogue in catalogues():
+            follower.bring_up(catalogue)
+
+    with ExitStack() as resources:
+        url = resources.enter_context(redis_url(config))
+        source = resources.enter_context(closing(RedisCatalogSource(url, config.redis)))
+        follower = CatalogueFollower(source)
+        await asyncio.to_thread(follower.load, {model.bundle.manifest.generation for model in serving.models})
+        await asyncio.to_thread(bring_up)
+        stop = threading.Event()
+        thread = threading.Thread(
+            target=follower.run,
+            args=(catalogues, stop),
+            name="engine-catalogue",
+            daemon=True,
+        )
+        thread.start()
+        try:
+            yield follower
+        finally:
+            stop.set()
+            await asyncio.to_thread(thread.join)
+
+
+@asynccontextmanager
+async def open_catalogue_writer(config: EngineConfig) -> AsyncIterator[RedisCatalogWriter]:
+    """Where the API's changes of the catalogue go."""
+    with redis_url(config) as url:
+        writer = RedisCatalogWriter(url, config.redis)
+        try:
+            yield writer
+        finally:
+            await writer.close()
+
+
+class ServingCatalogue:
+    """Room in the catalogue that serves at this moment. Implements engine.rpc.catalog_servicer.CatalogueRoom."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    def unknown(self, keys: Int64Array) -> list[bool]:
+        return self._pipeline.model.catalogue.unknown(keys)
+
+    @property
+    def room(self) -> int:
+        return self._pipeline.model.catalogue.room
+
+
+@contextmanager
+def live_counts(config: EngineConfig, brokers: str) -> Iterator[Trending]:
+    """What brings the live counts of the stream processor into models."""
+    with redis_url(config) as url:
+        source = RedisTrending(url, config.redis, log_name(config, brokers), EVENTS.partitions)
+        with closing(source):
+            yield Trending(source, config.trending.prior_events)
+
+
+@contextmanager
+def report_desk(config: EngineConfig, pipeline: Pipeline) -> Iterator[Reporter]:
+    """What makes reports from the archive that the settings name, with the categories of the bundle that serves."""
+    # Here, because a server without reports needs none of the `analysis` extra.
+    from engine.experiments.analysis.declared import as_declared
+    from engine.experiments.analysis.desk import ReportDesk
+    from engine.experiments.analysis.files import Archive
+
+    settings = config.reports
+    assert settings.archive is not None
+    desk = ReportDesk(
+        Archive.within(settings.archive, settings.events),
+        lambda: pipeline.model.bundle.path,
+        lambda question: as_declared(question, config),
+        settings.cache_s,
+        settings.max_concurrent,
+        settings.max_waiting,
+        settings.memory_mb,
+    )
+    with closing(desk):
+        yield desk
+
+
+@contextmanager
+def kafka_brokers(config: EngineConfig) -> Iterator[str]:
+    """The operator's Kafka, or a development broker of this machine for as long as the context lasts."""
+    if config.kafka.brokers:
+        yield config.kafka.brokers
+    else:
+        with EmbeddedKafka(config.kafka.directory, config.kafka.topic_prefix) as broker:
+            yield broker.brokers
+
+
+def log_name(config: EngineConfig, brokers: str) -> str:
+    """What the positions in the log are filed under: the configured name; an embedded log is another one each time."""
+    if config.processor.log or config.kafka.brokers:
+        return config.processor.log
+    return f"embedded-{brokers.replace(':', '-')}"
+
+
+@contextmanager
+def redis_url(config: EngineConfig) -> Iterator[str]:
+    """The operator's Redis, or a private one for as long as the context lasts."""
+    if config.redis.url:
+        yield config.redis.url
+    else:
+        with EmbeddedRedis(config.redis.directory) as server:
+            yield server.url

@@ -1,0 +1,111 @@
+"""Hot swap: follow the bundle pointer, and change the pipeline's model between two requests; and what variants name."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from engine.bundle.store import BundleStore
+from engine.errors import BundleError, EngineError
+from engine.logs import OncePerInterval
+from engine.request.model import ServingModel
+from engine.request.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
+log.addFilter(OncePerInterval(interval_s=30.0))
+
+_LET_GO_POLL_S: Final = 0.1
+# References to an object in a list that nobody else holds: the list's, and the one that counting them takes.
+_ALONE: Final = 2
+
+
+async def follow_current(
+    store: BundleStore, pipeline: Pipeline, load: Callable[[Path], ServingModel], poll_s: float
+) -> None:
+    """Look at the pointer every `poll_s` seconds, for ever; load what it names beside what serves, then swap.
+
+    A bundle that cannot be used is refused once, with the reason in the log, and the old one keeps serving. Requests
+    under way finish with the model that they began with.
+    """
+    refused: Path | None = None
+    leaving: set[asyncio.Task[None]] = set()
+    while True:
+        await asyncio.sleep(poll_s)
+        try:
+            path = store.current().resolve()
+        except BundleError as error:
+            log.warning("the bundle pointer cannot be read, bundle %s keeps serving: %s", pipeline.version, error)
+            continue
+        # By place, not by name: a directory may be called otherwise than the version inside.
+        if path in (pipeline.model.bundle.path, refused):
+            continue
+        try:
+            # In a thread of its own: requests keep their compute threads while hashes and the dry run take theirs.
+            model = await asyncio.to_thread(load, path)
+            leaving.add(task := asyncio.create_task(let_go([pipeline.model])))
+            task.add_done_callback(leaving.discard)
+            pipeline.model = model
+            del model
+            log.info("serving bundle %s", pipeline.version)
+        except EngineError as error:
+            refused = path
+            log.error("bundle %s refused, %s keeps serving: %s", path.name, pipeline.version, error)
+        except Exception:  # nobody waits for this task: it would end without a word, and no bundle would ever follow
+            refused = path
+            log.exception("bundle %s refused, %s keeps serving", path.name, pipeline.version)
+
+
+async def let_go(models: list[ServingModel]) -> None:
+    """Free models (given in a list, which is emptied) in a thread, once nobody else holds one of them.
+
+    Whoever is last to let go of a model gives back all its maps and graphs, tens of milliseconds for a large one. Were
+    it left to the requests that finish with it, that could be the event loop.
+    """
+    while any(sys.getrefcount(models[place]) > _ALONE for place in range(len(models))):
+        await asyncio.sleep(_LET_GO_POLL_S)
+    # Not `pop`, which would hand the model back to the event loop.
+    await asyncio.to_thread(models.clear)
+
+
+class VariantBundles:
+    """The bundles that variants name, beside the current one. For one caller at a time.
+
+    One that is not there yet is looked for again, and one that does not verify is refused once: meanwhile the current
+    bundle answers those who are assigned to it, and says so.
+    """
+
+    def __init__(
+        self, store: BundleStore, pipeline: Pipeline, load: Callable[[Path], ServingModel], names: Sequence[str]
+    ) -> None:
+        self._store = store
+        self._pipeline = pipeline
+        self._load = load
+        self._missing = list(names)
+
+    def look(self) -> None:
+        """Load what is there by now; blocks. Never raises for a bundle's sake."""
+        for name in list(self._missing):
+            path = self._store.directory / name
+            if not path.is_dir():
+                log.warning("bundle %s, which a variant names, is not there; the current one answers", path)
+                continue
+            self._missing.remove(name)
+            model = self._pipeline.model
+            try:
+                # The current one is kept, too: another may become current while the experiment goes on.
+                model = model if model.bundle.path == path.resolve() else self._load(path)
+            except EngineError as error:
+                log.error("bundle %s refused, the current one answers for it: %s", name, error)
+            except Exception:  # nobody waits for whoever calls this: it would end without a word
+                log.exception("bundle %s refused, the current one answers for it", name)
+            else:
+                self._pipeline.variant_models = {**self._pipeline.variant_models, name: model}
+                log.info("bundle %s can answer for variants", name)
+
+    async def follow(self, poll_s: float) -> None:
+        """Look every `poll_s` seconds, until all is there."""
+        while self._missing:
+            await asyncio.sleep(poll_s)
+            await asyncio.to_thread(self.look)

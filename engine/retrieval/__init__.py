@@ -1,0 +1,1 @@
+"""Search over the items that there are now, whatever index holds them."""
