@@ -1,7 +1,7 @@
 """From a bundle's files to models that serve, train and publish: the adapters behind each of its parts."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +25,12 @@ from engine.catalog.popularity import LivePopularity
 from engine.config.serving import EngineConfig
 from engine.data.dataset import Dataset
 from engine.errors import BundleError, EngineError, described
-from engine.features.content import ContentSchema, content_features
+from engine.features.content import ContentFeatures, ContentSchema, content_features
 from engine.features.context import ContextEncoder
 from engine.features.fold_in import fold_in
 from engine.features.history import Histories, HistoryStates
 from engine.features.schema import CODE_FEATURES
-from engine.publish.users import UserEmbedder
+from engine.features.user_embedder import UserEmbedder
 from engine.request.model import ServingModel
 from engine.retrieval.live_index import LiveIndex
 from engine.rules.schema import Rules
@@ -124,16 +124,21 @@ def load_item_embedder(bundle: Bundle) -> ItemEmbedder:
     """What gives items that the bundle does not hold their vectors: its item tower, or the mean of their category."""
     if bundle.manifest.embeddings == "als":
         return CategoryMeans(bundle.items.table, bundle.item_vectors)
-    tower = OnnxItemTower(bundle.path / ITEM_TOWER_FILE)
+    embed_content = open_item_tower(bundle.path / ITEM_TOWER_FILE)
     try:
         schema = ContentSchema.model_validate_json((bundle.path / CONTENT_FILE).read_bytes())
     except (OSError, ValidationError) as error:
         raise BundleError(f"{bundle.path / CONTENT_FILE}: {described(error)}") from None
 
     def embed(items: pl.DataFrame) -> Float32Array:
-        return tower.embed(content_features(items, schema))
+        return embed_content(content_features(items, schema))
 
     return embed
+
+
+def open_item_tower(path: Path) -> Callable[[ContentFeatures], Float32Array]:
+    """The item tower of an ONNX file: vectors float32 (n, dim) from the content of n items."""
+    return OnnxItemTower(path).embed
 
 
 def load_embedders(bundle: Bundle) -> tuple[UserEmbedder, UserEmbedder]:

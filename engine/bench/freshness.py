@@ -13,9 +13,9 @@ import numpy as np
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.app.model import train_bundle
+from engine.app.publish import publish_once
 from engine.bench.machine import describe_machine
 from engine.bundle.store import BundleStore
-from engine.cli.publish import publish_once
 from engine.config.serving import EngineConfig
 from engine.data.build import build_dataset
 from engine.data.synth import synthesize

@@ -10,7 +10,6 @@ from engine.catalog.changes import Change, Overlay, PositionLost
 from engine.catalog.live import LiveCatalogue
 from engine.errors import DependencyUnavailable, RulesError
 from engine.logs import OncePerInterval
-from engine.request.pipeline import Pipeline
 from engine.rules.follow import RulesFile
 from engine.rules.schema import Rules
 from engine.runtime.stalls.turns import free_in_turns
@@ -21,6 +20,20 @@ log.addFilter(OncePerInterval(interval_s=30.0))
 # How long one look at the stream waits for changes: bounds how late a swapped bundle or a stop is noticed.
 _WAIT_S: Final = 0.25
 _RETRY_S: Final = 0.25
+
+
+class HasCatalogue(Protocol):
+    """A model that serves, as far as this module knows it."""
+
+    @property
+    def catalogue(self) -> LiveCatalogue: ...
+
+
+class Serving(Protocol):
+    """Where the models are that serve at this moment; implemented by engine.request.pipeline.Pipeline."""
+
+    @property
+    def models(self) -> Sequence[HasCatalogue]: ...
 
 
 class ChangeSource(Protocol):
@@ -106,20 +119,20 @@ class CatalogueFollower:
                 stop.wait(_RETRY_S)
 
 
-async def follow_rules(file: RulesFile, follower: CatalogueFollower, pipeline: Pipeline, poll_s: float) -> None:
+async def follow_rules(file: RulesFile, follower: CatalogueFollower, serving: Serving, poll_s: float) -> None:
     """Look at the rules file every `poll_s` seconds, for ever; a bad one is refused and the rules of before stay."""
     while True:
         await asyncio.sleep(poll_s)
         try:
             await asyncio.to_thread(file.poll)
-            await _use_rules(file.rules, follower, pipeline)
+            await _use_rules(file.rules, follower, serving)
         except RulesError as error:
             log.error("%s; the rules of before stay in force", error)
         except Exception:  # nobody waits for this task: it would end without a word
             log.exception("the rules could not be followed")
 
 
-async def _use_rules(rules: Rules, follower: CatalogueFollower, pipeline: Pipeline) -> None:
+async def _use_rules(rules: Rules, follower: CatalogueFollower, serving: Serving) -> None:
     # A function of its own: between two rounds nothing here holds on to a model that has been replaced.
-    for model in pipeline.models:
+    for model in serving.models:
         await asyncio.to_thread(follower.use_rules, model.catalogue, rules)

@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from engine.cli.options import ConfigOption, load_config
-from engine.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -23,13 +22,11 @@ def create(
     ] = -1,
 ) -> None:
     """Make the topics that are missing, with the declared partitions and retention; those that are there stay."""
-    from engine.adapters.kafka.bus import create_topics
+    from engine.app.topics import create_missing_topics
     from engine.stream.topics import TOPICS
 
     settings = load_config(config)
-    if not settings.kafka.brokers:
-        raise ConfigError("kafka.brokers: names no broker; the embedded one comes with its topics")
-    made = create_topics(settings.kafka.brokers, settings.kafka, replication_factor)
+    made = create_missing_topics(settings, replication_factor)
     for topic in TOPICS:
         state = "created" if topic in made else "was there"
         print(f"{settings.kafka.named(topic.name)}: {topic.partitions} partitions, {state}")

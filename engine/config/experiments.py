@@ -5,9 +5,9 @@ from typing import Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from engine.experiments.hashing import BUCKETS
-
 HOLDOUT: Final = "holdout"
+# What layers, experiments and the holdout are divided into: shares are multiples of a ten-thousandth.
+BUCKETS: Final = 10_000
 RULES_OFF: Final = "off"
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$"
 _END_MS: Final = 1 << 62

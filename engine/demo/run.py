@@ -15,8 +15,8 @@ from rich.console import Console
 
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.app.publish import publish_once
 from engine.bundle.store import BundleStore
-from engine.cli.publish import publish_once
 from engine.config.serving import EngineConfig
 from engine.data.build import build_dataset
 from engine.demo.catalogue import show_catalogue

@@ -1,33 +1,23 @@
 """Ranked lists for the tested users, one function a method. Every list is int64 (users, LIST_SIZE), padded with -1."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import redis
 import uvloop
 
-from engine.adapters.redis.keys import live_key
-from engine.adapters.redis.store import RedisPublisher
 from engine.app.model import load_embedders
-from engine.app.serve import open_pipeline, redis_url
+from engine.app.offline import PATIENCE_S, answers, published
 from engine.bundle.bundle import Bundle
 from engine.config.seen import SeenConfig
 from engine.config.serving import EngineConfig
-from engine.errors import EngineError
 from engine.evaluation.leave_one_out import LeaveOneOut
 from engine.features.history import HistoryStates
-from engine.features.record import pack_session
 from engine.features.session import session_before
-from engine.publish.users import publish_users
-from engine.stream.state import LiveState, pack_state
 from engine.types import Float32Array, Int64Array, RecommendQuery, Session, item_keys
 
 LIST_SIZE = 50
 SURFACE = "evaluation"
-# Offline there is nobody waiting: a slow machine must not turn into a degraded answer.
-PATIENCE_S = 3600.0
 
 
 def popularity_lists(bundle: Bundle, split: LeaveOneOut) -> Int64Array:
@@ -83,42 +73,34 @@ def pipeline_lists(
         surfaces={SURFACE: {}},
         seen=seen.model_dump(),
     )
-    with redis_url(config) as url:
-        embed, fold_in = load_embedders(bundle)
-        publisher = RedisPublisher(url, config.redis, config.remembered_s)
-        publish_users(bundle, split.train, embed, fold_in, publisher)
-        publisher.close()
-        publish_sessions(url, split, config)
-        weights = {pipeline_name(weight): weight for weight in diversity_weights}
+    weights = {pipeline_name(weight): weight for weight in diversity_weights}
+    with published(bundle, split.train, config, _sessions(split, config)):
         lists: dict[str, Int64Array] = uvloop.run(_ask(config, split, weights))
         return lists
 
 
-def publish_sessions(url: str, split: LeaveOneOut, config: EngineConfig) -> None:
-    """Write what the processor would have of each tested user's session: the events just before the test event."""
+def _sessions(split: LeaveOneOut, config: EngineConfig) -> Iterator[tuple[str, Session]]:
+    """What the processor would have of each tested user's session: the events just before the test event."""
     keys = item_keys(split.train.items["item_id"].to_list())
     histories = split.train.histories()
     user_ids = split.train.users["user_id"]
-    with redis.Redis.from_url(url) as client, client.pipeline(transaction=False) as pipe:
-        for user, time_ms in zip(split.users.tolist(), split.times_ms.tolist(), strict=True):
-            part = session_before(histories, user, time_ms, config.blend.window_s, config.processor.session_events)
-            session = Session(keys[histories.rows[part]], histories.event_types[part], histories.timestamps_ms[part])
-            if len(session.item_keys):
-                pipe.set(
-                    live_key(user_ids[user]), pack_state(LiveState.empty()._replace(session=pack_session(session)))
-                )
-        pipe.execute()
+    for user, time_ms in zip(split.users.tolist(), split.times_ms.tolist(), strict=True):
+        part = session_before(histories, user, time_ms, config.blend.window_s, config.processor.session_events)
+        session = Session(keys[histories.rows[part]], histories.event_types[part], histories.timestamps_ms[part])
+        if len(session.item_keys):
+            yield user_ids[user], session
 
 
 async def _ask(config: EngineConfig, split: LeaveOneOut, weights: dict[str, float]) -> dict[str, Int64Array]:
     user_ids = split.train.users["user_id"]
     lists = {name: np.full((len(split.users), LIST_SIZE), -1, np.int64) for name in weights}
-    async with open_pipeline(config) as pipeline:
-        for name, weight in weights.items():
-            for place, (user, time_ms) in enumerate(zip(split.users, split.times_ms, strict=True)):
-                query = RecommendQuery(user_ids[int(user)], SURFACE, LIST_SIZE, int(time_ms), diversity_weight=weight)
-                answer = await pipeline.recommend(query, time.monotonic() + PATIENCE_S)
-                if answer.degraded_reasons:
-                    raise EngineError(f"evaluation met a degraded answer: {answer.degraded_reasons[0].name}")
-                lists[name][place, : len(answer.slate)] = answer.slate.rows
+    asked = [
+        (lists[name][place], RecommendQuery(user_ids[user], SURFACE, LIST_SIZE, time_ms, diversity_weight=weight))
+        for name, weight in weights.items()
+        for place, (user, time_ms) in enumerate(zip(split.users.tolist(), split.times_ms.tolist(), strict=True))
+    ]
+    places = iter(asked)
+    async for answer in answers(config, (query for _, query in asked)):
+        line, _ = next(places)
+        line[: len(answer.slate)] = answer.slate.rows
     return lists

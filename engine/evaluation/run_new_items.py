@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.adapters.onnx.towers import OnnxItemTower
+from engine.app.model import open_item_tower
 from engine.data.dataset import Dataset
 from engine.errors import ConfigError
 from engine.evaluation.attributes import ATTRIBUTES, CATEGORY, AttributeTaste
@@ -146,7 +146,7 @@ def _content_vectors(split: NewItems, towers: TwoTowerModel) -> Float32Array:
     with tempfile.TemporaryDirectory(prefix="engine-evaluate-") as scratch:
         path = Path(scratch) / "item_tower.onnx"
         export_item_tower(towers, path)
-        return OnnxItemTower(path).embed(content_features(split.items, towers.content_schema))
+        return open_item_tower(path)(content_features(split.items, towers.content_schema))
 
 
 def _figures(found: Int64Array, content: Int64Array, users: Int64Array) -> NewItemFigures:

@@ -1,8 +1,6 @@
 """Is a slate about its user's taste? How much of it is in their main categories, and how alike slates are."""
 
-import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,16 +10,13 @@ import numpy.typing as npt
 import polars as pl
 import uvloop
 
-from engine.adapters.redis.store import RedisPublisher
 from engine.app.model import load_embedders
-from engine.app.serve import open_pipeline, redis_url
+from engine.app.offline import PATIENCE_S, answers, published
 from engine.bundle.bundle import Bundle
 from engine.config.serving import EngineConfig
 from engine.data.dataset import Dataset
-from engine.errors import DataError, EngineError
-from engine.evaluation.lists import PATIENCE_S
+from engine.errors import DataError
 from engine.features.history import HistoryStates
-from engine.publish.users import publish_users
 from engine.training.embeddings import Progress
 from engine.types import Int64Array, RecommendQuery
 from kernels.membership import test_rows
@@ -169,10 +164,7 @@ def _ask(
     bundle: Bundle, dataset: Dataset, config: EngineConfig, asked: _Asked, progress: Progress | None
 ) -> dict[tuple[str, str], Int64Array]:
     """By surface and moment: slates int64 (n, SLATE), padded with -1."""
-    with redis_url(config) as url:
-        embed, fold_in = load_embedders(bundle)
-        with closing(RedisPublisher(url, config.redis)) as publisher:
-            publish_users(bundle, dataset, embed, fold_in, publisher)
+    with published(bundle, dataset, config):
         slates: dict[tuple[str, str], Int64Array] = uvloop.run(_slates(config, dataset, asked, progress))
         return slates
 
@@ -183,20 +175,21 @@ async def _slates(
     user_ids = dataset.users["user_id"]
     later_ms = np.full(len(asked.users), int(dataset.interactions.timestamps_ms.max()) + _LATER_MS)
     times_ms = dict(zip(MOMENTS, (asked.last_ms + _AT_ONCE_MS, later_ms), strict=True))
-    slates = {}
-    async with open_pipeline(config) as pipeline:
-        for surface in config.surfaces:
-            for moment, times in times_ms.items():
-                rows = np.full((len(asked.users), SLATE), -1, np.int64)
-                for place, (user, time_ms) in enumerate(zip(asked.users.tolist(), times.tolist(), strict=True)):
-                    query = RecommendQuery(user_ids[user], surface, SLATE, time_ms)
-                    answer = await pipeline.recommend(query, time.monotonic() + PATIENCE_S)
-                    if answer.degraded_reasons:
-                        raise EngineError(f"evaluation met a degraded answer: {answer.degraded_reasons[0].name}")
-                    rows[place, : len(answer.slate)] = answer.slate.rows
-                slates[surface, moment] = rows
-                if progress is not None:
-                    progress(len(slates), len(config.surfaces) * len(MOMENTS), "slates")
+    count = len(asked.users)
+    lines = [(surface, moment) for surface in config.surfaces for moment in MOMENTS]
+    queries = (
+        RecommendQuery(user_ids[user], surface, SLATE, time_ms)
+        for surface, moment in lines
+        for user, time_ms in zip(asked.users.tolist(), times_ms[moment].tolist(), strict=True)
+    )
+    slates = {line: np.full((count, SLATE), -1, np.int64) for line in lines}
+    done = 0
+    async for answer in answers(config, queries):
+        line, place = divmod(done, count)
+        slates[lines[line]][place, : len(answer.slate)] = answer.slate.rows
+        done += 1
+        if progress is not None and done % count == 0:
+            progress(done // count, len(lines), "slates")
     return slates
 
 

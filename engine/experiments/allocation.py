@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from engine.experiments.hashing import BUCKETS
+from engine.config.experiments import BUCKETS
 
 Int16Array = npt.NDArray[np.int16]
 

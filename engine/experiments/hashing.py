@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from engine.config.experiments import BUCKETS
 from engine.types import Int64Array
 
 UInt64Array = npt.NDArray[np.uint64]
 
-# What layers, experiments and the holdout are divided into: shares are multiples of a ten-thousandth.
-BUCKETS: Final = 10_000
 _MASK: Final = (1 << 64) - 1
 # The finalizer of SplitMix64: each bit of the key moves every bit of the result.
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB

@@ -13,7 +13,8 @@ from engine.data.dataset import Dataset
 from engine.features.history import Histories, HistoryStates
 from engine.features.item_evidence import K_HALF, QueryMoments, folded_items, moved_vectors
 from engine.features.people import first_of_each
-from engine.publish.users import UserEmbedder, in_bundle_rows
+from engine.features.user_embedder import UserEmbedder
+from engine.publish.users import in_bundle_rows
 from engine.training.config import AlsConfig
 from engine.types import Float32Array, Int64Array, item_key, item_keys
 from engine.v1 import catalog_pb2 as pb

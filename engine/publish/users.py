@@ -11,19 +11,12 @@ from engine.bundle.bundle import Bundle
 from engine.data.dataset import Dataset, demographic_codes
 from engine.features.history import Histories, HistoryStates
 from engine.features.profile import ItemStats, profile_features
-from engine.types import Demographics, EventType, Float32Array, Int64Array, SeenItems, Session, UserRecord, item_keys
+from engine.features.user_embedder import UserEmbedder
+from engine.types import Demographics, EventType, Int64Array, SeenItems, Session, UserRecord, item_keys
 from kernels.membership import rows_of_keys
 
 # Users a batch: enough to keep the tower and the pipeline busy, few enough to bound memory.
 BATCH_USERS = 1024
-
-
-class UserEmbedder(Protocol):
-    """Query vectors from histories whose rows are the bundle's."""
-
-    def __call__(self, histories: Histories, states: HistoryStates, demographic_codes: Int64Array) -> Float32Array:
-        """float32 (n, dim): one vector a state; demographic_codes is int64 (users, 3)."""
-        ...
 
 
 class RecordPublisher(Protocol):

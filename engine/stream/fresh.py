@@ -18,7 +18,7 @@ from engine.data.dataset import POSITIVE_EVENTS, demographic_codes
 from engine.errors import EngineError
 from engine.features.history import Histories
 from engine.features.profile import ItemStats, profile_features
-from engine.publish.users import UserEmbedder
+from engine.features.user_embedder import UserEmbedder
 from engine.types import Demographics, EventType, Session, UserRecord
 from kernels.membership import rows_of_keys
 

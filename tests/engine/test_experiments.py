@@ -15,9 +15,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from engine.app.processor import process
+from engine.app.publish import publish_once
 from engine.app.serve import running_server
 from engine.bundle.store import BundleStore
-from engine.cli.publish import publish_once
 from engine.config.serving import EngineConfig
 from engine.errors import ConfigError, EngineError, InvalidRequest, RulesError
 from engine.experiments.assign import Experiments

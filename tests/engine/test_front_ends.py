@@ -14,9 +14,9 @@ from pathlib import Path
 import grpc
 import pytest
 
+from engine.app.publish import publish_once
 from engine.app.serve import open_pipeline, running_server
 from engine.bundle.store import BundleStore
-from engine.cli.publish import publish_once
 from engine.config.serving import EngineConfig
 from engine.rpc.client import AsyncRecommendationClient
 from engine.rpc.requests import build_request

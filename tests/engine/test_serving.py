@@ -17,9 +17,9 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.app.publish import publish_once
 from engine.app.serve import open_pipeline, running_server
 from engine.bundle.store import BundleStore
-from engine.cli.publish import publish_once
 from engine.config.serving import EngineConfig
 from engine.errors import BundleError, DependencyUnavailable
 from engine.rpc.client import AsyncRecommendationClient

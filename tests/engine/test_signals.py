@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.app.publish import publish_once
 from engine.app.serve import running_server
-from engine.cli.publish import publish_once
 from engine.config.serving import EngineConfig
 from engine.processes import engine_process, write_settings
 from engine.rpc.client import AsyncRecommendationClient

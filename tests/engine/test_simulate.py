@@ -15,10 +15,10 @@ import pytest
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.app.model import train_bundle
+from engine.app.publish import publish_once
 from engine.app.serve import running_server
 from engine.bundle.store import BundleStore
 from engine.cli.main import app
-from engine.cli.publish import publish_once
 from engine.config.serving import EngineConfig
 from engine.data.build import load_dataset
 from engine.data.synth import synthesize, world_of

@@ -14,11 +14,11 @@ import pytest
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.adapters.redis.store import RedisFeatureStore
 from engine.app import bundle_check
+from engine.app.publish import publish_once
 from engine.bundle.manifest import MANIFEST, file_entry
 from engine.bundle.store import BundleStore
 from engine.cli.bundles import check_and_offer
 from engine.cli.main import app
-from engine.cli.publish import publish_once
 from engine.config.serving import EngineConfig
 from engine.errors import BundleError
 from tests.conftest import Trained

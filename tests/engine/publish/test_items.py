@@ -13,7 +13,6 @@ from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.app.model import load_model
 from engine.bundle.store import BundleStore
 from engine.catalog.changes import ContentChange, Overlay, VectorChange
-from engine.cli.publish import publish_once
 from engine.config.serving import EngineConfig
 from engine.stream.archive import ARCHIVE_SCHEMA
 from engine.types import item_key, item_keys

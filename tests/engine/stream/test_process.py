@@ -22,10 +22,10 @@ import redis
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.adapters.redis.keys import fresh_key, record_key
 from engine.app.processor import process, run_until_stopped
+from engine.app.publish import publish_once
 from engine.app.serve import open_pipeline
 from engine.bundle.bundle import open_bundle
 from engine.bundle.store import BundleStore
-from engine.cli.publish import publish_once
 from engine.config.serving import EngineConfig, ProcessorConfig, RedisConfig
 from engine.features.record import unpack_record
 from engine.request.pipeline import Pipeline
