@@ -87,10 +87,11 @@ test-clients: $(READY) ## Generate and call from Go, Java and TypeScript, with g
 	tests/clients/install.sh .clients
 	$(BIN)/python -m pytest tests/clients $(ARGS)
 
-lint: $(READY) ## Check style, types and that the generated code is current
+lint: $(READY) ## Check style, types, layers and that the generated code is current
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(MAKE) --no-print-directory proto
 	git diff --exit-code -- engine/v1 && test -z "$$(git status --porcelain -- engine/v1)"
 

@@ -1,0 +1,104 @@
+"""Modules that have moved: their former names still import, with a DeprecationWarning."""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Final
+
+MOVED: Final = {
+    "engine.adapters.cuda_device": "engine.adapters.cuda.device",
+    "engine.adapters.cuda_program": "engine.adapters.cuda.program",
+    "engine.adapters.cuda_scan": "engine.adapters.cuda.scan",
+    "engine.adapters.device_table": "engine.adapters.cuda.device_table",
+    "engine.adapters.embedded_kafka": "engine.adapters.kafka.embedded",
+    "engine.adapters.embedded_redis": "engine.adapters.redis.embedded",
+    "engine.adapters.faiss_build": "engine.adapters.faiss.build",
+    "engine.adapters.faiss_calibrate": "engine.adapters.faiss.calibrate",
+    "engine.adapters.faiss_cells": "engine.adapters.faiss.cells",
+    "engine.adapters.faiss_float16": "engine.adapters.faiss.float16",
+    "engine.adapters.faiss_gpu_index": "engine.adapters.faiss.gpu_index",
+    "engine.adapters.faiss_index": "engine.adapters.faiss.index",
+    "engine.adapters.faiss_visits": "engine.adapters.faiss.visits",
+    "engine.adapters.kafka_bus": "engine.adapters.kafka.bus",
+    "engine.adapters.kafka_exposures": "engine.adapters.kafka.exposures",
+    "engine.adapters.kafka_log": "engine.adapters.kafka.log",
+    "engine.adapters.kafka_source": "engine.adapters.kafka.source",
+    "engine.adapters.onnx_gpu_ranker": "engine.adapters.onnx.gpu_ranker",
+    "engine.adapters.onnx_ranker": "engine.adapters.onnx.ranker",
+    "engine.adapters.onnx_ranker_graph": "engine.adapters.onnx.ranker_graph",
+    "engine.adapters.onnx_towers": "engine.adapters.onnx.towers",
+    "engine.adapters.redis_catalog": "engine.adapters.redis.catalog",
+    "engine.adapters.redis_connect": "engine.adapters.redis.connect",
+    "engine.adapters.redis_keys": "engine.adapters.redis.keys",
+    "engine.adapters.redis_multiplexed": "engine.adapters.redis.multiplexed",
+    "engine.adapters.redis_state": "engine.adapters.redis.state",
+    "engine.adapters.redis_store": "engine.adapters.redis.store",
+    "engine.adapters.redis_trending": "engine.adapters.redis.trending",
+    "engine.assemble": "engine.app.serve",
+    "engine.assemble_device": "engine.app.backends",
+    "engine.assemble_device_process": "engine.app.device_process",
+    "engine.assemble_model": "engine.app.model",
+    "engine.assemble_processor": "engine.app.processor",
+    "engine.bundle_check": "engine.app.bundle_check",
+    "engine.catalog.index": "engine.retrieval.live_index",
+    "engine.catalog.overfetch": "engine.retrieval.overfetch",
+    "engine.catalog.shards": "engine.retrieval.shards",
+    "engine.clock": "engine.request.clock",
+    "engine.compute": "engine.request.compute",
+    "engine.elsewhere": "engine.runtime.elsewhere",
+    "engine.experiments.check": "engine.config.check_experiments",
+    "engine.experiments.declaration": "engine.config.experiments",
+    "engine.explain": "engine.request.explain",
+    "engine.log_writer": "engine.runtime.log_writer",
+    "engine.model": "engine.request.model",
+    "engine.pipeline": "engine.request.pipeline",
+    "engine.publish_items": "engine.publish.items",
+    "engine.roads": "engine.request.candidates",
+    "engine.settings.environment": "engine.config.environment",
+    "engine.settings.load": "engine.config.load",
+    "engine.settings.names": "engine.config.names",
+    "engine.settings.seen": "engine.config.seen",
+    "engine.stalls.cause": "engine.runtime.stalls.cause",
+    "engine.stalls.collector": "engine.runtime.stalls.collector",
+    "engine.stalls.metrics": "engine.runtime.stalls.metrics",
+    "engine.stalls.turns": "engine.runtime.stalls.turns",
+    "engine.stalls.usage": "engine.runtime.stalls.usage",
+    "engine.stalls.watch": "engine.runtime.stalls.watch",
+    "engine.supervisor": "engine.app.supervisor",
+    "engine.swap": "engine.app.swap",
+    "engine.trending": "engine.app.trending",
+    "engine.workers": "engine.app.workers",
+}
+# Packages that are gone; without them, what was inside could not be found.
+_FORMER_PACKAGES: Final = frozenset({"engine.settings", "engine.stalls"})
+
+
+class _Finder(MetaPathFinder, Loader):
+    """Asked first: what another version of the engine has under a former name is not wanted."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name in MOVED:
+            return ModuleSpec(name, self)
+        if name in _FORMER_PACKAGES:
+            return ModuleSpec(name, self, is_package=True)
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        name = module.__name__
+        if name not in MOVED:
+            return
+        warnings.warn(f"{name} is now {MOVED[name]}", DeprecationWarning, stacklevel=2)
+        # One module under both names: what is patched or compared there is the same object here.
+        sys.modules[name] = importlib.import_module(MOVED[name])
+
+
+def install() -> None:
+    """Let the former names be found, in this process. Cost: a microsecond an import."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
