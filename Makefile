@@ -19,7 +19,7 @@ PIP_INSTALL = PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip
 define install
 echo "Installing into $(VENV): up to 6 GB and some 4 minutes, most of it PyTorch with CUDA." \
 	"The README says how to do with less." && \
-$(PYTHON) -m venv $(VENV) && $(PIP_INSTALL) pip && $(PIP_INSTALL) --editable '.[$(1)]'
+$(PYTHON) -m venv $(VENV) && $(PIP_INSTALL) pip && $(PIP_INSTALL) --editable '.[$(1)]' --editable ./bench
 endef
 # Test processes: each trains its own small bundle and starts its own servers, about 1.5 GB in all.
 JOBS ?= 2
@@ -41,11 +41,11 @@ BENCHES ?= bench
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml bench/pyproject.toml constraints.txt
 	@$(call install,cpu$(comma)train$(comma)dev)
 	@touch $@
 
-$(DEMO_READY): pyproject.toml constraints.txt
+$(DEMO_READY): pyproject.toml bench/pyproject.toml constraints.txt
 	@$(call install,cpu$(comma)train$(comma)analysis)
 	@touch $@
 
@@ -55,12 +55,12 @@ TORCH_NEEDS := filelock fsspec jinja2 networkx sympy nvidia-cuda-cupti nvidia-cu
 	nvidia-nvshmem-cu13 nvidia-nvtx
 GPU_PIP = PYTHONWARNINGS='ignore:Editable installation' $(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 
-$(GPU_READY): pyproject.toml constraints.txt constraints-gpu.txt
+$(GPU_READY): pyproject.toml bench/pyproject.toml constraints.txt constraints-gpu.txt
 	@echo "Installing into $(GPU_VENV): some 10 GB with CUDA, ten minutes"
 	$(PYTHON) -m venv $(GPU_VENV)
 	$(GPU_PIP) --upgrade 'pip>=24'
 	$(GPU_PIP) --constraint constraints.txt --constraint constraints-gpu.txt \
-		--editable '.[gpu,train-without-torch,dev]' $(TORCH_NEEDS)
+		--editable '.[gpu,train-without-torch,dev]' --editable ./bench $(TORCH_NEEDS)
 	$(GPU_PIP) --constraint constraints.txt --no-deps torch
 	touch $@
 
@@ -112,7 +112,7 @@ bench-load: $(READY) ## Find the highest rate that one server bears: make bench-
 	$(BIN)/engine bench load --json .benchmarks/load.json $(ARGS)
 
 bench-peers: $(READY) ## Measure peers beside the engine: make bench-peers ARGS="--items 100000"
-	$(PIP_INSTALL) --editable '.[cpu,train,dev,peers]'
+	$(PIP_INSTALL) --editable '.[cpu,train,dev]' --editable './bench[peers]'
 	$(BIN)/engine bench peers --json .benchmarks/peers.json $(ARGS)
 
 bench-startup: $(READY) ## Time the start of a server and weigh its memory: make bench-startup ARGS="--items 100000"

@@ -5,15 +5,14 @@ import sys
 
 import typer
 
-from engine.cli import bench, bundles, data, experiment, import_data, rules, topics
-from engine.cli.demo import demo
+from engine.cli import bundles, data, experiment, import_data, rules, topics
 from engine.cli.evaluate import evaluate
 from engine.cli.health import health
+from engine.cli.installed import add_installed_commands
 from engine.cli.needs import extra_of
 from engine.cli.process import process
 from engine.cli.publish import publish_users
 from engine.cli.serve import serve
-from engine.cli.simulate import simulate
 from engine.cli.synth import synth
 from engine.cli.train import train
 from engine.errors import EngineError
@@ -25,7 +24,6 @@ app.add_typer(topics.app, name="topics", help="Make the Kafka topics.")
 app.add_typer(rules.app, name="rules", help="Look at business rules before a server does.")
 app.add_typer(bundles.app, name="bundles", help="See, bring in and choose bundles.")
 app.add_typer(experiment.app, name="experiment", help="Say what experiments are worth.")
-app.add_typer(bench.app, name="bench", help="Measure the whole system.")
 app.command()(synth)
 app.command()(train)
 app.command("publish-users")(publish_users)
@@ -33,8 +31,7 @@ app.command()(serve)
 app.command()(health)
 app.command()(process)
 app.command()(evaluate)
-app.command()(simulate)
-app.command()(demo)
+add_installed_commands(app)
 
 
 def run() -> None:

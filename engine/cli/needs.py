@@ -15,7 +15,6 @@ EXTRAS: Final[dict[str, tuple[str, ...]]] = {
     "cpu": ("faiss", "onnxruntime"),
     "train": ("implicit", "onnx", "scipy", "threadpoolctl", "torch"),
     "analysis": ("duckdb", "jinja2", "scipy"),
-    "bench": ("hdrh", "jinja2", "psutil"),
 }
 
 

@@ -30,7 +30,7 @@ class ServerMetrics:
     Where PROMETHEUS_MULTIPROC_DIR was set before `prometheus_client` was imported they live in files there, which an
     `engine.rpc.metrics_endpoint` adds up over the processes.
 
-    Cost: about 15 µs a request on the machine of the README's figures, see bench/test_metrics.py.
+    Cost: about 15 µs a request on the machine of the README's figures, see bench/suite/test_metrics.py.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:

@@ -43,8 +43,8 @@ def imported(tree: ast.AST, functions: bool) -> set[str]:
 
 
 def source(module: str) -> Path | None:
-    path = ROOT / module.replace(".", "/")
-    files = [path.with_suffix(".py"), path / "__init__.py"]
+    paths = [root / module.replace(".", "/") for root in (ROOT, ROOT / "bench")]
+    files = [file for path in paths for file in (path.with_suffix(".py"), path / "__init__.py")]
     return next((file for file in files if file.exists()), None)
 
 
@@ -85,7 +85,6 @@ def test_what_a_command_imports_is_declared(name: str, command: typer.models.Com
     ("arguments", "lacks", "said"),
     [
         (["bench", "world"], "scipy", "needs scipy, not installed here: pip install 'personalization-engine[train]'"),
-        (["bench", "load"], "hdrh", "needs hdrh, not installed here: pip install 'personalization-engine[bench]'"),
         (["train", "nowhere"], "torch", "needs torch, not installed here: pip install 'personalization-engine[train]'"),
         (["evaluate", "nowhere"], "implicit", "needs implicit, "),
         (["demo"], "duckdb", "needs duckdb, not installed here: pip install 'personalization-engine[analysis]'"),

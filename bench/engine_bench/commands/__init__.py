@@ -1,0 +1,1 @@
+"""Commands that measure or show the engine, found by `engine` through entry points."""

@@ -1,0 +1,27 @@
+"""How often the 95% intervals of a report hold the truth, in simulated experiments of which it is known."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from engine_bench.machine import describe_machine
+from engine_bench.simulation.coverage import CoverageSettings
+from engine_bench.simulation.coverage import measure_coverage as measure
+
+TARGET_COVERAGE: Final = 0.93
+
+
+def measure_coverage(settings: CoverageSettings, progress: Callable[[int, int, str], None]) -> dict[str, Any]:
+    """As engine_bench.simulation.coverage.measure_coverage, with the machine and `targets`, one a metric."""
+    found = measure(settings, progress=progress)
+    targets = []
+    for name, metric in found["metrics"].items():
+        share = metric["coverage"]["lift"]["share"]
+        targets.append(
+            {
+                "name": f"coverage_{name}",
+                "value": round(share, 4),
+                "bound": TARGET_COVERAGE,
+                "met": share >= TARGET_COVERAGE,
+            }
+        )
+    return found | {"machine": describe_machine(), "targets": targets}

@@ -1,0 +1,86 @@
+"""What load is sent to: a server over several connections, with requests encoded before the clock starts."""
+
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+
+from engine.rpc.requests import build_request
+from engine.v1 import recommendation_pb2 as pb
+from engine_bench.load_driver import Answer, Status, Target
+from engine_bench.load_schedule import Schedule
+
+METHOD = f"/{pb.DESCRIPTOR.services_by_name['RecommendationService'].full_name}/Recommend"
+SURFACE, ITEM_COUNT = "home", 50
+# A client that would wait longer than the server's own limit: who is late is told so by the server.
+TIMEOUT_S = 1.0
+# As several callers have: one connection's flow control and one HTTP/2 stream limit are not what is measured.
+_CHANNELS = 4
+_STATUSES = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: Status.DEADLINE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Status.EXHAUSTED,
+    grpc.StatusCode.UNAVAILABLE: Status.UNAVAILABLE,
+}
+_DEVICES, _COUNTRIES = ("mobile", "desktop", "tablet"), ("DE", "FR", "US")
+
+
+def circumstances(place: int) -> tuple[str, str]:
+    """Device and country of the request at a place of a schedule."""
+    return _DEVICES[place % len(_DEVICES)], _COUNTRIES[place % len(_COUNTRIES)]
+
+
+class GrpcTarget:
+    """Channels to one address; belongs to one event loop. Nothing is retried: every failure is a result.
+
+    asked_for: the moment that requests are to be answered for; by default they leave that to the server's clock.
+    """
+
+    def __init__(self, address: str, asked_for: datetime.datetime | None = None) -> None:
+        self._asked_for = asked_for
+        # Without a pool of its own a channel would share its connection with all others of the same address.
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        self._channels = [grpc.aio.insecure_channel(address, options) for _ in range(_CHANNELS)]
+        self._calls: list[Any] = [
+            # Requests are bytes already.
+            channel.unary_unary(METHOD, None, pb.RecommendResponse.FromString)
+            for channel in self._channels
+        ]
+
+    async def connect(self) -> None:
+        """Return once all channels are connected."""
+        for channel in self._channels:
+            await channel.channel_ready()
+
+    async def close(self) -> None:
+        for channel in self._channels:
+            await channel.close(None)
+
+    def asked_by(self, schedule: Schedule, user_ids: Sequence[str]) -> Target:
+        """The target of one schedule, whose requests are encoded here and now."""
+        encoded = []
+        for place, (user, debug) in enumerate(zip(schedule.users.tolist(), schedule.debug.tolist(), strict=True)):
+            device, country = circumstances(place)
+            request = build_request(
+                user_ids[user],
+                SURFACE,
+                item_count=ITEM_COUNT,
+                time=self._asked_for,
+                device=device,
+                country=country,
+                debug=debug,
+            )
+            encoded.append(request.SerializeToString())
+
+        async def ask(place: int) -> Answer:
+            call = self._calls[place % len(self._calls)]
+            try:
+                response: pb.RecommendResponse = await call(encoded[place], timeout=TIMEOUT_S)
+            except grpc.aio.AioRpcError as error:
+                return Answer(_STATUSES.get(error.code(), Status.OTHER))
+            stages = None
+            if schedule.debug[place]:
+                stages = {timing.stage: timing.duration_ms for timing in response.debug.stages}
+            return Answer(Status.OK, bool(response.degraded_reasons), stages)
+
+        return ask

@@ -1,0 +1,113 @@
+"""Experiments without a server: people, two ways to choose their slates, and what is true of the difference."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.data.synth_world import INTERESTS_PER_USER
+from engine.experiments.analysis.metrics import METRICS, TOTALS
+from engine.types import Float32Array, Int64Array
+from engine_bench.simulation.behaviour import Behaviour, Expected, Float64Array, expect, meet
+from engine_bench.simulation.people import People
+
+
+@dataclass(frozen=True, slots=True)
+class _Offers:
+    """What each variant shows each person: arrays of (variants, users, …), r slates of k items each.
+
+    attraction: float32 (variants, users, interests, r, k). purchase, prices: (variants, users, r, k).
+    """
+
+    attraction: Float32Array
+    purchase: Float64Array
+    prices: Float64Array
+
+
+class Shop:
+    """People whose slates are known beforehand, so that thousands of them act in a moment.
+
+    Args:
+        slates: int64 (users, slate_size * max_requests) for each variant, in the order of the variants.
+
+    Cost: O(variants * users * interests * items shown * dim) once, and 20 bytes for each combination.
+    """
+
+    def __init__(self, people: People, behaviour: Behaviour, slates: Mapping[str, Int64Array]) -> None:
+        self.people = people
+        self.behaviour = behaviour
+        self.variants = tuple(slates)
+        parts = [self._offers(items) for items in slates.values()]
+        self._offers_of = _Offers(*(np.stack([getattr(part, one.name) for part in parts]) for one in fields(_Offers)))
+
+    def act(self, variant: npt.NDArray[np.integer], random: np.random.Generator) -> Float64Array:
+        """What each person does in the period, when shown what their variant (users,) says, a place in `variants`.
+
+        Returns:
+            float64 (users, len(TOTALS)), as engine.experiments.analysis.compare takes it.
+
+        Cost: about 2 µs a request.
+        """
+        visits = self.people.visits(random)
+        totals = np.zeros((self.people.count, len(TOTALS)))
+        going = np.arange(len(visits.users))
+        converted = np.zeros(len(visits.users), bool)
+
+        def add(name: str, users: Int64Array, values: npt.NDArray[np.generic] | None = None) -> None:
+            totals[:, TOTALS.index(name)] += np.bincount(users, values, self.people.count)
+
+        add("sessions", visits.users)
+        for step in range(self.behaviour.max_requests):
+            users, interests = visits.users[going], visits.interests[going]
+            shown = variant[users].astype(np.int64)
+            attraction = self._offers_of.attraction[shown, users, interests, step]
+            met = meet(self.behaviour, attraction, self._offers_of.purchase[shown, users, step], random)
+            add("requests", users)
+            add("items", users, np.full(len(users), attraction.shape[1]))
+            add("clicks", users, met.clicked.sum(axis=1))
+            add("clicked_requests", users, np.asarray(met.clicked.any(axis=1)))
+            add("session_s", users, met.look_s + met.read_s.sum(axis=1))
+            add("revenue", users, (met.bought * self._offers_of.prices[shown, users, step]).sum(axis=1))
+            converted[going] |= np.asarray(met.bought.any(axis=1))
+            going = going[met.continues]
+        add("converted_sessions", visits.users, converted)
+        return totals
+
+    def truth(self) -> dict[str, dict[str, float]]:
+        """The value of each metric, if everybody were shown one variant, by variant and metric: potential outcomes.
+
+        Exact: expectations over visits, interests, clicks and purchases, summed over all people.
+        """
+        visits = self.people.expected_visits()
+        return {name: self._values(place, visits) for place, name in enumerate(self.variants)}
+
+    def true_lifts(self, treatment: str, control: str) -> dict[str, float]:
+        """The relative lift of each metric; 0.12 is 12% more."""
+        truth = self.truth()
+        return {name: truth[treatment][name] / truth[control][name] - 1.0 for name in truth[treatment]}
+
+    def _values(self, variant: int, visits: Float64Array) -> dict[str, float]:
+        sums = dict.fromkeys((one.name for one in fields(Expected)), 0.0)
+        for interest in range(INTERESTS_PER_USER):
+            offers = self._offers_of
+            of_session = expect(
+                self.behaviour,
+                offers.attraction[variant, :, interest],
+                offers.purchase[variant],
+                offers.prices[variant],
+            )
+            for name in sums:
+                sums[name] += float(getattr(of_session, name) @ visits[:, interest])
+        return {metric.name: sums[metric.numerator] / sums[metric.denominator] for metric in METRICS}
+
+    def _offers(self, items: Int64Array) -> _Offers:
+        everybody = np.arange(self.people.count)
+        shape = (self.people.count, self.behaviour.max_requests, self.behaviour.slate_size)
+        attraction = [
+            self.people.attraction(everybody, np.full(self.people.count, interest), items).reshape(shape)
+            for interest in range(INTERESTS_PER_USER)
+        ]
+        purchase = self.people.purchase(self.behaviour, everybody, items).reshape(shape)
+        prices = self.people.world.items.prices[items].reshape(shape)
+        return _Offers(np.stack(attraction, axis=1), purchase, prices)
