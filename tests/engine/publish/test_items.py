@@ -11,6 +11,7 @@ import pytest
 from engine.adapters.redis.catalog import RedisCatalogSource, RedisCatalogWriter
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.app.model import load_model
+from engine.app.publish import publish_once
 from engine.bundle.store import BundleStore
 from engine.catalog.changes import ContentChange, Overlay, VectorChange
 from engine.config.serving import EngineConfig
