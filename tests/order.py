@@ -7,23 +7,23 @@ import pytest
 # Files that take longest, the longest first: one that came last would leave the other processes without work. Minutes
 # count here, not tests, which is what pytest-xdist orders files by unless told not to.
 LONGEST: Final = (
-    "tests/engine/test_simulate.py",
+    "tests/bench/simulation/test_run.py",
     "tests/engine/training/test_two_tower.py",
     "tests/engine/cli/test_bundles.py",
     "tests/engine/training/test_small_data.py",
     "tests/engine/stream/test_process.py",
-    "tests/engine/bench/report/test_page.py",
-    "tests/engine/bench/report/test_gpu.py",
-    "tests/engine/bench/test_load.py",
-    "tests/engine/demo/test_run.py",
+    "tests/bench/report/test_page.py",
+    "tests/bench/report/test_gpu.py",
+    "tests/bench/test_load.py",
+    "tests/bench/demo/test_run.py",
     "tests/engine/rpc/test_experiment_servicer.py",
-    "tests/engine/test_workers.py",
+    "tests/engine/app/test_workers.py",
     "tests/engine/test_front_ends.py",
     "tests/engine/test_serving.py",
     "tests/engine/evaluation/test_taste.py",
     "tests/engine/catalog/test_live.py",
-    "tests/engine/bench/test_startup.py",
-    "tests/engine/bench/peers/test_peers.py",
+    "tests/bench/test_startup.py",
+    "tests/bench/peers/test_peers.py",
     "tests/engine/stream/test_bounds.py",
     "tests/engine/contract/test_doors.py",
     "tests/engine/stages/test_explore.py",
@@ -32,8 +32,8 @@ LONGEST: Final = (
     "tests/engine/experiments/analysis/test_page.py",
     "tests/engine/data/test_synth.py",
     "tests/engine/rules/test_compiled.py",
-    "tests/engine/simulation/test_coverage.py",
-    "tests/engine/cli/test_bench_taste.py",
+    "tests/bench/simulation/test_coverage.py",
+    "tests/bench/commands/test_taste.py",
 )
 
 

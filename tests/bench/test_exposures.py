@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from engine.cli.bench import app
 from typer.testing import CliRunner
 
 from engine_bench import exposures
+from engine_bench.commands.bench import app
 from engine_bench.exposures import Run, report
 from tests.ports import free_port
 

@@ -12,6 +12,10 @@ from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.adapters.redis.store import RedisFeatureStore
 from engine.config.serving import EngineConfig, RedisConfig
 from engine.rules.load import load_rules
+from engine_bench import load_runs
+from engine_bench.commands.bench import app
+from engine_bench.load_world import publish_crowd, write_rules
+from engine_bench.world import build_world, world_bundle
 from tests.ports import free_port
 
 ITEMS = 2_000

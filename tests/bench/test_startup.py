@@ -7,10 +7,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from engine.cli.bench import app
 from typer.testing import CliRunner
 
 from engine_bench import startup
+from engine_bench.commands.bench import app
 from engine_bench.startup import memory_of
 from tests.ports import free_port
 

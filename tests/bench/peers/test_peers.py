@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from engine.cli.bench import app
 from typer.testing import CliRunner
 
 from engine_bench import load_runs
+from engine_bench.commands.bench import app
 from engine_bench.peers import run, service_runs
 from tests.bench.peers.conftest import ITEMS, Small
 from tests.ports import free_port
