@@ -101,6 +101,17 @@ def test_chances_do_not_hang_on_who_was_lucky() -> None:
     assert chances[9 if 9 in chances else 100] == pytest.approx(0.5)
 
 
+def test_the_first_candidate_may_be_the_one_that_a_rule_has_put_there() -> None:
+    fixed = free()
+    fixed[3] = 0
+    merit = slate_of(explore(candidates(), np.empty(0, np.int64), fixed, 0.05, "")).rows
+    found = explore(candidates(), np.array([100, 101]), fixed, 0.05, "")
+    chances = dict(zip(merit.tolist(), found.propensities(merit, merit).tolist(), strict=True))
+    # Nine places are free, and every second answer gives one of them away: the ninth by merit stands in the others.
+    assert chances[0] == chances[1] == chances[8] == pytest.approx(1.0)
+    assert chances[9] == pytest.approx(0.5)
+
+
 def slate_of(found: Exploration, size: int = SLATE) -> Candidates:
     """What the real selection makes of it where order is all that counts."""
     constraints = replace(SlateConstraints.none(len(found.candidates), size), fixed=found.fixed)

@@ -3,8 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import polars as pl
 
+from engine.experiments.analysis.database import open_events
 from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.question import Question
 from engine.experiments.analysis.read import count
@@ -57,3 +59,16 @@ def test_a_report_counts_what_was_logged(tmp_path: Path) -> None:
 
 def test_the_tests_write_what_the_engine_does() -> None:
     assert pl.Schema(EXPOSURE_SCHEMA) == pl.Schema(EXPOSURES_SCHEMA)
+
+
+def test_event_files_of_other_versions_are_read_by_the_names_of_their_columns(tmp_path: Path) -> None:
+    now = pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "surface": ["home"], "value": [1.5]})
+    # Of before `surface` was there, and in another order.
+    before = pl.DataFrame({"value": [2.5], "item_id": ["b"], "user_id": ["v"]})
+    files = [str(tmp_path / "now.parquet"), str(tmp_path / "before.parquet")]
+    for table, file in zip((now, before), files, strict=True):
+        table.write_parquet(file)
+    with duckdb.connect() as connection:
+        open_events(connection, files)
+        rows = connection.sql("SELECT user_id, item_id, surface, value FROM raw_events ORDER BY user_id").fetchall()
+    assert rows == [("u", "a", "home", 1.5), ("v", "b", None, 2.5)]
