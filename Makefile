@@ -45,9 +45,11 @@ $(READY): pyproject.toml bench/pyproject.toml constraints.txt
 	@$(call install,cpu$(comma)train$(comma)dev)
 	@touch $@
 
+ifneq ($(DEMO_READY),$(READY))
 $(DEMO_READY): pyproject.toml bench/pyproject.toml constraints.txt
 	@$(call install,cpu$(comma)train$(comma)analysis)
 	@touch $@
+endif
 
 # PyTorch asks for older CUDA libraries than the gpu extra, and works with these: it is installed without asking. What
 # it needs beside them is named here. pip below 24 cannot read the extra's pins.

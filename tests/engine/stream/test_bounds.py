@@ -6,6 +6,7 @@ Case 03-seen-limit-zero is one of these.
 import math
 import threading
 import uuid
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def test_a_processor_applies_events(
 
 
 def test_training_at_its_lowest(trained: Trained, tmp_path: Path) -> None:
-    sections: dict[str, dict[str, Any]] = {"als": {}, "two_tower": {}, "ranker": {}}
+    sections: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for path in numbers(TrainingConfig):
         if len(path) == 2:
             sections[path[0]][path[1]] = bound(TrainingConfig, path, LOW)
