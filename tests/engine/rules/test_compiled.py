@@ -179,7 +179,7 @@ def allowed(rules: CompiledRules, surface: str = "home", **known: str) -> str:
     active.restrict(whole)
     active.restrict(rest, surface_applied=True)
     assert rows_in(whole, ROWS).tolist() == rows_in(rest, ROWS).tolist() == through.tolist()
-    explained = [rows_in(bitmap, ROWS) for _, bitmap in active.restrictions()]
+    explained = [rows_in(whole | 0xFF, ROWS), *(rows_in(bitmap, ROWS) for _, bitmap in active.restrictions())]
     assert np.logical_and.reduce(explained).tolist() == through.tolist()
     return "".join(name for name, kept in zip("abcd", through, strict=True) if kept)
 
