@@ -33,6 +33,7 @@ class _Link(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._owed: deque[_Owed] = deque()
         self._transport: asyncio.Transport | None = None
+        self._suspected = False
         self.is_open = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -56,8 +57,10 @@ class _Link(asyncio.Protocol):
     def send(self, command: tuple[bytes | str | int, ...]) -> asyncio.Future[Any]:
         """The future reply. Raises DependencyUnavailable where nothing more can be sent."""
         now = self._loop.time()
-        if self._owed and now - self._owed[0].since > _STALL_S:
-            self.close(f"no reply for {_STALL_S:g} s")
+        if self._is_overdue(now) and not self._suspected:
+            # The loop itself may have been held up meanwhile: what has come since is read before anybody judges.
+            self._suspected = True
+            self._loop.call_soon(self._loop.call_soon, self._judge)
         if not self.is_open or self._transport is None:
             raise DependencyUnavailable("the connection to Redis is lost")
         if len(self._owed) >= _MAX_PENDING:
@@ -66,6 +69,14 @@ class _Link(asyncio.Protocol):
         self._owed.append(_Owed(reply, now))
         self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]  # the stub knows pairs of one
         return reply
+
+    def _is_overdue(self, now: float) -> bool:
+        return bool(self._owed) and now - self._owed[0].since > _STALL_S
+
+    def _judge(self) -> None:
+        self._suspected = False
+        if self._is_overdue(self._loop.time()):
+            self.close(f"no reply for {_STALL_S:g} s")
 
     def close(self, reason: str) -> None:
         """Fail everything that is owed. Safe to call twice."""
