@@ -89,6 +89,37 @@ def test_selectors_against_one_item_at_a_time(rows: list[dict[str, Any]], select
     assert all(told in (None, one) for told, one in zip(by_id, expected, strict=True))
 
 
+@pytest.mark.parametrize(
+    "selector",
+    [
+        *({"price": price} for price in (
+            {"min": 0}, {"max": 0}, {"min": 1}, {"max": 1}, {"min": 1, "max": 2.5}, {"min": 2.5, "max": 2.5},
+            {"min": 10.5},
+        )),
+        *({key: value} for key in ("category", "brand", "seller", "attribute") for value in ("a", ["b", "zz"])),
+        {"item_ids": ["i0", "i7"]},
+        {"not": {"price": {"max": 2.5}}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_each_key_alone_against_one_item_at_a_time(selector: dict[str, Any]) -> None:
+    """Of several keys at random hardly an item matches all, and nobody would miss one of them."""
+    values, prices = [None, "a", "b", "zz"], [None, 0.0, 1.0, 2.5, 10.0]
+    rows = [
+        {
+            "item_id": f"i{place}",
+            "price": price,
+            **dict.fromkeys(("category", "brand", "seller", "attributes"), value),
+        }
+        for place, (value, price) in enumerate((value, price) for value in values for price in prices)
+    ]
+    expected = [matches(selector, row) for row in rows]
+    active = CompiledRules(rules_about(("action: deny", selector)), items_of(rows), len(rows)).for_request(
+        "home", time_ms=NOW_MS
+    )
+    assert (~active.allowed(np.arange(len(rows)))).tolist() == expected
+
+
 @settings(deadline=None, max_examples=25)
 @given(catalogues, catalogues, st.lists(selectors, min_size=8, max_size=8), st.randoms(use_true_random=False))
 def test_updating_rows_is_building_anew(

@@ -168,3 +168,19 @@ def test_a_file_is_parsed_again_where_the_parser_failed_and_not_the_file(
     assert names(file) == ["one"]
     assert file.poll() is not None
     assert names(file) == ["two"]
+
+
+def test_a_file_that_stays_as_it_is_is_not_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = RulesFile(path, SURFACES)
+    read: list[Path] = []
+
+    def count(found: Path) -> bytes:
+        read.append(found)
+        return found.read_bytes()
+
+    monkeypatch.setattr("engine.rules.follow.read_bytes", count)
+    assert [file.poll() for _ in range(3)] == [None] * 3
+    assert read == []
+    write(path, OTHER)
+    assert file.poll() is not None
+    assert read == [path]

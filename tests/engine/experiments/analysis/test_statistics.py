@@ -174,6 +174,14 @@ class TestSequential:
         assert ((anytime_p_value(lift) < 0.05) == ((interval.low > 0) | (interval.high < 0))).all()
         assert (anytime_p_value(lift) >= p_value(lift) - 1e-12).all()
 
+    def test_the_p_value_is_the_level_at_which_the_interval_just_reaches_zero(self) -> None:
+        for value, variance in ((0.3, 0.01), (-0.2, 0.004), (0.05, 0.0002), (0.9, 0.05)):
+            lift = Estimate(np.asarray(value), np.asarray(variance))
+            p = float(anytime_p_value(lift))
+            # Intervals are symmetric about the logarithm of one plus the lift or the lift itself: told by the z alone.
+            z = abs(value) / math.sqrt(variance)
+            assert float(anytime_critical(np.asarray(variance), p)) == pytest.approx(z, rel=1e-6)
+
 
 class TestSplit:
     @pytest.mark.parametrize(("counts", "mismatch"), [((50_000, 50_000), False), ((48_000, 52_000), True)])
