@@ -1,5 +1,6 @@
 """What follows the overlay and the rules, while both change."""
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.app.model import load_model
-from engine.catalog.changes import Change
+from engine.catalog.changes import Change, PositionLost
 from engine.catalog.follow import CatalogueFollower
 from engine.catalog.live import LiveCatalogue
 from engine.config.serving import EngineConfig
@@ -90,3 +91,44 @@ def test_refused_rules_are_tried_again_with_another_bundle_alone(trained: Traine
     assert item_id in _shown(catalogue)
     with pytest.raises(RulesError, match="is denied by the rule 'none'"):
         follower.use_rules(other, clash)
+
+
+@dataclass
+class Script:
+    """A source that gives these answers to `follow`, one after the other, and then ends; it counts whole reads."""
+
+    answers: list[list[Change] | Exception]
+    stop: threading.Event
+    snapshots: list[list[int]] = field(default_factory=list)
+
+    def snapshot(self, generations: Iterable[int]) -> list[Change]:
+        self.snapshots.append(sorted(generations))
+        return []
+
+    def follow(self, timeout_s: float) -> list[Change]:
+        answer = self.answers.pop(0)
+        if not self.answers:
+            self.stop.set()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_the_whole_overlay_is_read_where_the_position_is_lost_and_for_a_new_space_alone(
+    trained: Trained, catalogue: LiveCatalogue
+) -> None:
+    generation = catalogue.bundle.manifest.generation
+    other = _open(trained)
+    other.bundle = replace(other.bundle, manifest=other.bundle.manifest.model_copy(update={"generation": 7}))
+    serving = [catalogue]
+    stop = threading.Event()
+    source = Script([[], [], PositionLost("trimmed"), [], []], stop)
+    follower = CatalogueFollower(source)
+    follower.load({generation})
+    follower.run(lambda: serving, stop)
+    assert source.snapshots == [[generation]] * 2
+    stop.clear()
+    source.answers = [[], []]
+    serving.append(other)
+    follower.run(lambda: serving, stop)
+    assert source.snapshots[2:] == [sorted([generation, 7])]

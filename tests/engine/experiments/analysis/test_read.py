@@ -370,6 +370,16 @@ class TestClock:
         [one_day] = count(archive, replace(by_request, from_ms=T - 2 * DAY_MS, to_ms=T - DAY_MS)).totals(0)
         assert one_day[TOTALS.index("requests")] == 1
 
+    def test_what_came_before_is_found_for_simulated_days_that_are_long_over(self, tmp_path: Path) -> None:
+        shown = [exposure("u", "engine", T + n, time_ms=T - (n + 9) * DAY_MS, request_id=f"r{n}") for n in range(3)]
+        clicks = [event("u", "click", "a", T - 12 * DAY_MS, received_ms=T - 12 * DAY_MS)]
+        archive = Archive.within(write(tmp_path, shown, clicks))
+        # It ends days before the directory that the server has written into.
+        days = Question("worth", from_ms=T - 11 * DAY_MS, to_ms=T - 10 * DAY_MS, rules=Rules(clock=Clock.REQUEST))
+        before = count(archive, days).before
+        assert before is not None
+        assert before[0, BEFORE.index("clicks_before")] == 1
+
     def test_archives_from_before_have_the_servers_alone(self, tmp_path: Path) -> None:
         write(tmp_path, [exposure("u", "engine", T)])
         for path in tmp_path.rglob("engine.exposures*.parquet"):
