@@ -12,7 +12,7 @@ from engine.catalog.changes import Change, PositionLost
 from engine.catalog.follow import CatalogueFollower
 from engine.catalog.live import LiveCatalogue
 from engine.config.serving import EngineConfig
-from engine.errors import RulesError
+from engine.errors import DependencyUnavailable, RulesError
 from engine.rules.compiled import CompiledRules
 from engine.rules.load import parse_rules
 from engine.rules.schema import Rules
@@ -128,7 +128,11 @@ def test_the_whole_overlay_is_read_where_the_position_is_lost_and_for_a_new_spac
     follower.run(lambda: serving, stop)
     assert source.snapshots == [[generation]] * 2
     stop.clear()
+    source.answers = [DependencyUnavailable("Redis is away"), []]
+    follower.run(lambda: serving, stop)
+    assert source.snapshots[2:] == [[generation]]
+    stop.clear()
     source.answers = [[], []]
     serving.append(other)
     follower.run(lambda: serving, stop)
-    assert source.snapshots[2:] == [sorted([generation, 7])]
+    assert source.snapshots[3:] == [sorted([generation, 7])]
