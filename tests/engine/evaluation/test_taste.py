@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.app.model import train_bundle
@@ -13,7 +14,7 @@ from engine.data.dataset import Dataset
 from engine.data.synth import synthesize
 from engine.data.synth_world import WorldSize
 from engine.errors import DataError
-from engine.evaluation.taste import MOMENTS, TasteFigures, measure_taste, worst
+from engine.evaluation.taste import MOMENTS, RETRIEVED, TasteFigures, _asked, _retrieve, measure_taste, worst
 from engine.training.config import AlsConfig, RankerConfig, TrainingConfig
 from tests.conftest import Trained
 
@@ -62,3 +63,16 @@ def test_what_has_no_categories_has_no_taste_to_measure(trained: Trained, tmp_pa
     dataset = Dataset(nameless, trained.dataset.users, trained.dataset.interactions, trained.dataset.vocabularies)
     with pytest.raises(DataError, match="categories"):
         measure_taste(open_bundle(trained.bundles.current()), dataset, EngineConfig.load(), tmp_path)
+
+
+def test_what_retrieval_alone_would_show_is_on_offer_and_new_to_each_person(trained: Trained) -> None:
+    bundle = open_bundle(trained.bundles.current())
+    asked = _asked(trained.dataset, EngineConfig.load(), 20)
+    on_offer = np.arange(len(bundle.items)) % 2 == 0
+    retrieved = _retrieve(bundle, trained.dataset, asked, on_offer)
+    assert any(on_offer[seen].any() for seen in asked.seen)
+    for line, seen in zip(retrieved, asked.seen, strict=True):
+        rows = line[line >= 0]
+        assert len(rows) == min(RETRIEVED, len(set(np.flatnonzero(on_offer)) - set(seen.tolist())))
+        assert on_offer[rows].all()
+        assert not np.isin(rows, seen).any()
