@@ -17,12 +17,13 @@ RUN python -m venv /opt/tools \
     && /opt/tools/bin/pip install --only-binary :all: --constraint constraints.txt pip setuptools \
     && python -m venv --without-pip /opt/engine
 # The dependencies, by way of an empty project: a change of code leaves this layer as it is.
-RUN mkdir engine kernels && touch README.md LICENSE engine/__init__.py kernels/__init__.py \
+RUN mkdir engine && touch README.md LICENSE engine/__init__.py \
     && /opt/tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /tmp/empty . \
     && /opt/tools/bin/pip --python /opt/engine/bin/python install --only-binary :all: --constraint constraints.txt \
         "$(echo /tmp/empty/*.whl)[${EXTRAS}]" \
-    && rm -rf build ./*.egg-info engine kernels /tmp/empty
+    && rm -rf build ./*.egg-info engine /tmp/empty
 COPY README.md LICENSE ./
+# engine/kernels is a link to the folder that comes after it.
 COPY engine engine
 COPY kernels kernels
 RUN /opt/tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /tmp/wheel . \
@@ -32,7 +33,7 @@ RUN /opt/tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /tmp/whe
 ENV NUMBA_CACHE_DIR=/var/cache/engine
 WORKDIR /
 # Importing compiles; what serving calls is called once, too. The two at the front are the stream processor's.
-RUN /opt/engine/bin/python -c "import kernels.event_scan, kernels.live_state; from kernels.warmup import warm_up; warm_up()"
+RUN /opt/engine/bin/python -c "import engine.kernels.event_scan, engine.kernels.live_state; from engine.kernels.warmup import warm_up; warm_up()"
 
 FROM ${PYTHON_IMAGE}
 ARG EXTRAS=cpu

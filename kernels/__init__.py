@@ -5,6 +5,6 @@ the GIL, accepts read-only arrays (memory-mapped tables, `np.frombuffer` of a ne
 its inputs. fastmath is limited to `reassoc` and `contract`: the flags that assume no NaN or infinity stay out.
 """
 
-from kernels import cache
+from engine.kernels import cache
 
 cache.install()

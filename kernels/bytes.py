@@ -4,7 +4,7 @@ import numba
 import numpy as np
 from numba import types
 
-from kernels.signatures import BYTES, EXACT
+from engine.kernels.signatures import BYTES, EXACT
 
 
 @numba.njit(types.int64(BYTES, types.int64, types.int64), **EXACT)

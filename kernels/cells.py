@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from kernels.signatures import BOOLS, BYTES, EXACT, FLOATS, MATRIX, REORDERED, ROWS
+from engine.kernels.signatures import BOOLS, BYTES, EXACT, FLOATS, MATRIX, REORDERED, ROWS
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from kernels.signatures import EXACT, ROWS, read_only
+from engine.kernels.signatures import EXACT, ROWS, read_only
 
 Float64Array = npt.NDArray[np.float64]
 Int32Array = npt.NDArray[np.int32]

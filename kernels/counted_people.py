@@ -11,7 +11,7 @@ import numba
 import numpy as np
 from numba import types
 
-from kernels.signatures import EXACT
+from engine.kernels.signatures import EXACT
 
 # Bytes of an entry: a hash and two times, each in an array of its own.
 ENTRY: Final = 12

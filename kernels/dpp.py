@@ -2,8 +2,8 @@
 
 import math
 
-from kernels.constraints import SlateConstraints
-from kernels.slate import Float32Array, Int64Array, Slate, select_slate
+from engine.kernels.constraints import SlateConstraints
+from engine.kernels.slate import Float32Array, Int64Array, Slate, select_slate
 
 
 def dpp_slate(

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from kernels.signatures import BYTES, EXACT, ROWS
+from engine.kernels.signatures import BYTES, EXACT, ROWS
 
 Int64Array = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]

@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from kernels.signatures import EXACT, ROWS, STRIDED_MATRIX
+from engine.kernels.signatures import EXACT, ROWS, STRIDED_MATRIX
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]

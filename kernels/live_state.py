@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from kernels.bytes import copy_bytes as _copy
-from kernels.bytes import load as _load
-from kernels.bytes import store as _store
-from kernels.counted_people import ENTRY, NONE, place_key, take_back, turn_to
-from kernels.seen_items import (
+from engine.kernels.bytes import copy_bytes as _copy
+from engine.kernels.bytes import load as _load
+from engine.kernels.bytes import store as _store
+from engine.kernels.counted_people import ENTRY, NONE, place_key, take_back, turn_to
+from engine.kernels.seen_items import (
     IMPRESSION,
     Memory,
     are_regions,
@@ -22,7 +22,7 @@ from kernels.seen_items import (
     remember_showing,
     write_lists,
 )
-from kernels.signatures import BYTES, EXACT, ROWS, read_only
+from engine.kernels.signatures import BYTES, EXACT, ROWS, read_only
 
 Int64Array = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
@@ -62,7 +62,7 @@ class Kept(NamedTuple):
 
     session: events. ids, ids_s: as many ids of events at most, for so many seconds.
     places, places_s: of so many items and surfaces is remembered when the person turned there; see
-    kernels.counted_people.turn_to for when one makes room for another. seen: of items.
+    engine.kernels.counted_people.turn_to for when one makes room for another. seen: of items.
     """
 
     session: int

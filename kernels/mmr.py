@@ -5,8 +5,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from kernels.constraints import SlateConstraints
-from kernels.slate import Slate, select_slate
+from engine.kernels.constraints import SlateConstraints
+from engine.kernels.slate import Slate, select_slate
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]

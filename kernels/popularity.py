@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from kernels.signatures import EXACT, ROWS, read_only
+from engine.kernels.signatures import EXACT, ROWS, read_only
 
 Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]

@@ -10,7 +10,7 @@ from numba import types
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-from kernels.signatures import EXACT, MATRIX, ROWS
+from engine.kernels.signatures import EXACT, MATRIX, ROWS
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]

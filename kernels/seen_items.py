@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from kernels.bytes import load, store
-from kernels.signatures import BYTES, EXACT, ROWS
+from engine.kernels.bytes import load, store
+from engine.kernels.signatures import BYTES, EXACT, ROWS
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from kernels.seen_items import IMPRESSION, SeenColumns
-from kernels.signatures import BYTES, EXACT, FLOATS, ROWS, read_only
+from engine.kernels.seen_items import IMPRESSION, SeenColumns
+from engine.kernels.signatures import BYTES, EXACT, FLOATS, ROWS, read_only
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]

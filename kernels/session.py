@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from kernels.signatures import BYTES, FLOATS, REORDERED, ROWS, STRIDED_MATRIX
+from engine.kernels.signatures import BYTES, FLOATS, REORDERED, ROWS, STRIDED_MATRIX
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from kernels.constraints import (
+from engine.kernels.constraints import (
     CODES,
     MEMBERS,
     RELAXED_DUPLICATE,
@@ -26,8 +26,8 @@ from kernels.constraints import (
     mark_full,
     required_members,
 )
-from kernels.signatures import FLOATS, REORDERED, ROWS, STRIDED_MATRIX
-from kernels.unit_rows import scale_to_unit
+from engine.kernels.signatures import FLOATS, REORDERED, ROWS, STRIDED_MATRIX
+from engine.kernels.unit_rows import scale_to_unit
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]

@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from kernels.signatures import REORDERED
+from engine.kernels.signatures import REORDERED
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from kernels import (
+from engine.kernels import (
     cells,
     dpp,
     groups,
@@ -20,7 +20,7 @@ from kernels import (
     topk,
     unit_rows,
 )
-from kernels.constraints import SlateConstraints
+from engine.kernels.constraints import SlateConstraints
 
 
 def warm_up() -> float:

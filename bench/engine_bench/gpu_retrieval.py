@@ -9,13 +9,13 @@ import numpy as np
 from engine.adapters.faiss.float16 import Float16Searcher
 from engine.config.serving import DeviceConfig
 from engine.errors import EngineError
+from engine.kernels.membership import pack_mask
+from engine.kernels.scan import scan_eligible
+from engine.kernels.topk import top_k
 from engine.retrieval.overfetch import OverFetchingIndex, Searcher, SearchRequest
 from engine.types import Float32Array
 from engine_bench.gpu_floors import Floors
 from engine_bench.timing import time_calls
-from kernels.membership import pack_mask
-from kernels.scan import scan_eligible
-from kernels.topk import top_k
 
 K: Final = 1000
 _QUERIES: Final = 256

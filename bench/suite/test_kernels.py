@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels import cells, dpp, membership, mmr, scan, session, topk, unit_rows
-from kernels.constraints import SlateConstraints
-from kernels.warmup import warm_up
+from engine.kernels import cells, dpp, membership, mmr, scan, session, topk, unit_rows
+from engine.kernels.constraints import SlateConstraints
+from engine.kernels.warmup import warm_up
 
 CANDIDATES, SLATE, DIM, CATALOGUE = 1000, 50, 64, 200_000
 NOW_MS = 1_750_000_000_000

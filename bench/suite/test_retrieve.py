@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from engine.adapters.faiss.index import FaissIndex
-from kernels.membership import pack_mask
+from engine.kernels.membership import pack_mask
 from suite.conftest import Catalogue
 from suite.serving import exact_rows, mean_recall
 

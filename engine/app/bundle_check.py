@@ -17,6 +17,7 @@ from engine.app.model import load_embedders, load_item_embedder, load_model
 from engine.config.experiments import HoldoutConfig
 from engine.config.serving import DeviceConfig, EngineConfig
 from engine.errors import BundleError, described
+from engine.kernels.membership import count_rows
 from engine.request.clock import RequestClock, StageEstimates
 from engine.request.model import ServingModel
 from engine.request.pipeline import Pipeline
@@ -33,7 +34,6 @@ from engine.types import (
     UserState,
     item_keys,
 )
-from kernels.membership import count_rows
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from engine.kernels.groups import group_means
 from engine.types import Float32Array
-from kernels.groups import group_means
 
 _SAMPLED_ITEMS: Final = 100_000
 

@@ -16,6 +16,7 @@ from engine.catalog.fresh import FreshRows
 from engine.catalog.visibility import Visibility
 from engine.config.experiments import RULES_OFF
 from engine.features.item_attributes import KnownMeans, item_attributes
+from engine.kernels.membership import rows_of_keys
 from engine.logs import OncePerInterval
 from engine.rules.active import ActiveRules
 from engine.rules.compiled import CompiledRules
@@ -23,7 +24,6 @@ from engine.rules.conflicts import check_catalogue
 from engine.rules.schema import Rules
 from engine.types import Float32Array, Int64Array, RecommendQuery, UInt8Array
 from engine.v1 import catalog_pb2 as pb
-from kernels.membership import rows_of_keys
 
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval(interval_s=30.0))

@@ -7,10 +7,10 @@ import numpy as np
 from engine.bundle.bundle import Bundle
 from engine.bundle.popularity import Popularity
 from engine.catalog.live import LiveCatalogue
+from engine.kernels.membership import assign_rows
 from engine.stream.popularity import OVERALL
 from engine.stream.trending import ItemCounts, blend, dynamic_rows, evidence_of, scopes_of_popularity
 from engine.types import Float32Array, Int64Array
-from kernels.membership import assign_rows
 
 
 class LivePopularity:

@@ -8,9 +8,9 @@ import numpy.typing as npt
 from engine.bundle.items import Items
 from engine.catalog.changes import ItemState
 from engine.catalog.fresh import FreshRows
+from engine.kernels.membership import assign_rows, test_rows
 from engine.rules.compiled import CompiledRules
 from engine.types import Int64Array, UInt8Array
-from kernels.membership import assign_rows, test_rows
 
 
 class Visibility:

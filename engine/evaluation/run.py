@@ -24,10 +24,10 @@ from engine.evaluation.metrics import (
     intra_list_similarity,
 )
 from engine.features.seen_history import windows_by_type
+from engine.kernels.unit_rows import gather_unit_rows
 from engine.training.config import TrainingConfig
 from engine.training.embeddings import Progress
 from engine.types import Int64Array
-from kernels.unit_rows import gather_unit_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from engine.config.serving import EngineConfig
 from engine.data.dataset import Dataset
 from engine.errors import DataError
 from engine.features.history import HistoryStates
+from engine.kernels.membership import test_rows
 from engine.training.embeddings import Progress
 from engine.types import Int64Array, RecommendQuery
-from kernels.membership import test_rows
 
 SLATE: Final = 10
 RETRIEVED: Final = 200

@@ -2,7 +2,8 @@
 
 In a window of lifetime L a person counts exp(-age / L), the age being that of their latest event on the item; in the
 count of all they count 1. So a second event adds only what was left to be had: nothing at once, nearly one after
-several lifetimes. The stream processor (kernels.counted_people), the bundle's counts and its lists obey this rule.
+several lifetimes. The stream processor (engine.kernels.counted_people), the bundle's counts and its lists obey this
+rule.
 """
 
 import numpy as np

@@ -1,13 +1,13 @@
-"""What is known of a user's items, to and from the bytes that Redis holds (kernels.seen_items)."""
+"""What is known of a user's items, to and from the bytes that Redis holds (engine.kernels.seen_items)."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from engine.features.record import RecordError
+from engine.kernels.seen_items import SeenColumns, unpack_seen
+from engine.kernels.seen_items import pack_seen as pack_columns
 from engine.types import EventType, Int64Array, SeenItems, Session
-from kernels.seen_items import SeenColumns, unpack_seen
-from kernels.seen_items import pack_seen as pack_columns
 
 
 def pack_seen(seen: SeenItems) -> bytes:

@@ -14,8 +14,8 @@ import numpy as np
 from engine.config.serving import BlendConfig
 from engine.features.history import Histories
 from engine.features.schema import SESSION_DENSE
+from engine.kernels.session import session_summary
 from engine.types import EventType, Float32Array, Int64Array, UInt8Array
-from kernels.session import session_summary
 
 # Where a bundle's manifest says, in `training`, how the ranker read sessions.
 SESSION_FIELD: Final = "session"
@@ -50,7 +50,7 @@ class SessionSettings:
 class SessionSignal:
     """What a session says at one moment.
 
-    vector: float32 (dim,), see kernels.session.session_summary; zeros where no event counts.
+    vector: float32 (dim,), see engine.kernels.session.session_summary; zeros where no event counts.
     evidence: the sum of the events' weights. dense: float32 (len(SESSION_DENSE),), the ranker's inputs.
     """
 

@@ -14,11 +14,11 @@ from engine.features.history import Histories, HistoryStates
 from engine.features.item_evidence import K_HALF, QueryMoments, folded_items, moved_vectors
 from engine.features.people import first_of_each
 from engine.features.user_embedder import UserEmbedder
+from engine.kernels.membership import rows_of_keys
 from engine.publish.users import in_bundle_rows
 from engine.training.config import AlsConfig
 from engine.types import Float32Array, Int64Array, item_key, item_keys
 from engine.v1 import catalog_pb2 as pb
-from kernels.membership import rows_of_keys
 
 # Of each new item the latest so many interactions speak; by then content has next to no say.
 MAX_INTERACTIONS = 200

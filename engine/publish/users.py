@@ -12,8 +12,8 @@ from engine.data.dataset import Dataset, demographic_codes
 from engine.features.history import Histories, HistoryStates
 from engine.features.profile import ItemStats, profile_features
 from engine.features.user_embedder import UserEmbedder
+from engine.kernels.membership import rows_of_keys
 from engine.types import Demographics, EventType, Int64Array, SeenItems, Session, UserRecord, item_keys
-from kernels.membership import rows_of_keys
 
 # Users a batch: enough to keep the tower and the pipeline busy, few enough to bound memory.
 BATCH_USERS = 1024

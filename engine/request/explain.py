@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from engine.catalog.live import LiveCatalogue
+from engine.kernels.membership import clear_rows, count_rows
 from engine.rules.active import ActiveRules
 from engine.stages.diversify import RELAXED_CAP, RELAXED_DUPLICATE, RELAXED_SHARE, SlateChoice
 from engine.stages.seen import SeenVerdict
@@ -21,7 +22,6 @@ from engine.types import (
     event_name,
     item_keys,
 )
-from kernels.membership import clear_rows, count_rows
 
 # (reason, items), in the order in which they apply.
 Counts = tuple[tuple[str, int], ...]

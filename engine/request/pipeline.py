@@ -13,6 +13,7 @@ from engine.config.serving import EngineConfig
 from engine.errors import DeadlineExceeded
 from engine.experiments.assign import Assigned, Experiments
 from engine.experiments.settings import RequestSettings
+from engine.kernels.membership import clear_rows, test_rows
 from engine.request.candidates import Roads
 from engine.request.clock import RequestClock, StageEstimates, request_deadline
 from engine.request.compute import Compute
@@ -39,7 +40,6 @@ from engine.types import (
     event_name,
     item_keys,
 )
-from kernels.membership import clear_rows, test_rows
 
 _DIVERSIFIERS: Final[dict[str, Diversifier]] = {"mmr": MmrDiversifier(), "dpp": DppDiversifier()}
 _MS_PER_MINUTE: Final = 60_000

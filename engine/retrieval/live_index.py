@@ -3,10 +3,10 @@
 import numpy as np
 
 from engine.catalog.live import LiveCatalogue
+from engine.kernels.scan import scan_above
+from engine.kernels.topk import merge_top
 from engine.stages.retrieve import ItemIndex
 from engine.types import Float32Array, Int64Array, UInt8Array
-from kernels.scan import scan_above
-from kernels.topk import merge_top
 
 
 class LiveIndex:

@@ -7,11 +7,11 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from engine.kernels.membership import count_rows, first_members
+from engine.kernels.scan import scan_eligible
+from engine.kernels.topk import top_k
 from engine.stages.retrieve import check_search
 from engine.types import Float32Array, Int64Array, UInt8Array
-from kernels.membership import count_rows, first_members
-from kernels.scan import scan_eligible
-from kernels.topk import top_k
 
 Found = tuple[Int64Array, Float32Array]
 
@@ -102,7 +102,7 @@ class EligibleScan:
         return SearchRequest(query, eligible, min(k, eligible_count), share)
 
     def scan(self, request: SearchRequest) -> Found:
-        """The exact answer on the processor. Cost: kernels.scan, O(eligible items * dim)."""
+        """The exact answer on the processor. Cost: engine.kernels.scan, O(eligible items * dim)."""
         if request.wanted == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         rows, scores = scan_eligible(self._item_vectors, request.query, request.eligible)

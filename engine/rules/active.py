@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from engine.kernels.membership import codes_of_rows, multiply_members, test_rows
 from engine.rules.schema import Allow, Boost, Bury, Cap, Deny, MinShare, Pin, Rule, Slot
 from engine.types import Float32Array, Int64Array, UInt8Array
-from kernels.membership import codes_of_rows, multiply_members, test_rows
 
 BoolArray = npt.NDArray[np.bool_]
 Int32Array = npt.NDArray[np.int32]

@@ -5,11 +5,11 @@ import numpy as np
 import xxhash
 
 from engine.bundle.popularity import Popularity, PopularityList
+from engine.kernels.membership import clear_rows
+from engine.kernels.topk import first_eligible, top_k
+from engine.kernels.unit_rows import gather_unit_rows
 from engine.stages.diversify import relevance, unit_range
 from engine.types import Candidates, Demographics, Float32Array, Int64Array, ItemSource, Strategy, UInt8Array
-from kernels.membership import clear_rows
-from kernels.topk import first_eligible, top_k
-from kernels.unit_rows import gather_unit_rows
 
 
 def popular_candidates(

@@ -5,11 +5,11 @@ from typing import Protocol
 
 import numpy as np
 
+from engine.kernels.constraints import RELAXED_CAP, RELAXED_DUPLICATE, RELAXED_SHARE, SlateConstraints
+from engine.kernels.dpp import dpp_slate
+from engine.kernels.mmr import mmr_slate
+from engine.kernels.slate import Slate
 from engine.types import Candidates, Float32Array, Int64Array, UInt8Array
-from kernels.constraints import RELAXED_CAP, RELAXED_DUPLICATE, RELAXED_SHARE, SlateConstraints
-from kernels.dpp import dpp_slate
-from kernels.mmr import mmr_slate
-from kernels.slate import Slate
 
 __all__ = [
     "RELAXED_CAP",
@@ -38,7 +38,7 @@ class Diversifier(Protocol):
         slate_size: int,
         constraints: SlateConstraints,
     ) -> Slate:
-        """min(slate_size, n) of n candidates, as `kernels.slate` describes; a weight of 0 is relevance order.
+        """min(slate_size, n) of n candidates, as `engine.kernels.slate` describes; a weight of 0 is relevance order.
 
         Args:
             relevance: float32 (n,) in [0, 1].

@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
+from engine.kernels.membership import clear_rows
 from engine.types import Int64Array, UInt8Array, item_keys
-from kernels.membership import clear_rows
 
 
 class Catalogue(Protocol):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from engine.kernels.membership import test_rows
 from engine.types import Candidates, UInt8Array
-from kernels.membership import test_rows
 
 
 def keep_eligible(candidates: Candidates, eligible: UInt8Array) -> tuple[Candidates, int]:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.kernels.topk import top_k
 from engine.rules.active import ActiveRules
 from engine.stages.diversify import SlateConstraints
 from engine.types import Candidates, Float32Array, Int64Array, ItemSource
-from kernels.topk import top_k
 
 
 def rescore(candidates: Candidates, rules: ActiveRules, demotions: Float32Array | None = None) -> Candidates:

@@ -8,10 +8,10 @@ import numpy.typing as npt
 
 from engine.config.seen import SeenConfig
 from engine.features.seen_history import windows_by_type
+from engine.kernels.membership import clear_rows, test_rows
+from engine.kernels.seen_items import SeenColumns
+from engine.kernels.seen_policy import demotions, judge, settle, within_limit
 from engine.types import Candidates, Float32Array, Int64Array, ItemSource, SeenItems, UInt8Array
-from kernels.membership import clear_rows, test_rows
-from kernels.seen_items import SeenColumns
-from kernels.seen_policy import demotions, judge, settle, within_limit
 
 BoolArray = npt.NDArray[np.bool_]
 

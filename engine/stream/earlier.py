@@ -7,8 +7,8 @@ import numpy as np
 
 from engine.features.record import RecordError, unpack_keys, unpack_session
 from engine.features.seen import in_order, of_keys_alone, of_session, pack_seen
-from kernels.counted_people import ENTRY
-from kernels.live_state import STATE_VERSION
+from engine.kernels.counted_people import ENTRY
+from engine.kernels.live_state import STATE_VERSION
 
 _HEADER: Final = struct.Struct("<BIIHHQqH")
 # Version 1 had neither arrivals of event ids nor the places that a person counts for; both ended in item keys alone.

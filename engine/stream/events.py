@@ -19,12 +19,7 @@ from engine.contract.limits import (
     TIME_END_S,
 )
 from engine.errors import PoisonMessage
-from engine.stream.codec import SCHEMA_VERSION, decode
-from engine.stream.processor import Message
-from engine.stream.state import clamped_ms
-from engine.types import Int64Array
-from engine.v1 import event_pb2 as pb
-from kernels.event_scan import (
+from engine.kernels.event_scan import (
     EVENT_FIELDS,
     EVENT_ID,
     ITEM_ID,
@@ -35,6 +30,11 @@ from kernels.event_scan import (
     USER_ID,
     scan_events,
 )
+from engine.stream.codec import SCHEMA_VERSION, decode
+from engine.stream.processor import Message
+from engine.stream.state import clamped_ms
+from engine.types import Int64Array
+from engine.v1 import event_pb2 as pb
 
 # Clocks of two servers differ by less.
 MAX_AHEAD_MS: Final = 300_000
@@ -111,8 +111,8 @@ class EventBatch:
 def read_events(messages: Sequence[Message]) -> tuple[EventBatch, list[tuple[Message, str]]]:
     """The events of messages, and the poison ones with their reasons.
 
-    What is as most messages are is read here all at once (kernels.event_scan); any other one by `codec.decode`, which
-    is the judge of what is poison.
+    The plain messages are read all at once (engine.kernels.event_scan). `codec.decode` reads any other one, and judges
+    what is poison.
 
     Cost: about 2 µs a message, and for one that is out of the ordinary (a text that is not ASCII) 10 µs more.
     """

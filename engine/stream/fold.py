@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.features.record import RecordError
+from engine.kernels.live_state import STATE_VERSION, Events, fold_states
 from engine.stream.earlier import upgraded
 from engine.stream.events import EventBatch
 from engine.stream.state import Limits, log_partition
 from engine.types import EventType, Int64Array
-from kernels.live_state import STATE_VERSION, Events, fold_states
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -32,8 +32,8 @@ class Folded(NamedTuple):
     """What events leave.
 
     states: the packed states that have changed, by the user's position. taken: bool (m,), the events that count, for
-    what else counts them. moves: int64 (m, 4), see kernels.live_state.Folded. unreadable: positions of states that
-    could not be read; new ones were begun for them.
+    what else counts them. moves: int64 (m, 4), see engine.kernels.live_state.Folded. unreadable: positions of states
+    that could not be read; new ones were begun for them.
     """
 
     states: dict[int, bytes]

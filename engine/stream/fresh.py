@@ -19,8 +19,8 @@ from engine.errors import EngineError
 from engine.features.history import Histories
 from engine.features.profile import ItemStats, profile_features
 from engine.features.user_embedder import UserEmbedder
+from engine.kernels.membership import rows_of_keys
 from engine.types import Demographics, EventType, Session, UserRecord
-from kernels.membership import rows_of_keys
 
 log = logging.getLogger(__name__)
 

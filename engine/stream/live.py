@@ -151,7 +151,7 @@ class LiveSink:
         """Move the people of these events in every list that has them; returns the lists that changed.
 
         Args:
-            moves: int64 (m, 4), in seconds, see kernels.live_state.Folded.
+            moves: int64 (m, 4), in seconds, see engine.kernels.live_state.Folded.
         """
         moves_ms = np.where(moves < 0, -1, moves * 1000).T
         anywhere, on_surface = moves[:, 0] != moves[:, 1], moves[:, 2] != moves[:, 3]

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from engine.bundle.popularity import segment_key, surface_key
 from engine.features.schema import POPULARITY_WINDOWS_S
+from engine.kernels.popularity import count_moves, counts_at
 from engine.types import Demographics, Int64Array
-from kernels.popularity import count_moves, counts_at
 
 # The windows that a live count can tell anything of; longer ones are training's.
 LIVE_WINDOWS: Final = ("1h", "24h", "7d")
@@ -93,7 +93,7 @@ class Scope:
         brought the last item, and those after that find it gone.
 
         Args:
-            item_keys, before_ms, after_ms: int64 (n,), see kernels.popularity.count_moves.
+            item_keys, before_ms, after_ms: int64 (n,), see engine.kernels.popularity.count_moves.
 
         Cost: about 0.3 µs a move, and amortized O(log limit) for each item that is new.
         """

@@ -3,8 +3,8 @@
 Live state (little-endian): version u8, interactions u32, purchases u32, session events u16, remembered ids u16,
 log partition u64, offset i64, counted places u16; then the session events (17 bytes each, in time order), the
 remembered event ids (8 bytes each, in order of arrival), when they arrived (u32 seconds each), the places that the
-person counts for (kernels.counted_people: three columns of u32) and the seen items (kernels.seen_items).
-kernels.live_state folds events into these very bytes; engine.stream.earlier reads those of earlier versions.
+person counts for (engine.kernels.counted_people: three columns of u32) and the seen items (engine.kernels.seen_items).
+engine.kernels.live_state folds events into these very bytes; engine.stream.earlier reads those of earlier versions.
 """
 
 import struct
@@ -19,11 +19,11 @@ from engine.config.seen import FOREVER_S
 from engine.features.record import RecordError, unpack_session
 from engine.features.schema import POPULARITY_WINDOWS_S
 from engine.features.seen import read_seen
+from engine.kernels.counted_people import ENTRY
+from engine.kernels.live_state import STATE_VERSION, Kept
+from engine.kernels.seen_items import Memory
 from engine.stream.earlier import upgraded
 from engine.types import EventType, SeenItems, Session
-from kernels.counted_people import ENTRY
-from kernels.live_state import STATE_VERSION, Kept
-from kernels.seen_items import Memory
 
 _HEADER: Final = struct.Struct("<BIIHHQqH")
 _EVENT: Final = struct.Struct("<qqB")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.kernels.slate import Slate
 from engine.stages.diversify import (
     RELAXED_CAP,
     RELAXED_DUPLICATE,
@@ -16,7 +17,6 @@ from engine.stages.diversify import (
     MmrDiversifier,
     SlateConstraints,
 )
-from kernels.slate import Slate
 from tests.kernels.slates import SlateProblem, random_problem
 
 # The fixture's diversifiers keep nothing between examples.

@@ -21,10 +21,10 @@ from engine.config.serving import DeviceConfig
 from engine.device.model import BatchSearch, one_by_one
 from engine.device.remote import RemoteIndex
 from engine.errors import ConfigError, EngineError
+from engine.kernels.membership import pack_mask
 from engine.retrieval.overfetch import OverFetchingIndex
 from engine.retrieval.shards import ShardedSearcher
 from engine.stages.retrieve import ItemIndex
-from kernels.membership import pack_mask
 from tests.contracts.clustered import clustered
 from tests.engine.device.serving import device_model, served
 from tests.gpu import on_gpu

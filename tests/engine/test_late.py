@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from engine.app.model import load_model
 from engine.config.serving import EngineConfig
 from engine.errors import DeadlineExceeded
+from engine.kernels.membership import test_rows as rows_in
 from engine.request.model import ServingModel
 from engine.request.pipeline import Pipeline
 from engine.rules.load import parse_rules
@@ -38,7 +39,6 @@ from engine.types import (
     UserState,
     item_keys,
 )
-from kernels.membership import test_rows as rows_in
 from tests.conftest import Trained
 from tests.engine.request.test_pipeline import NOW_MS, SURFACES, query, record
 

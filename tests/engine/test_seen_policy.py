@@ -16,6 +16,7 @@ from engine.app.processor import limits_of
 from engine.catalog.changes import Overlay
 from engine.config.serving import EngineConfig
 from engine.features.seen import in_order, most_recent, pack_seen, read_seen
+from engine.kernels.membership import test_rows as rows_in
 from engine.request.clock import RequestClock, StageEstimates
 from engine.request.model import ServingModel
 from engine.request.pipeline import Pipeline
@@ -39,7 +40,6 @@ from engine.types import (
     item_key,
 )
 from engine.v1 import recommendation_pb2 as pb
-from kernels.membership import test_rows as rows_in
 from tests.conftest import Trained
 from tests.engine.catalog.items import stock
 from tests.engine.request.test_pipeline import UnknownUsers

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels.constraints import SlateConstraints
+from engine.kernels.constraints import SlateConstraints
 
 
 @dataclass(frozen=True, slots=True)

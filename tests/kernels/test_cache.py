@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-import kernels
+from engine import kernels
 
 # One kernel that calls another, in modules of their own.
 CALLEE = """
 import numba
-from kernels.signatures import EXACT
+from engine.kernels.signatures import EXACT
 
 @numba.njit("int64()", **EXACT)
 def answer():
@@ -21,8 +21,8 @@ def answer():
 """
 CALLER = """
 import numba
-from kernels.called import answer
-from kernels.signatures import EXACT
+from engine.kernels.called import answer
+from engine.kernels.signatures import EXACT
 
 @numba.njit("int64()", **EXACT)
 def ask():
@@ -33,23 +33,25 @@ def ask():
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A package of kernels without those of the engine, which would take long to compile."""
-    package = tmp_path / "checkout" / "kernels"
+    package = tmp_path / "checkout" / "engine" / "kernels"
     package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
     for name in ("__init__.py", "cache.py", "signatures.py"):
         shutil.copy(Path(kernels.__file__).with_name(name), package)
     (package / "caller.py").write_text(CALLER)
-    write_callee(package.parent, 1)
-    return package.parent
+    checkout = package.parent.parent
+    write_callee(checkout, 1)
+    return checkout
 
 
 def write_callee(checkout: Path, answer: int) -> None:
-    (checkout / "kernels" / "called.py").write_text(CALLEE.format(answer=answer))
+    (checkout / "engine" / "kernels" / "called.py").write_text(CALLEE.format(answer=answer))
 
 
 def ask(checkout: Path, **environment: str) -> tuple[int, int]:
     """What the calling kernel answers in a new process, and how many of the two kernels were found compiled."""
     script = (
-        "from kernels import caller, called; "
+        "from engine.kernels import caller, called; "
         "hits = [sum(kernel.stats.cache_hits.values()) for kernel in (caller.ask, called.answer)]; "
         "print(caller.ask(), sum(hits))"
     )
@@ -83,13 +85,13 @@ def test_the_cache_is_where_numba_is_told_to_keep_it(checkout: Path, tmp_path: P
 
 def test_an_install_that_cannot_be_written_to_is_cached_for_the_user(checkout: Path) -> None:
     (
-        checkout / "kernels" / "__pycache__"
+        checkout / "engine" / "kernels" / "__pycache__"
     ).touch()  # A file, where numba wants a directory: root can write anywhere else.
     assert ask(checkout) == (1, 0)
     write_callee(checkout, 2)
     assert ask(checkout) == (2, 0)
     assert ask(checkout) == (2, 2)
-    assert (checkout / "kernels" / "__pycache__").is_file()
+    assert (checkout / "engine" / "kernels" / "__pycache__").is_file()
 
 
 def test_caches_of_other_packages_are_left_alone(checkout: Path, tmp_path: Path) -> None:

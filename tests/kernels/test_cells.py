@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import cells
+from engine.kernels import cells
 from tests.kernels import naive
 
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.dpp import dpp_slate
+from engine.kernels.dpp import dpp_slate
 from tests.kernels import naive
 from tests.kernels.test_mmr import unit_rows
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.v1 import event_pb2 as pb
-from kernels.event_scan import (
+from engine.kernels.event_scan import (
     COLUMNS,
     EVENT_FIELDS,
     EVENT_ID,
@@ -15,6 +14,7 @@ from kernels.event_scan import (
     USER_ID,
     scan_events,
 )
+from engine.v1 import event_pb2 as pb
 
 VERSION, POSITIONS, TIME_END_S = 1, 200, 4_133_980_800
 LIMITS = np.zeros(EVENT_FIELDS, np.int64)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.groups import group_means
+from engine.kernels.groups import group_means
 
 
 @settings(deadline=None)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kernels.live_state import Events, Kept, fold_states
-from kernels.seen_items import Memory
+from engine.kernels.live_state import Events, Kept, fold_states
+from engine.kernels.seen_items import Memory
 
 POSITIVE = np.ones(256, np.bool_)
 

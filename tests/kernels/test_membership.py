@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import membership
+from engine.kernels import membership
 from tests.kernels import naive
 
 INT64 = st.integers(-(2**63), 2**63 - 1)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import mmr
+from engine.kernels import mmr
 from tests.kernels import naive
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.popularity import count_moves, counts_at
+from engine.kernels.popularity import count_moves, counts_at
 from tests.kernels import naive
 
 LIFETIMES_MS = np.array([3.6e6, 8.64e7, 6.048e8])

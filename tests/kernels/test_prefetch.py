@@ -1,7 +1,7 @@
 import numba
 import numpy as np
 
-from kernels import prefetch
+from engine.kernels import prefetch
 
 
 def test_rows_of_any_table_can_be_asked_for_and_nothing_changes() -> None:

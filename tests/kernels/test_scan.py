@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import scan
-from kernels.membership import pack_mask
+from engine.kernels import scan
+from engine.kernels.membership import pack_mask
 from tests.kernels import naive
 
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.membership import pack_mask
-from kernels.membership import test_rows as rows_in
-from kernels.seen_items import SeenColumns, pack_seen, unpack_seen
-from kernels.seen_policy import demotions, judge, settle, within_limit
+from engine.kernels.membership import pack_mask
+from engine.kernels.membership import test_rows as rows_in
+from engine.kernels.seen_items import SeenColumns, pack_seen, unpack_seen
+from engine.kernels.seen_policy import demotions, judge, settle, within_limit
 
 NOW_S = 10_000
 # Impressions, and two types of events with windows of their own.

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import session
+from engine.kernels import session
 from tests.kernels import naive
 
 NOW_MS = 1_750_000_000_000

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kernels.constraints import RELAXED_CAP, RELAXED_DUPLICATE, RELAXED_SHARE, SlateConstraints
-from kernels.slate import Slate, select_slate
-from kernels.unit_rows import gather_unit_rows
+from engine.kernels.constraints import RELAXED_CAP, RELAXED_DUPLICATE, RELAXED_SHARE, SlateConstraints
+from engine.kernels.slate import Slate, select_slate
+from engine.kernels.unit_rows import gather_unit_rows
 from tests.kernels import naive
 from tests.kernels.slates import SlateProblem, random_constraints, random_problem
 

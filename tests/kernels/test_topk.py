@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kernels import topk
+from engine.kernels import topk
 from tests.kernels import naive
 
 

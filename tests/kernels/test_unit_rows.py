@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kernels.unit_rows import gather_unit_rows
+from engine.kernels.unit_rows import gather_unit_rows
 from tests.kernels import naive
 from tests.kernels.test_mmr import frozen
 

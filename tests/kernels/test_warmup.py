@@ -3,7 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kernels.warmup import warm_up
+from engine.kernels.warmup import warm_up
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,11 +18,11 @@ def test_nothing_compiles_after_warm_up(tmp_path: Path) -> None:
     """Run where the cache is empty: after a warm-up no kernel gains a signature, however it is called."""
     script = """
 import numba
-from kernels import (
+from engine.kernels import (
     constraints, event_scan, groups, live_state, membership, mmr, popularity, scan, seen_items, seen_policy, session,
     slate, topk,
 )
-from kernels.warmup import warm_up
+from engine.kernels.warmup import warm_up
 
 def counts():
     modules = (
@@ -45,7 +45,7 @@ assert not any(compilable for _, compilable in before.values()), before
 
 def test_kernels_import_neither_the_engine_nor_a_client_library() -> None:
     script = (
-        "import sys, kernels.warmup; "
+        "import sys, engine.kernels.warmup; "
         "found = {name.split('.')[0] for name in sys.modules} & {'engine', 'faiss', 'redis', 'grpc', 'onnxruntime'}; "
         "sys.exit(str(found) if found else 0)"
     )

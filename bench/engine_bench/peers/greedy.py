@@ -6,7 +6,7 @@ from engine.types import Float32Array, Int64Array
 
 
 def numpy_mmr(relevance: Float32Array, units: Float32Array, relevance_weight: float, k: int) -> Int64Array:
-    """Pick k of n items; the arguments are those of kernels.mmr.mmr_slate, all finite.
+    """Pick k of n items; the arguments are those of engine.kernels.mmr.mmr_slate, all finite.
 
     The largest similarity to the picked is carried along, so that each step costs one product of matrix and vector.
 

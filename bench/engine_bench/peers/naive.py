@@ -209,7 +209,7 @@ class Naive:
 def session_mean(
     vectors: Float32Array, rows: Int64Array, session: Session, now_ms: int, settings: SessionSettings
 ) -> tuple[Float32Array, float, Float32Array]:
-    """What kernels.session.session_vector and the ranker's dense session features say, in NumPy.
+    """What engine.kernels.session.session_vector and the ranker's dense session features say, in NumPy.
 
     Args:
         vectors: float32 (items, dim). rows: int64 (n,), of the session's items, -1 for those that do not count.

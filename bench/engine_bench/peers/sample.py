@@ -7,6 +7,7 @@ import numpy as np
 
 from engine.adapters.redis.store import RedisFeatureStore
 from engine.config.serving import EngineConfig
+from engine.kernels.unit_rows import gather_unit_rows
 from engine.request.model import ServingModel
 from engine.stages.blend import BlendSettings, blend_session
 from engine.stages.diversify import relevance
@@ -16,7 +17,6 @@ from engine.stages.retrieve import retrieve
 from engine.stages.seen import SeenPolicy, apply_policy
 from engine.types import Float32Array, Int64Array, RankingContext, RecommendQuery
 from engine_bench.load_target import SURFACE, circumstances
-from kernels.unit_rows import gather_unit_rows
 
 
 @dataclass(frozen=True, slots=True)

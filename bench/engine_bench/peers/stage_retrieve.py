@@ -11,11 +11,11 @@ import numpy as np
 from engine.adapters.faiss.calibrate import Truth, recalls_of
 from engine.adapters.faiss.index import FaissIndex
 from engine.bundle.bundle import INDEX_FILE, Bundle
+from engine.kernels.membership import pack_mask
 from engine.types import Float32Array, Int64Array
 from engine_bench.peers.ann import AnnPeer, Parameters, build_or_open
 from engine_bench.peers.optional import missing
 from engine_bench.peers.timing import in_turns, percentiles
-from kernels.membership import pack_mask
 
 _K = 1000
 _PEERS = {"scann": "Scann", "hnswlib": "Hnswlib", "usearch": "Usearch"}

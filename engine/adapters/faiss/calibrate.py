@@ -9,8 +9,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from engine.kernels.membership import pack_mask
 from engine.types import Float32Array, Int64Array, UInt8Array
-from kernels.membership import pack_mask
 
 Progress = Callable[[int, int, str], None]
 

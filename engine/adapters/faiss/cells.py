@@ -7,8 +7,8 @@ from typing import Any
 import faiss
 import numpy as np
 
+from engine.kernels.cells import scan_cells
 from engine.types import Float32Array, Int64Array, UInt8Array
-from kernels.cells import scan_cells
 
 _LEVELS = 255.0
 

@@ -14,12 +14,12 @@ from engine.adapters.faiss.index import IndexParameters, read_index
 from engine.adapters.faiss.visits import Probes
 from engine.config.serving import DeviceConfig
 from engine.errors import BundleError, ConfigError, EngineError
+from engine.kernels.membership import pack_mask
+from engine.kernels.scan import scan_eligible
+from engine.kernels.topk import top_k
 from engine.retrieval.overfetch import Found, OverFetchingIndex, Searcher
 from engine.retrieval.shards import ShardedSearcher
 from engine.types import Float32Array, UInt8Array
-from kernels.membership import pack_mask
-from kernels.scan import scan_eligible
-from kernels.topk import top_k
 
 # What a selection on the device can return; beyond, FAISS refuses.
 _CLASSIC_MAX_K: Final = 2048

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from engine.adapters.faiss.cells import Cells
 from engine.adapters.faiss.visits import CellScan, Partition, Probes, search_cells
 from engine.errors import BundleError
+from engine.kernels.membership import count_rows
+from engine.kernels.scan import scan_eligible
+from engine.kernels.topk import top_k
 from engine.stages.retrieve import check_search
 from engine.types import Float32Array, Int64Array, UInt8Array
-from kernels.membership import count_rows
-from kernels.scan import scan_eligible
-from kernels.topk import top_k
 
 # Below this share of eligible items an exact scan of them is faster than visiting the many cells that they are spread
 # over. Measured at 1M x 64 on one busy core, scan against cells: at 1% 1.1 against 3.0 to 8.2 ms (by how clustered the

@@ -8,9 +8,9 @@ from typing import Any, Final, Protocol
 import faiss
 import numpy as np
 
+from engine.kernels.cells import expected_above, inner_products
+from engine.kernels.topk import top_k
 from engine.types import Float32Array, Int64Array, UInt8Array
-from kernels.cells import expected_above, inner_products
-from kernels.topk import top_k
 
 # A search ends when the cells that it has not visited probably hold no more than this share of the best so many, and
 # of all that are wanted. What calibration reaches among random items, 97% of 1,000, lies within the second.

@@ -10,9 +10,9 @@ import onnxruntime as ort
 from engine.adapters.onnx.ranker_graph import CONTEXT_INPUTS, check_graph, check_tables
 from engine.errors import BundleError, EngineError, described
 from engine.features.schema import FeatureSchema
+from engine.kernels.prefetch import prefetch_rows
 from engine.logs import OncePerInterval
 from engine.types import Float32Array, Int64Array, RankingContext
-from kernels.prefetch import prefetch_rows
 
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval(interval_s=30.0))

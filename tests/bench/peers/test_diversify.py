@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from engine.kernels.mmr import mmr_slate
+from engine.kernels.unit_rows import gather_unit_rows
 from engine_bench.peers import stage_diversify
 from engine_bench.peers.greedy import numpy_mmr
 from engine_bench.peers.sample import StageInputs
 from engine_bench.peers.stage_diversify import measure_diversify
-from kernels.mmr import mmr_slate
-from kernels.unit_rows import gather_unit_rows
 
 
 @pytest.mark.parametrize("relevance_weight", [0.0, 0.3, 0.9, 1.0])

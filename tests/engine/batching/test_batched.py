@@ -13,10 +13,10 @@ from engine.batching.index import BatchedIndex
 from engine.batching.micro_batcher import MicroBatcher
 from engine.batching.ranker import BatchedRanker
 from engine.errors import DeadlineExceeded, EngineError
+from engine.kernels.membership import pack_mask
 from engine.request.clock import request_deadline
 from engine.retrieval.overfetch import OverFetchingIndex
 from engine.types import RankingContext
-from kernels.membership import pack_mask
 
 PATIENCE_S = 30.0
 ITEM_COUNT = 3_000

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from engine.bundle.items import ITEM_FILES, Items, read_items, write_items
 from engine.errors import BundleError
+from engine.kernels.membership import rows_of_keys
+from engine.kernels.membership import test_rows as rows_in  # under its own name pytest would collect it
 from engine.types import item_keys
-from kernels.membership import rows_of_keys
-from kernels.membership import test_rows as rows_in  # under its own name pytest would collect it
 
 SURFACES = ["home", "cart", "email"]
 

@@ -13,10 +13,10 @@ from engine.catalog.follow import CatalogueFollower
 from engine.catalog.live import LiveCatalogue
 from engine.config.serving import EngineConfig
 from engine.errors import DependencyUnavailable, RulesError
+from engine.kernels.membership import test_rows as rows_in
 from engine.rules.compiled import CompiledRules
 from engine.rules.load import parse_rules
 from engine.rules.schema import Rules
-from kernels.membership import test_rows as rows_in
 from tests.conftest import Trained
 from tests.engine.catalog.items import stock
 

@@ -14,11 +14,11 @@ from engine.bundle.store import BundleStore
 from engine.catalog.changes import Change, ContentChange, Overlay, StockChange, VectorChange
 from engine.catalog.live import LiveCatalogue
 from engine.config.serving import EngineConfig
+from engine.kernels.membership import pack_mask
+from engine.kernels.membership import test_rows as rows_in
 from engine.request.model import ServingModel
 from engine.rules.load import parse_rules
 from engine.types import item_key, item_keys
-from kernels.membership import pack_mask
-from kernels.membership import test_rows as rows_in
 from tests.conftest import Trained
 from tests.engine.catalog.items import remove, stock, upsert
 

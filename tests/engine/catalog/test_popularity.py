@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from engine.app.model import load_model
 from engine.catalog.changes import Overlay
 from engine.config.serving import EngineConfig
+from engine.kernels.membership import test_rows as rows_in
 from engine.request.model import ServingModel
 from engine.stream.popularity import LIVE_WINDOWS, OVERALL
 from engine.stream.trending import ItemCounts
 from engine.types import item_keys
-from kernels.membership import test_rows as rows_in
 from tests.conftest import Trained
 from tests.engine.catalog.items import upsert
 

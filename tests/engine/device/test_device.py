@@ -18,10 +18,10 @@ from engine.device.model import DeviceModel, HeldModels
 from engine.device.remote import RemoteIndex, RemoteRanker
 from engine.device.server import DeviceServer
 from engine.errors import BundleError, DeadlineExceeded, DependencyUnavailable, EngineError, Overloaded
+from engine.kernels.membership import rows_of_keys
 from engine.request.clock import request_deadline
 from engine.retrieval.overfetch import Found, SearchRequest
 from engine.types import Float32Array, Int64Array, RankingContext
-from kernels.membership import rows_of_keys
 from tests.engine.device.serving import BUNDLE, OnlyBundle, context_of, device_model, running, served
 
 PATIENCE_S = 30.0

@@ -17,6 +17,7 @@ from engine.catalog.changes import ItemState
 from engine.config.serving import EngineConfig
 from engine.errors import DeadlineExceeded, EngineError
 from engine.features.schema import CONTEXT_DENSE
+from engine.kernels.membership import test_rows as rows_in
 from engine.request.clock import RequestClock, StageEstimates
 from engine.request.model import ServingModel
 from engine.request.pipeline import Pipeline
@@ -40,7 +41,6 @@ from engine.types import (
     UserState,
     item_keys,
 )
-from kernels.membership import test_rows as rows_in
 from tests.conftest import Trained
 
 NOW_MS = 1_767_000_000_000

@@ -7,9 +7,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.kernels.membership import pack_mask
 from engine.retrieval.overfetch import OverFetchingIndex
 from engine.retrieval.shards import ShardedSearcher
-from kernels.membership import pack_mask
 
 
 @dataclass

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.kernels.membership import pack_mask
+from engine.kernels.membership import test_rows as rows_in  # under its own name pytest would collect it
 from engine.rules.compiled import CompiledRules
 from engine.rules.schema import Rules
-from kernels.membership import pack_mask
-from kernels.membership import test_rows as rows_in  # under its own name pytest would collect it
 from tests.engine.rules.files import SURFACES, catalogues, items_of, rules_of
 from tests.engine.rules.naive import matches
 

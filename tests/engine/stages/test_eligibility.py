@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from engine.kernels.membership import pack_mask, rows_of_keys
+from engine.kernels.membership import test_rows as rows_in
 from engine.stages.eligibility import open_bitmap
 from engine.types import Int64Array, UInt8Array, item_keys
-from kernels.membership import pack_mask, rows_of_keys
-from kernels.membership import test_rows as rows_in
 
 COUNT = 20
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.kernels.membership import pack_mask
 from engine.stages.diversify import MmrDiversifier, SlateConstraints, diversify
 from engine.stages.explore import Exploration, explore, new_among
 from engine.types import Candidates, ItemSource
-from kernels.membership import pack_mask
 
 SLATE = 10
 

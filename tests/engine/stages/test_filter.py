@@ -2,9 +2,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.kernels.membership import pack_mask
 from engine.stages.filter import keep_eligible
 from engine.types import Candidates, ItemSource
-from kernels.membership import pack_mask
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.randoms(use_true_random=False))

@@ -4,12 +4,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.kernels.membership import pack_mask
 from engine.rules.active import ActiveRules, BoundRule
 from engine.rules.schema import Boost, Bury, Cap, MinShare, Pin, Rule, Slot
 from engine.rules.selector import Selector
 from engine.stages.rules import constraints, place, rescore
 from engine.types import Candidates, ItemSource
-from kernels.membership import pack_mask
 
 # Twelve items, three of each brand.
 BRANDS = "abcd"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.adapters.cuda.scan import adjusted_ranks, sample_rank
-from kernels.membership import pack_mask
+from engine.kernels.membership import pack_mask
 from tests.contracts.clustered import clustered
 from tests.gpu import needs_cuda
 
