@@ -5,10 +5,15 @@
     ├── DeadlineExceeded        the caller has stopped waiting
     ├── Overloaded              past the concurrency limit; try another replica
     ├── DependencyUnavailable   Redis or another service is out of reach
+    │   └── PositionLost        a store is not where its writer left it
     ├── ConfigError             start-up only: settings that cannot work
     │   └── RulesError          a file of business rules that cannot work: file, line and reason
     ├── DataError               a table, file or directory that cannot be used as it is
     ├── BundleError             a bundle that does not verify
+    ├── RecordError             stored bytes that are truncated, damaged or of another version
+    ├── SnapshotNeeded          a stream of changes does not go on where its reader left it
+    ├── LogMismatch             the event log is not the one that the stored positions are of
+    │   └── LogShorter          it ends before a stored position
     └── PoisonMessage           a message of the event stream that no attempt will ever process
 
 This module knows no transport: one table in engine.rpc.status maps these to gRPC status codes, and the command
@@ -46,6 +51,10 @@ class DependencyUnavailable(EngineError):
     """A service that the engine depends on cannot be reached."""
 
 
+class PositionLost(DependencyUnavailable):
+    """A sink's store is not where the sink left it; ask for positions again and go on from there."""
+
+
 class ConfigError(EngineError):
     """Settings that cannot work; raised at start-up, never inside a request."""
 
@@ -69,6 +78,22 @@ class DataError(EngineError):
 
 class BundleError(EngineError):
     """A bundle that does not verify; the text names the file and what is wrong with it."""
+
+
+class RecordError(EngineError, ValueError):
+    """Stored bytes that are not what they should be."""
+
+
+class SnapshotNeeded(EngineError):
+    """The source of changes does not go on where its reader left it: read the whole state again."""
+
+
+class LogMismatch(EngineError):
+    """The log is not the one that the stored positions are of, and reading on would lose or repeat events."""
+
+
+class LogShorter(LogMismatch):
+    """The log ends before a stored position."""
 
 
 class PoisonMessage(EngineError):

@@ -9,7 +9,7 @@ import engine.errors
 ROOT = Path(__file__).resolve().parents[1]
 # Their text is written by the engine.
 OWN = {name for name, kind in vars(engine.errors).items() if isinstance(kind, type)} | {
-    "RecordError", "PositionLost", "LogMismatch", "LogShorter", "KafkaMissing", "ValidationError", "JSONDecodeError",
+    "KafkaMissing", "ValidationError", "JSONDecodeError",
     "TOMLDecodeError",
 }  # fmt: skip
 

@@ -19,7 +19,7 @@ from engine.bundle.bundle import open_bundle
 from engine.bundle.manifest import read_manifest
 from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig
-from engine.errors import BundleError
+from engine.errors import BundleError, LogMismatch
 from engine.logs import Outage
 from engine.runtime.stalls.metrics import StallMetrics
 from engine.runtime.stalls.watch import timing_collections
@@ -30,7 +30,6 @@ from engine.stream.exposures import EXPOSURES_LAYOUT, decode_exposure
 from engine.stream.fresh import Refresher, UserModel
 from engine.stream.lanes import Lanes
 from engine.stream.live import LiveSink
-from engine.stream.log_identity import LogMismatch
 from engine.stream.metrics import ProcessorMetrics
 from engine.stream.processor import DeadLetters, LogRecord, Processor, reading
 from engine.stream.state import Limits

@@ -16,10 +16,6 @@ from engine.v1 import catalog_pb2 as pb
 _NO_VECTORS: Final[Mapping[int, Float32Array]] = MappingProxyType({})
 
 
-class PositionLost(Exception):
-    """The source of changes does not go on where its reader left it: the overlay is to be read as a whole."""
-
-
 @dataclass(frozen=True, slots=True)
 class ContentChange:
     """The item's content is this, or it was taken out (`stored.removed`)."""

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, Protocol
 
-from engine.catalog.changes import Change, Overlay, PositionLost
+from engine.catalog.changes import Change, Overlay
 from engine.catalog.live import LiveCatalogue
-from engine.errors import DependencyUnavailable, RulesError
+from engine.errors import DependencyUnavailable, RulesError, SnapshotNeeded
 from engine.logs import OncePerInterval
 from engine.rules.follow import RulesFile
 from engine.rules.schema import Rules
@@ -44,7 +44,7 @@ class ChangeSource(Protocol):
         ...
 
     def follow(self, timeout_s: float) -> list[Change]:
-        """What has changed since; waits for it. Raises PositionLost where only a snapshot can tell."""
+        """What has changed since; waits for it. Raises SnapshotNeeded where only a snapshot can tell."""
         ...
 
 
@@ -107,7 +107,7 @@ class CatalogueFollower:
                         self._overlay.add(changes)
                 for catalogue in serving():
                     self.bring_up(catalogue)
-            except PositionLost as error:
+            except SnapshotNeeded as error:
                 log.warning("reading the whole catalogue overlay: %s", error)
                 behind = True
             except DependencyUnavailable as error:

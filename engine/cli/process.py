@@ -9,6 +9,7 @@ import typer
 
 from engine.cli.needs import needs
 from engine.cli.options import BundlesOption, ConfigOption, RedisOption, announce_private, load_config
+from engine.errors import LogMismatch
 from engine.runtime.log_writer import logs_in_background
 
 
@@ -28,7 +29,6 @@ def process(
     from engine.app.processor import process as run
     from engine.runtime.stalls.collector import settle
     from engine.runtime.stalls.turns import take_short_turns
-    from engine.stream.log_identity import LogMismatch
 
     settings = load_config(config, bundles, redis_url)
     announce_private(settings, kafka=True)

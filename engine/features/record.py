@@ -11,16 +11,13 @@ from typing import Final
 
 import numpy as np
 
+from engine.errors import RecordError
 from engine.types import Demographics, Float32Array, Int64Array, Session, UserRecord
 
 RECORD_VERSION: Final = 2
 _HEADER: Final = struct.Struct("<BHHHqIIq")
 _SESSION_EVENT: Final = np.dtype([("item_key", "<i8"), ("timestamp_ms", "<i8"), ("event_type", "u1")])
 _FLOAT16_MAX: Final = 65504.0
-
-
-class RecordError(ValueError):
-    """Stored bytes that are not what they should be."""
 
 
 def pack_record(record: UserRecord) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engine.features.record import RecordError
+from engine.errors import RecordError
 from engine.kernels.seen_items import SeenColumns, unpack_seen
 from engine.kernels.seen_items import pack_seen as pack_columns
 from engine.types import EventType, Int64Array, SeenItems, Session

@@ -5,7 +5,8 @@ from typing import Final
 
 import numpy as np
 
-from engine.features.record import RecordError, unpack_keys, unpack_session
+from engine.errors import RecordError
+from engine.features.record import unpack_keys, unpack_session
 from engine.features.seen import in_order, of_keys_alone, of_session, pack_seen
 from engine.kernels.counted_people import ENTRY
 from engine.kernels.live_state import STATE_VERSION

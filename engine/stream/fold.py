@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.features.record import RecordError
+from engine.errors import RecordError
 from engine.kernels.live_state import STATE_VERSION, Events, fold_states
 from engine.stream.earlier import upgraded
 from engine.stream.events import EventBatch

@@ -8,12 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.features.record import RecordError
+from engine.errors import PositionLost, RecordError
 from engine.stream.events import EventBatch
 from engine.stream.fold import MOVES_USER, fold
 from engine.stream.log_identity import LogIdentity, LogNow, Place
 from engine.stream.popularity import Scope, scope_of_surface, scopes_of
-from engine.stream.processor import PositionLost
 from engine.stream.state import Limits, unpack_state
 from engine.types import Demographics, Int64Array
 

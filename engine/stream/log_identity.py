@@ -9,18 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from engine.errors import EngineError
+from engine.errors import LogMismatch, LogShorter
 
 # Which new logs are read from their beginning without asking; see processor.accept_new_log.
 AcceptNewLog = Literal["topic", "cluster", "never"]
-
-
-class LogMismatch(EngineError):
-    """The log is not the one that the stored positions are of, and reading on would lose or repeat events."""
-
-
-class LogShorter(LogMismatch):
-    """The log ends before a stored position."""
 
 
 class LogIdentity(NamedTuple):

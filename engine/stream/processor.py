@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from engine.errors import DependencyUnavailable, PoisonMessage, described
+from engine.errors import DependencyUnavailable, LogMismatch, LogShorter, PoisonMessage, described
 from engine.logs import OncePerInterval, Outage
-from engine.stream.log_identity import AcceptNewLog, LogMismatch, LogNow, LogShorter, Place, start_of
+from engine.stream.log_identity import AcceptNewLog, LogNow, Place, start_of
 from engine.stream.metrics import ProcessorMetrics
 
 log = logging.getLogger(__name__)
@@ -35,10 +35,6 @@ _FIRST_PAUSE_S = 0.05
 _LAG_EVERY_S = 1.0
 # A broker that has just come back may show less than it holds: for so long a log that is too short is looked at again.
 _SHORT_S = 5.0
-
-
-class PositionLost(DependencyUnavailable):
-    """The sink's store is not where the sink left it; ask for positions again and go on from there."""
 
 
 class Message(NamedTuple):

@@ -16,7 +16,8 @@ import numpy as np
 import xxhash
 
 from engine.config.seen import FOREVER_S
-from engine.features.record import RecordError, unpack_session
+from engine.errors import RecordError
+from engine.features.record import unpack_session
 from engine.features.schema import POPULARITY_WINDOWS_S
 from engine.features.seen import read_seen
 from engine.kernels.counted_people import ENTRY

@@ -17,9 +17,9 @@ from redis.retry import Retry
 
 from engine.adapters.redis.connect import INTRODUCTION
 from engine.adapters.redis.keys import CATALOG_CHANGES, CATALOG_ITEMS, CATALOG_STOCK, catalog_vectors_key
-from engine.catalog.changes import Change, ContentChange, PositionLost, StockChange, VectorChange
+from engine.catalog.changes import Change, ContentChange, StockChange, VectorChange
 from engine.config.serving import RedisConfig
-from engine.errors import DependencyUnavailable, described
+from engine.errors import DependencyUnavailable, SnapshotNeeded, described
 from engine.types import Float32Array
 from engine.v1 import catalog_pb2 as pb
 
@@ -132,15 +132,15 @@ class RedisCatalogSource:
         """What has changed since the last call or the snapshot; waits up to timeout_s for the first change.
 
         Raises:
-            PositionLost: another server answers, or changes are gone from the stream: take a snapshot.
+            SnapshotNeeded: another server answers, or changes are gone from the stream: take a snapshot.
             DependencyUnavailable.
         """
         with _reaching_redis():
             run_id, last, first = self._state()
             if run_id != self._run_id or _order(last) < _order(self._position):
-                raise PositionLost("another server, or one that has lost changes")
+                raise SnapshotNeeded("another server, or one that has lost changes")
             if first is not None and _order(first) > _order(self._position) != (0, 0):
-                raise PositionLost("changes are gone from the stream")
+                raise SnapshotNeeded("changes are gone from the stream")
             answer: Any = self._client.xread({CATALOG_CHANGES: self._position}, 100, max(1, round(timeout_s * 1000)))
             changes: list[Change] = []
             for _, entries in answer or ():

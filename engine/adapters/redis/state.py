@@ -20,8 +20,8 @@ from engine.adapters.redis.keys import (
     record_key,
 )
 from engine.config.serving import ProcessorConfig, RedisConfig
-from engine.errors import DependencyUnavailable, described
-from engine.features.record import RecordError, demographics_of, pack_record, unpack_record, unpack_session
+from engine.errors import DependencyUnavailable, RecordError, described
+from engine.features.record import demographics_of, pack_record, unpack_record, unpack_session
 from engine.stream.events import MAX_AHEAD_MS
 from engine.stream.fresh import Touched
 from engine.stream.live import Changes, Snapshot

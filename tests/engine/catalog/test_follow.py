@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from engine.app.model import load_model
-from engine.catalog.changes import Change, PositionLost
+from engine.catalog.changes import Change
 from engine.catalog.follow import CatalogueFollower
 from engine.catalog.live import LiveCatalogue
 from engine.config.serving import EngineConfig
-from engine.errors import DependencyUnavailable, RulesError
+from engine.errors import DependencyUnavailable, RulesError, SnapshotNeeded
 from engine.kernels.membership import test_rows as rows_in
 from engine.rules.compiled import CompiledRules
 from engine.rules.load import parse_rules
@@ -122,7 +122,7 @@ def test_the_whole_overlay_is_read_where_the_position_is_lost_and_for_a_new_spac
     other.bundle = replace(other.bundle, manifest=other.bundle.manifest.model_copy(update={"generation": 7}))
     serving = [catalogue]
     stop = threading.Event()
-    source = Script([[], [], PositionLost("trimmed"), [], []], stop)
+    source = Script([[], [], SnapshotNeeded("trimmed"), [], []], stop)
     follower = CatalogueFollower(source)
     follower.load({generation})
     follower.run(lambda: serving, stop)

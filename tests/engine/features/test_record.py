@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.errors import RecordError
 from engine.features.record import (
-    RecordError,
     demographics_of,
     pack_record,
     pack_session,

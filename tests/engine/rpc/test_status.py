@@ -11,11 +11,13 @@ from engine.errors import (
     DependencyUnavailable,
     EngineError,
     InvalidRequest,
+    LogMismatch,
     Overloaded,
     PoisonMessage,
+    RecordError,
+    SnapshotNeeded,
 )
 from engine.rpc.status import MAX_TEXT_CHARACTERS, STATUS_OF, from_wire, to_wire
-from engine.stream.log_identity import LogMismatch
 
 CALLERS_ERRORS = [
     InvalidRequest("user_id", "must not be empty"),
@@ -32,6 +34,8 @@ def test_every_engine_error_is_either_in_the_table_or_kept_inside() -> None:
         BundleError,
         PoisonMessage,
         LogMismatch,
+        RecordError,
+        SnapshotNeeded,
     }
 
 

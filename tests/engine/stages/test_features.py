@@ -3,8 +3,7 @@ import time
 
 import numpy as np
 
-from engine.errors import DependencyUnavailable
-from engine.features.record import RecordError
+from engine.errors import DependencyUnavailable, RecordError
 from engine.stages.features import FetchFeatures
 from engine.types import DegradedReason, EventType, SeenItems, Session, UserState
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config.seen import FOREVER_S
-from engine.features.record import RecordError, unpack_session
+from engine.errors import RecordError
+from engine.features.record import unpack_session
 from engine.features.seen import pack_seen
 from engine.stream.fold import IS_POSITIVE, fold
 from engine.stream.state import Limits, log_partition, pack_state, unpack_state, view_state

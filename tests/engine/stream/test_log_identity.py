@@ -10,21 +10,13 @@ import redis
 from engine.adapters.redis.keys import applied_log_key, live_key
 from engine.adapters.redis.state import RedisLiveStore
 from engine.config.serving import ProcessorConfig, RedisConfig
+from engine.errors import LogMismatch, LogShorter, PositionLost
 from engine.stream.archive import EVENTS_LAYOUT, ArchiveSink
 from engine.stream.codec import encode
 from engine.stream.events import EventBatch, read_events
 from engine.stream.live import LiveSink
-from engine.stream.log_identity import (
-    AcceptNewLog,
-    Extent,
-    LogIdentity,
-    LogMismatch,
-    LogNow,
-    LogShorter,
-    Place,
-    start_of,
-)
-from engine.stream.processor import Message, PositionLost
+from engine.stream.log_identity import AcceptNewLog, Extent, LogIdentity, LogNow, Place, start_of
+from engine.stream.processor import Message
 from engine.stream.state import Limits, unpack_state
 from tests.engine.stream.conftest import NOW_MS, make_event
 from tests.engine.stream.logs import IDENTITY, OTHER_CLUSTER, OTHER_TOPIC, log_now, nexts

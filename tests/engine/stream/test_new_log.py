@@ -30,7 +30,7 @@ from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.redis.keys import live_key
 from engine.app.processor import process
 from engine.config.serving import EngineConfig, KafkaConfig
-from engine.stream.log_identity import LogMismatch
+from engine.errors import LogMismatch
 from engine.stream.state import unpack_state
 from engine.v1 import event_pb2 as pb
 from tests.engine.stream.conftest import Bus, make_event

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from engine.errors import DependencyUnavailable
+from engine.errors import DependencyUnavailable, PositionLost
 from engine.stream.codec import decode, encode
 from engine.stream.log_identity import LogNow, Place
 from engine.stream.metrics import ProcessorMetrics
-from engine.stream.processor import LogRecord, Message, PositionLost, Processor, reading
+from engine.stream.processor import LogRecord, Message, Processor, reading
 from tests.engine.stream.conftest import NOW_MS, make_event
 from tests.engine.stream.logs import log_now
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.features.record import RecordError, pack_session
+from engine.errors import RecordError
+from engine.features.record import pack_session
 from engine.features.seen import in_order, pack_seen
 from engine.stream.state import LiveState, clamped_ms, pack_state, unpack_state, view_state
 from engine.types import EventType, SeenItems, Session

@@ -13,9 +13,9 @@ from engine.adapters.redis import catalog as redis_catalog
 from engine.adapters.redis.catalog import RedisCatalogSource, RedisCatalogWriter
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.adapters.redis.keys import CATALOG_CHANGES, CATALOG_ITEMS
-from engine.catalog.changes import Change, Overlay, PositionLost, StockChange, VectorChange
+from engine.catalog.changes import Change, Overlay, StockChange, VectorChange
 from engine.config.serving import RedisConfig
-from engine.errors import DependencyUnavailable
+from engine.errors import DependencyUnavailable, SnapshotNeeded
 from engine.types import item_key
 from tests.engine.catalog.items import remove, stock, upsert
 
@@ -113,14 +113,14 @@ async def test_another_server_and_lost_changes_are_noticed(tmp_path: Path) -> No
                 source.follow(0.05)
             except DependencyUnavailable:
                 continue
-            except PositionLost:
+            except SnapshotNeeded:
                 break
         else:
             pytest.fail("the new server went unnoticed")
         assert len(source.snapshot([])) == before + 1
         assert source.follow(0.01) == []
         redis.Redis.from_url(second.url).delete(CATALOG_CHANGES)
-        with pytest.raises(PositionLost):
+        with pytest.raises(SnapshotNeeded):
             source.follow(0.01)
 
 
@@ -132,7 +132,7 @@ async def test_a_follower_that_is_too_far_behind_reads_everything_again(
     source.snapshot([])
     for number in range(500):
         await write(server, stock(f"item-{number}", False))
-    with pytest.raises(PositionLost, match="gone from the stream"):
+    with pytest.raises(SnapshotNeeded, match="gone from the stream"):
         source.follow(0.01)
     assert len(source.snapshot([])) == 501
     assert source.follow(0.01) == []
