@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import BundleError
+from engine.features.schema import DEMOGRAPHICS
 from engine.types import Demographics, Float32Array
 
 POPULARITY_FILES: Final = (
@@ -18,7 +19,7 @@ POPULARITY_FILES: Final = (
 
 # Finest first: the road backs off along this list to the first segment that has a list.
 SEGMENT_LEVELS: Final = (
-    ("age_group", "location", "signup_source"),
+    DEMOGRAPHICS,
     ("age_group", "location"),
     ("age_group",),
     ("location",),

@@ -12,12 +12,12 @@ from engine.data.dataset import Dataset, Interactions
 from engine.data.rules import TableRules
 from engine.data.tables import Tables, read_tables
 from engine.errors import DataError
+from engine.features.schema import DEMOGRAPHICS
 from engine.types import EventType, Int64Array
 
 log = logging.getLogger(__name__)
 
 _EVENT_VOCABULARIES = ("surface", "device", "country")
-_USER_VOCABULARIES = ("age_group", "location", "signup_source")
 _EVENT_CODES = {kind.name.lower(): int(kind) for kind in EventType}
 
 
@@ -48,7 +48,7 @@ def build_dataset(tables: Tables, now_ms: int | None = None) -> Dataset:
     users = _all_users(tables.users, events)
     vocabularies = {name: _vocabulary(events[name]) for name in _EVENT_VOCABULARIES}
     codes = {name: _event_codes(events[name], vocabularies[name])[order] for name in _EVENT_VOCABULARIES}
-    vocabularies |= {name: _vocabulary(users[name]) for name in _USER_VOCABULARIES}
+    vocabularies |= {name: _vocabulary(users[name]) for name in DEMOGRAPHICS}
     interactions = Interactions(
         users=_positions(events["user_id"], users["user_id"])[order],
         rows=_positions(events["item_id"], tables.items["item_id"])[order],

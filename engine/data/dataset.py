@@ -9,6 +9,7 @@ import polars as pl
 
 from engine.features.history import Histories
 from engine.features.returns import taken_back
+from engine.features.schema import DEMOGRAPHICS, value_codes
 from engine.types import EventType, Float32Array, Int64Array, UInt8Array
 
 # An event that shows interest. An impression only says that the item was shown, dwell that it was looked at, a return
@@ -107,7 +108,7 @@ class Dataset:
 def demographic_codes(users: pl.DataFrame, vocabularies: Mapping[str, Sequence[str]]) -> Int64Array:
     """int64 (users, 3): age group, location and signup source by these vocabularies, 0 for values they do not have."""
     columns = []
-    for name in ("age_group", "location", "signup_source"):
-        code = {value: position + 1 for position, value in enumerate(vocabularies[name])}
-        columns.append([code.get(value or "", 0) for value in users[name]])
-    return np.array(columns, np.int64).T.reshape(users.height, 3)
+    for name in DEMOGRAPHICS:
+        codes = value_codes(vocabularies[name])
+        columns.append([codes.get(value or "", 0) for value in users[name]])
+    return np.array(columns, np.int64).T.reshape(users.height, len(DEMOGRAPHICS))

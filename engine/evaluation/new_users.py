@@ -11,6 +11,7 @@ from engine.data.dataset import Dataset
 from engine.errors import DataError
 from engine.evaluation.metrics import Estimate, Float64Array, gains, hit_positions, hits
 from engine.features.history import Histories
+from engine.features.schema import DEMOGRAPHICS
 from engine.stages.cold_start import popular_candidates
 from engine.training.popular import build_popularity
 from engine.types import Demographics, Int64Array, Strategy
@@ -104,7 +105,7 @@ def _lists(dataset: Dataset, tested: Int64Array, seed: int) -> tuple[Int64Array,
     segment = everyone.copy()
     has_segment = np.zeros(len(tested), np.bool_)
     events = dataset.interactions
-    people = dataset.users.select("age_group", "location", "signup_source").rows()
+    people = dataset.users.select(*DEMOGRAPHICS).rows()
     for held_out in range(FOLDS):
         popularity = build_popularity(dataset.with_interactions(events.select(fold[events.users] != held_out)))
         head = _served(popularity, Demographics(), dataset.item_count)[0]

@@ -1,15 +1,16 @@
 """The contract between what training learned and what serving feeds it: names, order and vocabularies of features."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
 SCHEMA_VERSION: Final = 2
 
+# The fields of engine.types.Demographics, in its order.
+DEMOGRAPHICS: Final = ("age_group", "location", "signup_source")
 # Categorical features of a request, in the order of the ranker's `codes` input. Code 0 is "unknown".
-CODE_FEATURES: Final = (
-    "age_group", "location", "signup_source", "device", "country", "surface", "hour", "weekday",
-)  # fmt: skip
+CODE_FEATURES: Final = (*DEMOGRAPHICS, "device", "country", "surface", "hour", "weekday")
 # Exponentially decayed interaction counts of an item, log1p; the number is the mean lifetime of a count.
 POPULARITY_WINDOWS_S: Final = {"1h": 3600.0, "24h": 86400.0, "7d": 604800.0, "30d": 2592000.0}
 ITEM_DYNAMIC: Final = (*(f"log_count_{name}" for name in POPULARITY_WINDOWS_S), "log_count_all")
@@ -17,6 +18,11 @@ ITEM_DYNAMIC: Final = (*(f"log_count_{name}" for name in POPULARITY_WINDOWS_S), 
 SESSION_DENSE: Final = ("log_session_evidence", "log_session_events", "log_session_age_s")
 # Dense features of the request itself; they follow the profile in the ranker's `dense` input.
 CONTEXT_DENSE: Final = ("now_days", *SESSION_DENSE)
+
+
+def value_codes(vocabulary: Iterable[str]) -> dict[str, int]:
+    """The code of each value of a vocabulary: the value at position p has code p + 1."""
+    return {value: position + 1 for position, value in enumerate(vocabulary)}
 
 
 class FeatureSchema(BaseModel):

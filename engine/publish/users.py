@@ -11,6 +11,7 @@ from engine.bundle.bundle import Bundle
 from engine.data.dataset import Dataset, demographic_codes
 from engine.features.history import Histories, HistoryStates
 from engine.features.profile import ItemStats, profile_features
+from engine.features.schema import DEMOGRAPHICS
 from engine.features.user_embedder import UserEmbedder
 from engine.kernels.membership import rows_of_keys
 from engine.types import Demographics, EventType, Int64Array, SeenItems, Session, UserRecord, item_keys
@@ -60,10 +61,7 @@ def user_batches(
     codes = demographic_codes(dataset.users, bundle.schema.vocabularies)
     stats = ItemStats.from_tables(bundle.schema, bundle.item_table, bundle.item_dynamic)
     user_ids = dataset.users["user_id"].to_list()
-    people = [
-        Demographics(*(value or "" for value in row))
-        for row in dataset.users.select("age_group", "location", "signup_source").iter_rows()
-    ]
+    people = [Demographics(*(value or "" for value in row)) for row in dataset.users.select(*DEMOGRAPHICS).iter_rows()]
     latest = histories.latest()
     for start in range(0, dataset.user_count, BATCH_USERS):
         stop = min(start + BATCH_USERS, dataset.user_count)

@@ -18,6 +18,7 @@ from engine.data.dataset import POSITIVE_EVENTS, demographic_codes
 from engine.errors import EngineError
 from engine.features.history import Histories
 from engine.features.profile import ItemStats, profile_features
+from engine.features.schema import DEMOGRAPHICS
 from engine.features.user_embedder import UserEmbedder
 from engine.kernels.membership import rows_of_keys
 from engine.types import Demographics, EventType, Session, UserRecord
@@ -112,7 +113,7 @@ def fresh_records(touched: Sequence[Touched], model: UserModel) -> list[tuple[st
     codes = demographic_codes(
         pl.DataFrame(
             [(one.age_group, one.location, one.signup_source) for one in people],
-            schema=["age_group", "location", "signup_source"],
+            schema=list(DEMOGRAPHICS),
             orient="row",
         ),
         bundle.schema.vocabularies,

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.bundle.popularity import SEGMENT_LEVELS
+from engine.features.schema import DEMOGRAPHICS
 from engine.types import Int64Array
 
 Float64Array = npt.NDArray[np.float64]
 
-DEMOGRAPHICS = SEGMENT_LEVELS[0]
 # Interactions that it is worth that any item may be taken, in the overall order.
 OVERALL_STRENGTH = 100.0
 # Tried for each level, in interactions. The last is more than any segment has: such a level equals its parents.
@@ -19,7 +19,7 @@ STRENGTHS = np.geomspace(10.0, 1e8, 15)
 
 # The coarser levels whose mean a level is drawn towards; the ones that are not named go to the overall order.
 _PARENTS: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {
-    ("age_group", "location", "signup_source"): (("age_group", "location"), ("signup_source",)),
+    DEMOGRAPHICS: (("age_group", "location"), ("signup_source",)),
     ("age_group", "location"): (("age_group",), ("location",)),
 }
 

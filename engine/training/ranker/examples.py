@@ -8,11 +8,11 @@ import numpy.typing as npt
 
 from engine.config.serving import BlendConfig, ProcessorConfig
 from engine.data.dataset import Dataset
-from engine.features.context import MS_PER_DAY, MS_PER_MINUTE
+from engine.features.context import context_codes, context_dense
 from engine.features.history import Histories
 from engine.features.popularity import PopularityTimeline
 from engine.features.profile import ItemStats, profile_features
-from engine.features.schema import CODE_FEATURES, SESSION_DENSE
+from engine.features.schema import DEMOGRAPHICS, SESSION_DENSE
 from engine.features.session import SessionSettings, session_inputs, session_signal
 from engine.training.config import RankerConfig
 from engine.training.embeddings import EmbeddingModel
@@ -173,8 +173,6 @@ def request_inputs(
     """
     demographic_codes = dataset.demographic_codes()
     profile = profile_features(split.histories, split.states, item_stats)
-    minutes_ms = split.moments_ms - split.moments_ms % MS_PER_MINUTE  # whole ones, as ContextEncoder.dense has them
-    now_days = ((minutes_ms - item_stats.epoch_ms) / MS_PER_DAY).astype(np.float32)
     session, session_dense = session_inputs(
         _sessions(dataset),
         split.states.users,
@@ -183,12 +181,14 @@ def request_inputs(
         SessionSettings.of(RANKER_SESSION),
         ProcessorConfig().session_events,
     )
+    of_users = dict(zip(DEMOGRAPHICS, demographic_codes[split.states.users].T, strict=True))
+    of_events = {"device": split.devices, "country": split.countries, "surface": split.surfaces}
     return RequestInputs(
         query=retrieval.user_vectors(split.histories, split.states, demographic_codes),
         session=session,
         collaborative=collaborative.user_vectors(split.histories, split.states, demographic_codes),
-        dense=np.concatenate([profile, now_days[:, None], session_dense], axis=1),
-        codes=_codes(split, demographic_codes[split.states.users]),
+        dense=context_dense(profile, split.moments_ms, session_dense, item_stats.epoch_ms),
+        codes=context_codes(of_users | of_events, split.moments_ms),
     )
 
 
@@ -196,22 +196,6 @@ def _sessions(dataset: Dataset) -> Histories:
     """Events as the stream processor keeps them."""
     events = dataset.interactions.of_sessions()
     return Histories.build(events.users, events.rows, events.event_types, events.timestamps_ms, dataset.user_count)
-
-
-def _codes(split: RankerSplit, demographics: Int64Array) -> Int64Array:
-    """int64 (n, len(CODE_FEATURES)); the vectorised twin of ContextEncoder.codes."""
-    days = split.moments_ms // 86_400_000
-    by_name = {
-        "age_group": demographics[:, 0],
-        "location": demographics[:, 1],
-        "signup_source": demographics[:, 2],
-        "device": split.devices,
-        "country": split.countries,
-        "surface": split.surfaces,
-        "hour": split.moments_ms // 3_600_000 % 24 + 1,
-        "weekday": (days + 3) % 7 + 1,  # 1 January 1970 was a Thursday
-    }
-    return np.stack([by_name[name] for name in CODE_FEATURES], axis=1).astype(np.int64)
 
 
 def _sample_pool(

@@ -13,6 +13,7 @@ from engine.data.dataset import Dataset
 from engine.errors import DataError
 from engine.features.content import content_features, fit_content
 from engine.features.history import Histories
+from engine.features.schema import DEMOGRAPHICS
 from engine.features.seen_history import EVERYTHING_S
 from engine.training.als import train_als
 from engine.training.config import AlsConfig, TwoTowerConfig
@@ -96,7 +97,7 @@ def _untrained(
     factors = train_als(dataset, AlsConfig(dim=config.dim), seed, threads).item_vectors
     with torch.no_grad():
         items.ids.copy_(torch.from_numpy(factors * (_INITIAL_STD / factors.std())))
-    sizes = tuple(len(dataset.vocabularies[name]) + 1 for name in ("age_group", "location", "signup_source"))
+    sizes = tuple(len(dataset.vocabularies[name]) + 1 for name in DEMOGRAPHICS)
     users = UserTower(config.dim, config.window, config.layers, config.heads, config.dropout, sizes)
     return TwoTowerModel.of(TwoTowerNetwork(items, users), schema)
 

@@ -2,16 +2,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.config.serving import BlendConfig
+from engine.contract.limits import TIME_END_MS
 from engine.features.context import ContextEncoder
+from engine.features.history import HistoryStates
 from engine.features.profile import PROFILE, ItemStats
-from engine.features.schema import ITEM_DYNAMIC, SESSION_DENSE
-from engine.features.session import SessionSettings, session_before, session_signal
+from engine.features.schema import DEMOGRAPHICS, ITEM_DYNAMIC, SESSION_DENSE
+from engine.features.session import SessionSettings, SessionSignal, session_before, session_signal
+from engine.stages.rank import ranking_context
 from engine.training.ranker.examples import Examples, build_examples, request_inputs
 from engine.training.ranker.item_table import item_popularity
-from engine.types import Demographics
+from engine.types import Demographics, RecommendQuery, UserRecord
 from tests.engine.training.ranker.small import CONFIG, head_model, ranker, split, tables, world
+
+_TEXTS = (*DEMOGRAPHICS, "device", "country", "surface")
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +65,6 @@ def test_popularity_is_as_of_the_moment(examples: Examples) -> None:
         np.testing.assert_allclose(examples.dynamic[i, :, -1], np.log1p(counts), rtol=1e-5)
 
 
-def test_codes_are_those_that_serving_computes(examples: Examples) -> None:
-    encoder = ContextEncoder(ranker().schema)
-    for codes, moment_ms in zip(examples.inputs.codes, split().moments_ms, strict=True):
-        np.testing.assert_array_equal(codes, encoder.codes(Demographics(), "", "", "", int(moment_ms)))
-
-
 def test_sessions_are_read_in_the_space_of_the_query(examples: Examples) -> None:
     histories = world().histories()
     vectors = head_model().item_vectors
@@ -101,9 +102,50 @@ def test_what_was_only_shown_is_no_session(examples: Examples) -> None:
     assert examples.inputs.session.any()
 
 
-def test_dense_is_what_serving_computes(examples: Examples) -> None:
-    encoder = ContextEncoder(ranker().schema)
-    for dense, moment_ms in zip(examples.inputs.dense, split().moments_ms, strict=True):
-        np.testing.assert_allclose(
-            dense, encoder.dense(dense[: len(PROFILE)], int(moment_ms), dense[-len(SESSION_DENSE) :]), rtol=1e-6
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    moments_ms=st.lists(st.integers(0, TIME_END_MS - 1), min_size=1, max_size=6),
+)
+def test_training_and_serving_encode_a_request_to_the_same_bits(seed: int, moments_ms: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    count = len(moments_ms)
+    vocabularies = {name: tuple(f"{name} {value}" for value in range(rng.integers(1, 5))) for name in _TEXTS}
+    # What no vocabulary has has code 0.
+    values = {name: ["", *known] for name, known in vocabularies.items()}
+    people = {name: rng.choice(values[name], world().user_count) for name in DEMOGRAPHICS}
+    dataset = replace(world(), users=world().users.with_columns(**people), vocabularies=vocabularies)
+    codes = {name: rng.integers(0, len(values[name]), count) for name in ("device", "country", "surface")}
+    moments = replace(
+        split(),
+        states=HistoryStates(split().states.users[:count], split().states.lengths[:count]),
+        positives=split().positives[:count],
+        moments_ms=np.array(moments_ms),
+        surfaces=codes["surface"],
+        devices=codes["device"],
+        countries=codes["country"],
+    )
+    schema = ranker().schema.model_copy(update={"vocabularies": vocabularies})
+    stats = ItemStats.from_tables(schema, *tables())
+    trained = request_inputs(dataset, moments, head_model(), head_model(), stats)
+    assert trained.dense.flags.c_contiguous
+    assert trained.codes.flags.c_contiguous
+
+    encoder = ContextEncoder(schema)
+    for place, user in enumerate(moments.states.users.tolist()):
+        record = UserRecord(
+            generation=0,
+            embedding=trained.query[place],
+            collaborative=trained.collaborative[place],
+            profile=trained.dense[place, : len(PROFILE)],
+            interaction_count=1,
+            purchase_count=0,
+            demographics=Demographics(**{name: str(column[user]) for name, column in people.items()}),
         )
+        texts = {name: values[name][column[place]] for name, column in codes.items()}
+        query = RecommendQuery(user_id="user", item_count=1, time_ms=moments_ms[place], **texts)
+        session = SessionSignal(trained.session[place], 1.0, trained.dense[place, -len(SESSION_DENSE) :])
+        served = ranking_context(encoder, query, record, trained.query[place], session)
+        for name in ("dense", "codes"):
+            row, one = getattr(trained, name)[place], getattr(served, name)
+            assert (one.dtype, one.tobytes()) == (row.dtype, row.tobytes())
