@@ -34,7 +34,7 @@ from engine.request.model import Serving, ServingModel
 from engine.request.pipeline import Pipeline
 from engine.rpc.experiment_servicer import Reporter
 from engine.rpc.metrics import MeasuredRecommender, ServerMetrics, follow_gauges
-from engine.rpc.server import Server, ServerSettings, create_server
+from engine.rpc.server import Server, create_server
 from engine.rpc.servicer import Recommender
 from engine.rules.follow import RulesFile
 from engine.rules.load import load_rules, parse_rules
@@ -71,27 +71,6 @@ async def running_server(
         brokers = resources.enter_context(kafka_brokers(config))
         event_log = await resources.enter_async_context(open_event_log(config, brokers))
         trending = resources.enter_context(live_counts(config, brokers)) if config.trending.poll_s else None
-        settings = ServerSettings(
-            surfaces=tuple(config.surfaces),
-            host=config.server.host,
-            port=config.server.port,
-            request_timeout_ms=config.server.request_timeout_ms,
-            reserve_ms=config.server.reserve_ms,
-            concurrency_limit=config.server.max_concurrent_requests,
-            event_concurrency_limit=config.events.max_concurrent_batches,
-            max_event_age_s=config.events.max_age_s,
-            max_event_ahead_s=config.events.max_ahead_s,
-            catalog_concurrency_limit=config.catalog.max_concurrent_batches,
-            categories=config.catalog.categories,
-            report_concurrency_limit=config.reports.max_waiting,
-            max_calls=config.server.max_concurrent_requests
-            + config.events.max_concurrent_batches
-            + config.catalog.max_concurrent_batches
-            + config.reports.max_waiting
-            + 1024,
-            reuse_port=shares_port,
-            max_connection_age_s=config.server.max_connection_age_s if shares_port else 0.0,
-        )
         catalogue = await resources.enter_async_context(living_catalogue(config, pipeline))
         changes = await resources.enter_async_context(open_catalogue_writer(config))
 
@@ -118,11 +97,12 @@ async def running_server(
             recommender = MeasuredRecommender(recommender, metrics)
         server = create_server(
             recommender,
-            settings,
+            config,
             event_log=event_log,
             catalogue=(changes, ServingCatalogue(pipeline)),
             metrics=metrics,
             reporter=resources.enter_context(report_desk(config, pipeline)) if config.reports.archive else None,
+            shares_port=shares_port,
         )
         await server.start()
         settle()

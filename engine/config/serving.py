@@ -318,7 +318,9 @@ class EngineConfig(_Section):
     reports: ReportsConfig = ReportsConfig()
     device: DeviceConfig = DeviceConfig()
     stalls: StallsConfig = StallsConfig()
-    surfaces: dict[str, SurfaceConfig] = Field(default_factory=_default_surfaces, min_length=1)
+    surfaces: dict[Annotated[str, Field(min_length=1)], SurfaceConfig] = Field(
+        default_factory=_default_surfaces, min_length=1
+    )
     holdout: HoldoutConfig = HoldoutConfig()
     experiments: tuple[ExperimentConfig, ...] = ()
 

@@ -34,7 +34,7 @@ class Admission:
     """
 
     def __init__(self, concurrency_limit: int) -> None:
-        self._limit = concurrency_limit
+        self.limit = concurrency_limit
         self._in_flight = 0
         self._open = False
 
@@ -58,8 +58,8 @@ class Admission:
             raise DeadlineExceeded("the deadline had passed before the request was started")
         if not self._open:
             raise DependencyUnavailable("the server is starting")
-        if self._in_flight >= self._limit:
-            raise Overloaded(f"the server is at its limit of {self._limit} concurrent requests")
+        if self._in_flight >= self.limit:
+            raise Overloaded(f"the server is at its limit of {self.limit} concurrent requests")
         self._in_flight += 1
         context.add_done_callback(self._leave)  # type: ignore[arg-type]  # the stub wants a class of its own
 

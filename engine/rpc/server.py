@@ -4,11 +4,11 @@ import asyncio
 import logging
 import signal
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from engine.config.serving import EngineConfig
 from engine.errors import ConfigError
 from engine.rpc.access_log import AccessLog
 from engine.rpc.catalog_servicer import CatalogServicer, CatalogueRoom, CatalogueStore
@@ -34,101 +34,13 @@ EVENT_SERVICE_NAME: str = event_pb2.DESCRIPTOR.services_by_name["EventService"].
 CATALOG_SERVICE_NAME: str = catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name
 EXPERIMENT_SERVICE_NAME: str = experiment_pb2.DESCRIPTOR.services_by_name["ExperimentService"].full_name
 HEALTH_SERVICE_NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-MAX_PORT = 65_535
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerSettings:
-    """How the server listens and what it bears.
-
-    Args:
-        surfaces: those that it answers for.
-        host: an address to listen on; "0.0.0.0" or "[::]" for all.
-        port: 0 takes a free one.
-        request_timeout_ms: the longest that one request may take.
-        reserve_ms: of that, what is kept for answering by popularity when the rest was not enough.
-        concurrency_limit: requests that may run at once; past it the answer is RESOURCE_EXHAUSTED at once.
-        event_concurrency_limit: the same for batches of events, apart, so that a slow log takes no place from requests.
-        catalog_concurrency_limit: the same for batches of catalogue changes.
-        report_concurrency_limit: the same for reports about experiments.
-        categories: the only ones that items may have; empty allows any.
-        max_event_age_s: older events are refused.
-        max_event_ahead_s: events further in the future are refused.
-        max_calls: all calls at once, health and reflection included: the backstop.
-        max_request_bytes: the longest message taken in.
-        reuse_port: let several processes share the port. Off by default: with it on, a port that another server
-            holds by mistake is not noticed.
-        keepalive_time_s: silence after which a connection is probed.
-        keepalive_timeout_s: how long the probe may take before the connection is dropped.
-        min_client_ping_s: clients that probe more often than this are cut off.
-        max_connection_age_s: connections are renewed at about this age, calls in flight undisturbed; 0: never. A
-            connection stays with the process that took it, so that processes which share a port need this to share
-            the load again after one of them was replaced.
-        access_log_every: each n-th success is logged at INFO.
-
-    Raises:
-        ConfigError: a value out of range.
-    """
-
-    surfaces: tuple[str, ...]
-    host: str = "127.0.0.1"
-    port: int = 50051
-    request_timeout_ms: float = 100.0
-    reserve_ms: float = 15.0
-    concurrency_limit: int = 64
-    event_concurrency_limit: int = 64
-    catalog_concurrency_limit: int = 16
-    report_concurrency_limit: int = 8
-    categories: tuple[str, ...] = ()
-    max_event_age_s: int = 7 * 86_400
-    max_event_ahead_s: int = 300
-    max_calls: int = 1024
-    max_request_bytes: int = MAX_REQUEST_BYTES
-    reuse_port: bool = False
-    keepalive_time_s: float = 60.0
-    keepalive_timeout_s: float = 10.0
-    min_client_ping_s: float = 10.0
-    max_connection_age_s: float = 0.0
-    access_log_every: int = 1000
-
-    def __post_init__(self) -> None:
-        if not self.surfaces or not all(self.surfaces):
-            raise ConfigError("surfaces: the server needs at least one surface, and no empty one")
-        if not 0 <= self.port <= MAX_PORT:
-            raise ConfigError(f"port: must be between 0 and {MAX_PORT}, got {self.port}")
-        for name in (
-            "request_timeout_ms",
-            "concurrency_limit",
-            "event_concurrency_limit",
-            "catalog_concurrency_limit",
-            "report_concurrency_limit",
-            "max_event_age_s",
-            "max_request_bytes",
-            "keepalive_time_s",
-            "keepalive_timeout_s",
-            "min_client_ping_s",
-            "access_log_every",
-        ):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}: must be above 0, got {getattr(self, name)}")
-        if not self.reserve_ms >= 0:
-            raise ConfigError(f"reserve_ms: must not be negative, got {self.reserve_ms}")
-        limits = (
-            self.concurrency_limit
-            + self.event_concurrency_limit
-            + self.catalog_concurrency_limit
-            + self.report_concurrency_limit
-        )
-        if self.max_calls <= limits:
-            raise ConfigError(
-                f"max_calls: must be above the concurrency limits together ({limits}), or health checks "
-                f"would be refused under load; got {self.max_calls}"
-            )
-
-    @property
-    def address(self) -> str:
-        """host:port, with the brackets that an IPv6 address needs."""
-        return address_of(self.host, self.port)
+_OTHER_CALLS = 1024
+# Silence after which a connection is probed, and how long the probe may take before the connection is dropped.
+_KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 60_000, 10_000
+# Clients that probe more often than this are cut off.
+_MIN_CLIENT_PING_MS = 10_000
+_ACCESS_LOG_EVERY = 1000
 
 
 class Server:
@@ -176,12 +88,16 @@ class Server:
 
 def create_server(
     recommender: Recommender,
-    settings: ServerSettings,
+    config: EngineConfig,
     credentials: grpc.ServerCredentials | None = None,
     event_log: EventLog | None = None,
     catalogue: tuple[CatalogueStore, CatalogueRoom] | None = None,
     metrics: ServerMetrics | None = None,
     reporter: Reporter | None = None,
+    *,
+    shares_port: bool = False,
+    access_log_every: int = _ACCESS_LOG_EVERY,
+    other_calls: int = _OTHER_CALLS,
 ) -> Server:
     """Build the server and bind its port, without answering yet.
 
@@ -190,48 +106,59 @@ def create_server(
 
     Args:
         recommender: the engine.
-        settings: see there.
+        config: surfaces, and the sections server, events, catalog and reports.
         credentials: TLS; plain text without.
         event_log: where recorded events go; without, the server has no EventService.
         catalogue: where its changes go, and what there is room for; without, the server has no CatalogService.
         metrics: what counts the calls; without, nothing does.
         reporter: what makes reports about experiments; without, the server has no ExperimentService.
+        shares_port: several processes listen on the port. Off by default: with it on, a port that another server holds
+            by mistake is not noticed. A connection stays with the process that took it, so connections are renewed at
+            about `server.max_connection_age_s`, for the processes to share the load again after one was replaced.
+        access_log_every: each n-th success is logged at INFO.
+        other_calls: beside those that admission lets in, health checks and reflection among them.
 
     Raises:
         ConfigError: the address cannot be bound; the text says which and why.
 
     Must be called inside the event loop that will run it.
     """
-    admissions = {SERVICE_NAME: Admission(settings.concurrency_limit)}
+    surfaces = frozenset(config.surfaces)
+    admissions = {SERVICE_NAME: Admission(config.server.max_concurrent_requests)}
     if event_log is not None:
-        admissions[EVENT_SERVICE_NAME] = Admission(settings.event_concurrency_limit)
+        admissions[EVENT_SERVICE_NAME] = Admission(config.events.max_concurrent_batches)
     if catalogue is not None:
-        admissions[CATALOG_SERVICE_NAME] = Admission(settings.catalog_concurrency_limit)
+        admissions[CATALOG_SERVICE_NAME] = Admission(config.catalog.max_concurrent_batches)
     if reporter is not None:
-        admissions[EXPERIMENT_SERVICE_NAME] = Admission(settings.report_concurrency_limit)
+        admissions[EXPERIMENT_SERVICE_NAME] = Admission(config.reports.max_waiting)
     health = HealthServicer(admissions)
-    every = settings.access_log_every
-    access_log = AccessLog(every) if metrics is None else MeasuredAccessLog(every, metrics)
+    access_log = AccessLog(access_log_every) if metrics is None else MeasuredAccessLog(access_log_every, metrics)
     server = grpc.aio.server(
         interceptors=[CallInterceptor(admissions, access_log)],
-        options=_options(settings),
-        maximum_concurrent_rpcs=settings.max_calls,
+        options=_options(config.server.max_connection_age_s if shares_port else 0.0, shares_port),
+        # The backstop. It is above all that admission lets in: health checks are not refused under load.
+        maximum_concurrent_rpcs=sum(admission.limit for admission in admissions.values()) + other_calls,
     )
-    servicer = RecommendationServicer(recommender, settings.surfaces, settings.request_timeout_ms, settings.reserve_ms)
+    servicer = RecommendationServicer(recommender, surfaces, config.server.request_timeout_ms, config.server.reserve_ms)
     pb_grpc.add_RecommendationServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     if event_log is not None:
-        events = EventServicer(event_log, _event_rules(settings))
+        rules = EventRules(
+            surfaces=surfaces,
+            max_age_ms=config.events.max_age_s * 1000,
+            max_ahead_ms=config.events.max_ahead_s * 1000,
+        )
+        events = EventServicer(event_log, rules)
         event_pb2_grpc.add_EventServiceServicer_to_server(events, server)  # type: ignore[no-untyped-call]
     if catalogue is not None:
-        rules = CatalogueRules(frozenset(settings.surfaces), frozenset(settings.categories))
-        changes = CatalogServicer(*catalogue, rules)
+        changes = CatalogServicer(*catalogue, CatalogueRules(surfaces, frozenset(config.catalog.categories)))
         catalog_pb2_grpc.add_CatalogServiceServicer_to_server(changes, server)  # type: ignore[no-untyped-call]
     if reporter is not None:
         reports = ExperimentServicer(reporter)
         experiment_pb2_grpc.add_ExperimentServiceServicer_to_server(reports, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     add_reflection(server, [*admissions, HEALTH_SERVICE_NAME])
-    return Server(server, health, admissions.values(), _bind(server, settings, credentials))
+    port = _bind(server, config.server.host, config.server.port, credentials, shares_port)
+    return Server(server, health, admissions.values(), port)
 
 
 async def serve_until_signal(server: Server, grace_s: float) -> None:
@@ -261,34 +188,29 @@ async def serve_until_signal(server: Server, grace_s: float) -> None:
             loop.remove_signal_handler(signal_number)
 
 
-def _event_rules(settings: ServerSettings) -> EventRules:
-    return EventRules(
-        surfaces=frozenset(settings.surfaces),
-        max_age_ms=settings.max_event_age_s * 1000,
-        max_ahead_ms=settings.max_event_ahead_s * 1000,
-    )
-
-
-def _bind(server: grpc.aio.Server, settings: ServerSettings, credentials: grpc.ServerCredentials | None) -> int:
-    check_bindable(settings.host, settings.port, reuse_port=settings.reuse_port)
+def _bind(
+    server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None, shares_port: bool
+) -> int:
+    check_bindable(host, port, reuse_port=shares_port)
+    address = address_of(host, port)
     try:
         if credentials is None:
-            return server.add_insecure_port(settings.address)
-        return server.add_secure_port(settings.address, credentials)
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        raise ConfigError(f"cannot listen on {settings.address}") from error
+        raise ConfigError(f"cannot listen on {address}") from error
 
 
-def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+def _options(max_connection_age_s: float, shares_port: bool) -> list[tuple[str, int]]:
     # grpc spreads the renewals by 10% itself, so that clients which came together do not all come back together.
-    age = [("grpc.max_connection_age_ms", int(settings.max_connection_age_s * 1000))]
+    age = [("grpc.max_connection_age_ms", int(max_connection_age_s * 1000))]
     return [
-        *(age if settings.max_connection_age_s else []),
-        ("grpc.so_reuseport", int(settings.reuse_port)),
-        ("grpc.max_receive_message_length", settings.max_request_bytes),
-        ("grpc.keepalive_time_ms", int(settings.keepalive_time_s * 1000)),
-        ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
+        *(age if max_connection_age_s else []),
+        ("grpc.so_reuseport", int(shares_port)),
+        ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         # grpc's default of 5 minutes would cut off clients that watch an idle connection.
-        ("grpc.http2.min_ping_interval_without_data_ms", int(settings.min_client_ping_s * 1000)),
+        ("grpc.http2.min_ping_interval_without_data_ms", _MIN_CLIENT_PING_MS),
     ]

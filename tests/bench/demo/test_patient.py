@@ -8,10 +8,11 @@ import pytest
 
 from engine.errors import DependencyUnavailable, EngineError
 from engine.rpc.client import RecommendationClient
-from engine.rpc.server import ServerSettings, create_server
+from engine.rpc.server import create_server
 from engine.types import DegradedReason, Recommendation, RecommendQuery
 from engine.v1 import recommendation_pb2 as pb
 from engine_bench.demo.patient import PatientClient
+from tests.engine.rpc.config import server_config
 from tests.engine.rpc.recommender import answer
 
 
@@ -50,7 +51,7 @@ def port(moody: Moody) -> Iterator[int]:
 
     async def serve() -> None:
         nonlocal stop
-        server = create_server(moody, ServerSettings(surfaces=("home",), port=0))
+        server = create_server(moody, server_config())
         await server.start()
         server.set_serving()
         ended, loop = asyncio.Event(), asyncio.get_running_loop()

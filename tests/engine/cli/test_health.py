@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from engine.rpc.server import Server, ServerSettings, create_server
+from engine.rpc.server import Server, create_server
+from tests.engine.rpc.config import server_config
 from tests.engine.rpc.recommender import SteeredRecommender
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    server = create_server(SteeredRecommender(), ServerSettings(surfaces=("home",), port=0))
+    server = create_server(SteeredRecommender(), server_config())
     await server.start()
     yield server
     await server.stop(0)

@@ -10,14 +10,16 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from engine.rpc.event_servicer import EventLog
-from engine.rpc.experiment_servicer import Reporter
-from engine.rpc.server import Server, ServerSettings, create_server
+from engine.rpc.server import Server, create_server
 from engine.v1 import recommendation_pb2_grpc as pb_grpc
+from tests.engine.rpc.config import server_config
 from tests.engine.rpc.recommender import SteeredRecommender
 
 StartServer = Callable[..., Awaitable[Server]]
 OpenChannel = Callable[[Server], grpc.aio.Channel]
+
+# What `create_server` takes beside the settings.
+_OPTIONS = {"event_log", "reporter", "shares_port", "access_log_every", "other_calls"}
 
 
 @pytest.fixture
@@ -30,11 +32,9 @@ async def start_server(recommender: SteeredRecommender) -> AsyncIterator[StartSe
     """Starts servers on free ports, serving at once unless told otherwise; stops them all at the end."""
     servers: list[Server] = []
 
-    async def start(
-        *, serving: bool = True, event_log: EventLog | None = None, reporter: Reporter | None = None, **settings: Any
-    ) -> Server:
-        values = {"surfaces": ("home", "cart"), "port": 0, **settings}
-        server = create_server(recommender, ServerSettings(**values), event_log=event_log, reporter=reporter)
+    async def start(*, serving: bool = True, **values: Any) -> Server:
+        options = {name: values.pop(name) for name in _OPTIONS & values.keys()}
+        server = create_server(recommender, server_config(("home", "cart"), **values), **options)
         servers.append(server)
         await server.start()
         if serving:

@@ -54,7 +54,7 @@ class TestAccessLog:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         stub = pb_grpc.RecommendationServiceStub(
-            open_channel(await start_server(concurrency_limit=1, request_timeout_ms=30_000))
+            open_channel(await start_server(max_concurrent_requests=1, request_timeout_ms=30_000))
         )
         recommender.gate = asyncio.Event()
         running = asyncio.ensure_future(answer_of(stub.Recommend(REQUEST, timeout=30)))

@@ -177,7 +177,7 @@ class TestConcurrencyLimit:
     async def test_past_it_the_answer_is_a_refusal_at_once(
         self, start_server: StartServer, open_channel: OpenChannel, recommender: SteeredRecommender
     ) -> None:
-        server = await start_server(concurrency_limit=2, request_timeout_ms=30_000)
+        server = await start_server(max_concurrent_requests=2, request_timeout_ms=30_000)
         channel = open_channel(server)
         stub = pb_grpc.RecommendationServiceStub(channel)
         recommender.gate = asyncio.Event()
@@ -200,13 +200,7 @@ class TestConcurrencyLimit:
     async def test_the_backstop_counts_every_call(
         self, start_server: StartServer, open_channel: OpenChannel, recommender: SteeredRecommender
     ) -> None:
-        server = await start_server(
-            concurrency_limit=1,
-            event_concurrency_limit=1,
-            catalog_concurrency_limit=1,
-            report_concurrency_limit=1,
-            max_calls=5,
-        )
+        server = await start_server(max_concurrent_requests=1, other_calls=4)
         channel = open_channel(server)
         watches = [
             health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(5)
@@ -221,7 +215,7 @@ class TestConcurrencyLimit:
     async def test_every_way_to_end_gives_the_place_back(
         self, start_server: StartServer, open_channel: OpenChannel, recommender: SteeredRecommender
     ) -> None:
-        server = await start_server(concurrency_limit=1)
+        server = await start_server(max_concurrent_requests=1)
         stub = pb_grpc.RecommendationServiceStub(open_channel(server))
 
         async def ends_with(

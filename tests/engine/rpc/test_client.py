@@ -13,9 +13,10 @@ import pytest
 from engine.errors import DeadlineExceeded, DependencyUnavailable, EngineError, InvalidRequest, Overloaded
 from engine.rpc.client import AsyncRecommendationClient, RecommendationClient
 from engine.rpc.requests import build_request
-from engine.rpc.server import Server, ServerSettings, create_server
+from engine.rpc.server import Server, create_server
 from engine.types import Demographics
 from engine.v1 import recommendation_pb2 as pb
+from tests.engine.rpc.config import server_config
 from tests.engine.rpc.conftest import StartServer
 from tests.engine.rpc.recommender import SteeredRecommender
 from tests.ports import free_port
@@ -189,7 +190,7 @@ class TestChannel:
         serving, idle = SteeredRecommender(), SteeredRecommender()
         servers = []
         for recommender in (serving, idle):
-            server = create_server(recommender, ServerSettings(surfaces=("home",), port=0, request_timeout_ms=10_000))
+            server = create_server(recommender, server_config(request_timeout_ms=10_000))
             await server.start()
             servers.append(server)
         servers[0].set_serving()
@@ -220,7 +221,7 @@ class TestChannel:
             assert len((await client.recommend("u", "home")).items) == 50
 
     async def test_credentials_are_used_on_both_ends(self, recommender: SteeredRecommender) -> None:
-        server = create_server(recommender, ServerSettings(surfaces=("home",), port=0), grpc.local_server_credentials())
+        server = create_server(recommender, server_config(), grpc.local_server_credentials())
         await server.start()
         server.set_serving()
         credentials = grpc.local_channel_credentials()

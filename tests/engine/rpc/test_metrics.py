@@ -14,9 +14,10 @@ from engine.errors import ConfigError
 from engine.experiments.exposure import ExposureCounts
 from engine.rpc.metrics import STAGE_SAMPLE_EVERY, MeasuredRecommender, ServerMetrics
 from engine.rpc.metrics_endpoint import MetricsEndpoint
-from engine.rpc.server import Server, ServerSettings, create_server
+from engine.rpc.server import Server, create_server
 from engine.v1 import recommendation_pb2 as pb
 from engine.v1 import recommendation_pb2_grpc as pb_grpc
+from tests.engine.rpc.config import server_config
 from tests.engine.rpc.conftest import OpenChannel, answer_of, refusal_of, until
 from tests.engine.rpc.recommender import SteeredRecommender
 
@@ -37,7 +38,7 @@ async def start_measured(recommender: SteeredRecommender, registry: CollectorReg
         metrics = ServerMetrics(registry)
         server = create_server(
             MeasuredRecommender(recommender, metrics),
-            ServerSettings(surfaces=("home",), port=0, request_timeout_ms=10_000, **settings),
+            server_config(request_timeout_ms=10_000, **settings),
             metrics=metrics,
         )
         servers.append(server)
@@ -79,7 +80,7 @@ async def test_refusals_for_overload_are_counted_and_do_not_make_it_look_fast(
     recommender: SteeredRecommender,
     registry: CollectorRegistry,
 ) -> None:
-    stub = pb_grpc.RecommendationServiceStub(open_channel(await start_measured(concurrency_limit=1)))
+    stub = pb_grpc.RecommendationServiceStub(open_channel(await start_measured(max_concurrent_requests=1)))
     recommender.gate = asyncio.Event()
     held = asyncio.create_task(answer_of(stub.Recommend(REQUEST)))
     await until(lambda: bool(recommender.queries))

@@ -148,8 +148,12 @@ async def test_a_slow_log_takes_no_places_from_recommendations(
 ) -> None:
     with EmbeddedKafka(tmp_path / "own") as kafka:
         producer = KafkaProducer(kafka.brokers, KafkaConfig(delivery_timeout_ms=20_000))
-        limits = {"concurrency_limit": 1, "event_concurrency_limit": 2, "request_timeout_ms": 10_000}
-        server = await start_server(event_log=KafkaEventLog(producer), **limits)
+        server = await start_server(
+            event_log=KafkaEventLog(producer),
+            max_concurrent_requests=1,
+            request_timeout_ms=10_000,
+            events={"max_concurrent_batches": 2},
+        )
         channel = open_channel(server)
         events = pb_grpc.EventServiceStub(channel)
         kafka.set_reachable(False)

@@ -19,9 +19,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from engine.errors import ConfigError
 from engine.rpc.client import AsyncRecommendationClient
-from engine.rpc.server import SERVICE_NAME, Server, ServerSettings, create_server
+from engine.rpc.port import address_of
+from engine.rpc.server import SERVICE_NAME, Server, create_server
 from engine.v1 import recommendation_pb2 as pb
 from engine.v1 import recommendation_pb2_grpc as pb_grpc
+from tests.engine.rpc.config import server_config
 from tests.engine.rpc.conftest import OpenChannel, StartServer, answer_of, refusal_of, until
 from tests.engine.rpc.recommender import SteeredRecommender
 
@@ -151,7 +153,8 @@ class TestDrain:
 SERVE = """
 import asyncio, logging, sys
 
-from engine.rpc.server import ServerSettings, create_server, serve_until_signal
+from engine.rpc.server import create_server, serve_until_signal
+from tests.engine.rpc.config import server_config
 from tests.engine.rpc.recommender import SteeredRecommender
 
 async def tell_when_started(recommender):
@@ -161,7 +164,7 @@ async def tell_when_started(recommender):
 async def main():
     recommender = SteeredRecommender()
     recommender.sleep_s = float(sys.argv[1])
-    server = create_server(recommender, ServerSettings(surfaces=("home",), port=0, request_timeout_ms=60_000))
+    server = create_server(recommender, server_config(request_timeout_ms=60_000))
     await server.start()
     server.set_serving()
     print(server.port, flush=True)
@@ -236,33 +239,35 @@ class TestSignals:
 class TestPorts:
     async def test_a_port_in_use_is_a_config_error(self, server: Server, recommender: SteeredRecommender) -> None:
         with pytest.raises(ConfigError, match=rf"^cannot listen on 127.0.0.1:{server.port}: the port is in use$"):
-            create_server(recommender, ServerSettings(surfaces=("home",), port=server.port))
+            create_server(recommender, server_config(port=server.port))
 
     async def test_nobody_joins_a_port_that_is_not_shared(
         self, server: Server, recommender: SteeredRecommender
     ) -> None:
         with pytest.raises(ConfigError, match="in use"):
-            create_server(recommender, ServerSettings(surfaces=("home",), port=server.port, reuse_port=True))
+            create_server(recommender, server_config(port=server.port), shares_port=True)
 
     async def test_a_name_is_in_use_when_one_of_its_addresses_is(
         self, server: Server, recommender: SteeredRecommender
     ) -> None:
         with pytest.raises(ConfigError, match="in use"):
-            create_server(recommender, ServerSettings(surfaces=("home",), host="localhost", port=server.port))
+            create_server(recommender, server_config(host="localhost", port=server.port))
 
     async def test_an_address_of_another_machine(self, recommender: SteeredRecommender) -> None:
         with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1:0: Cannot assign"):
-            create_server(recommender, ServerSettings(surfaces=("home",), host="192.0.2.1", port=0))
+            create_server(recommender, server_config(host="192.0.2.1"))
 
     async def test_a_host_that_does_not_resolve(self, recommender: SteeredRecommender) -> None:
         with pytest.raises(ConfigError, match=r"cannot listen on no\.such\.host\.invalid:0: "):
-            create_server(recommender, ServerSettings(surfaces=("home",), host="no.such.host.invalid", port=0))
+            create_server(recommender, server_config(host="no.such.host.invalid"))
 
     async def test_connections_are_renewed_at_their_age_and_no_call_is_lost(
         self, start_server: StartServer, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO", "engine.rpc.access")
-        server = await start_server(max_connection_age_s=0.4, access_log_every=1, request_timeout_ms=10_000)
+        server = await start_server(
+            shares_port=True, max_connection_age_s=0.4, access_log_every=1, request_timeout_ms=10_000
+        )
         # The engine's own client: it watches health, and that stream must not hold the old connection.
         async with AsyncRecommendationClient(f"127.0.0.1:{server.port}", timeout_s=10, retries=0) as client:
             for _ in range(150):
@@ -271,8 +276,8 @@ class TestPorts:
         assert len(set(re.findall(r"peer=(\S+)", caplog.text))) >= 3
 
     async def test_two_servers_share_a_port_when_asked_to(self, start_server: StartServer) -> None:
-        first = await start_server(reuse_port=True)
-        second = await start_server(reuse_port=True, port=first.port)
+        first = await start_server(shares_port=True)
+        second = await start_server(shares_port=True, port=first.port)
         assert second.port == first.port
 
     async def test_the_port_is_free_after_the_stop(self, start_server: StartServer) -> None:
@@ -282,24 +287,5 @@ class TestPorts:
 
     @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 on this machine")
     def test_ipv6_addresses_get_their_brackets(self) -> None:
-        assert ServerSettings(surfaces=("home",), host="::1", port=1).address == "[::1]:1"
-        assert ServerSettings(surfaces=("home",), host="[::1]", port=1).address == "[::1]:1"
-
-    @pytest.mark.parametrize(
-        ("values", "reason"),
-        [
-            ({"surfaces": ()}, "at least one surface"),
-            ({"surfaces": ("home", "")}, "no empty one"),
-            ({"port": 65_536}, "port: "),
-            ({"port": -1}, "port: "),
-            ({"concurrency_limit": 0}, "concurrency_limit: must be above 0"),
-            ({"request_timeout_ms": 0}, "request_timeout_ms: "),
-            ({"request_timeout_ms": float("nan")}, "request_timeout_ms: "),
-            ({"access_log_every": 0}, "access_log_every: "),
-            ({"event_concurrency_limit": 0}, "event_concurrency_limit: must be above 0"),
-            ({"max_calls": 128}, "max_calls: must be above the concurrency limits together"),
-        ],
-    )
-    def test_settings_that_cannot_work(self, values: dict[str, Any], reason: str) -> None:
-        with pytest.raises(ConfigError, match=reason):
-            ServerSettings(**{"surfaces": ("home",), **values})
+        assert address_of("::1", 1) == "[::1]:1"
+        assert address_of("[::1]", 1) == "[::1]:1"
