@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from engine.config.check_experiments import check_experiments
 from engine.config.experiments import ExperimentConfig, HoldoutConfig
@@ -318,11 +318,16 @@ class EngineConfig(_Section):
     reports: ReportsConfig = ReportsConfig()
     device: DeviceConfig = DeviceConfig()
     stalls: StallsConfig = StallsConfig()
-    surfaces: dict[Annotated[str, Field(min_length=1)], SurfaceConfig] = Field(
-        default_factory=_default_surfaces, min_length=1
-    )
+    surfaces: dict[str, SurfaceConfig] = Field(default_factory=_default_surfaces, min_length=1)
     holdout: HoldoutConfig = HoldoutConfig()
     experiments: tuple[ExperimentConfig, ...] = ()
+
+    @field_validator("surfaces")
+    @classmethod
+    def _surfaces_have_names(cls, surfaces: dict[str, SurfaceConfig]) -> dict[str, SurfaceConfig]:
+        if "" in surfaces:
+            raise ValueError("a surface must have a name")
+        return surfaces
 
     @model_validator(mode="after")
     def _experiments_fit(self) -> Self:

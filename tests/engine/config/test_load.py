@@ -22,6 +22,7 @@ def file(tmp_path: Path) -> Path:
         ("[server]\nseen_limit = 1", "server.seen_limit: no such setting; did you mean redis.seen_limit?"),
         ("port = 1", "port: no such setting; did you mean server.port?"),
         ("quite_another = 1", "quite_another: no such setting"),
+        ('[surfaces.""]\ndiversity_weight = 0.5', "surfaces: a surface must have a name"),
         (
             "[surfaces.home]\ndiversty_weight = 1",
             "surfaces.home.diversty_weight: no such setting; did you mean surfaces.home.diversity_weight?",
