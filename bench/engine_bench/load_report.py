@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from engine.errors import ConfigError
+from engine.stages import stages_of
 from engine_bench.load_driver import Record, Status
 
 # A generator whose p99 of lateness is above this was not the load that was asked for.
 LATENESS_LIMIT_MS = 5.0
-# The answer's stages after ranking, which share one budget. "convert" makes the message of the answer.
-TAIL = ("filter", "rules", "explore", "diversify", "respond", "convert")
+# The answer's stages after ranking, which share one budget.
+TAIL = stages_of("respond")
 TAIL_NAME = "+".join(TAIL)
 # Of an unloaded server with a million items: name, stage, percentile, bound in milliseconds.
 STAGE_TARGETS = (

@@ -8,8 +8,6 @@ from engine_bench.load_report import STAGE_TARGETS
 
 # The targets are those of a catalogue of this size.
 TARGET_ITEMS: Final = 1_000_000
-# What the design grants the parts of a request, whatever happens.
-BUDGETS_MS: Final = {"features": 2.0, "retrieve": 10.0, "rank": 30.0, "respond": 5.0}
 RECALL_AT_LEAST: Final = 0.97
 # From one catalogue to one of ten times the size.
 GROWTH_AT_MOST: Final = 2.0

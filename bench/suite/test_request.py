@@ -9,20 +9,15 @@ import numpy as np
 
 from engine.request.pipeline import Pipeline
 from engine.rpc.convert import to_response
+from engine.stages import BUDGETS_MS, stages_of
 from engine.types import Recommendation, RecommendQuery, Strategy
-from engine_bench.load_report import TAIL, stage_percentiles
-from engine_bench.targets import BUDGETS_MS
+from engine_bench.load_report import stage_percentiles
 from suite.serving import PATIENCE_S, SURFACE, Serving
 
 ROUNDS, SLATE, K = 1000, 50, 1000
 RECALL_QUERIES = 64
 # What shares one budget of the design; "queue" is the wait for a thread, and in nobody's.
-PARTS = {
-    "features": ("features",),
-    "retrieve": ("eligibility", "blend", "retrieve"),
-    "rank": ("rank",),
-    "respond": TAIL,
-}
+PARTS = {part: stages_of(part) for part in BUDGETS_MS}
 
 
 def test_request(benchmark: Any, serving: Serving) -> None:
@@ -49,7 +44,7 @@ def test_request(benchmark: Any, serving: Serving) -> None:
         {timing.stage: timing.duration_ms for timing in answer.timings} | {"convert": convert_ms}
         for answer, convert_ms in zip(measured, converted_ms[-ROUNDS:], strict=True)
     ]
-    parts = {part: [sum(call[stage] for stage in stages) for call in times] for part, stages in PARTS.items()}
+    parts = {part: [sum(call.get(stage, 0.0) for stage in stages) for call in times] for part, stages in PARTS.items()}
     figures = {
         part: {"p50": round(float(np.percentile(values, 50)), 3), "p99": round(float(np.percentile(values, 99)), 3)}
         for part, values in parts.items()

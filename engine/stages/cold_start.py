@@ -57,7 +57,7 @@ def take_first(order: Int64Array, eligible: UInt8Array, limit: int, source: Item
     return Candidates.of(rows, np.zeros(len(rows), np.float32), source)
 
 
-def behind(candidates: Candidates, more: Candidates) -> Candidates:
+def append_backfill(candidates: Candidates, more: Candidates) -> Candidates:
     """More candidates behind those there are, with their scores squeezed below, so that every stage sees the order."""
     if not len(more):
         return candidates
@@ -70,7 +70,7 @@ def behind(candidates: Candidates, more: Candidates) -> Candidates:
     return Candidates.concat([candidates, Candidates(more.rows, scores.astype(np.float32), more.sources)])
 
 
-def steer(
+def rerank_by_session(
     popular: Candidates, near: Candidates, vector: Float32Array, item_vectors: Float32Array, session_weight: float
 ) -> Candidates:
     """What is popular and what is near the session, in one order.
@@ -107,7 +107,7 @@ def _popularity_of(popular: Candidates) -> Float32Array:
     return relevance(np.maximum(popular.scores, np.finfo(np.float32).tiny))
 
 
-def rotate(candidates: Candidates, slate_size: int, share: float, unit_id: str, period: int) -> Candidates:
+def randomize(candidates: Candidates, slate_size: int, share: float, unit_id: str, period: int) -> Candidates:
     """Let some of the next best take places among the first, so that not everybody gets the same list for ever.
 
     Of the first `slate_size` candidates, floor(share * slate_size) change places with others out of the twice as many

@@ -6,13 +6,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-# Milliseconds that the design grants each part of the request path.
-BUDGETS_MS: dict[str, tuple[tuple[str, ...], float]] = {
-    "features": (("features",), 2.0),
-    "retrieve": (("eligibility", "blend", "retrieve"), 10.0),
-    "rank": (("rank",), 30.0),
-    "filter and diversify": (("filter", "rules", "explore", "diversify", "respond"), 5.0),
-    "whole request": (("total",), 100.0),
+from engine import stages
+
+# Of each part of a request its stages, and the milliseconds that it may take.
+BUDGETS_MS: Final = {part: (stages.stages_of(part), budget) for part, budget in stages.BUDGETS_MS.items()} | {
+    "whole request": (("total",), 100.0)
 }
 SHOWN: Final = 10
 _WIDTH: Final = 32
@@ -61,8 +59,8 @@ def summarize_stages(calls: list[dict[str, float]]) -> dict[str, dict[str, float
 def against_budgets(calls: list[dict[str, float]]) -> list[dict[str, Any]]:
     """Each part of the request path with its p50_ms, p99_ms and budget_ms; its stages are summed call by call."""
     parts = []
-    for part, (stages, budget_ms) in BUDGETS_MS.items():
-        sums = [sum(call.get(stage, 0.0) for stage in stages) for call in calls]
+    for part, (names, budget_ms) in BUDGETS_MS.items():
+        sums = [sum(call.get(stage, 0.0) for stage in names) for call in calls]
         p50, p99 = np.percentile(sums, [50, 99])
         parts.append({"part": part, "p50_ms": float(p50), "p99_ms": float(p99), "budget_ms": budget_ms})
     return parts

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
+from engine.stages import BUDGETS_MS
 from engine_bench.report.goals import goals
 from engine_bench.report.gpu import read_gpu
 from engine_bench.report.gpu_tables import gpu_tables
 from engine_bench.report.numbers import amount, milliseconds, recall
 from engine_bench.report.read import Reports, number, objects, provenance
 from engine_bench.report.suite import PARTS, read_suite
-from engine_bench.targets import BUDGETS_MS
 
 _PARTS = {
     "features": "features: one read of Redis",

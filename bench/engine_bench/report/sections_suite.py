@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
+from engine.stages import BUDGETS_MS, STAGES
 from engine_bench.report.charts import Bar, Line, Span, lines, ratios, rows_height, spans
 from engine_bench.report.drawing import draw
 from engine_bench.report.numbers import amount, milliseconds, recall
 from engine_bench.report.read import number
 from engine_bench.report.section import Figure, Section, Table
 from engine_bench.report.sections_search import search_section
-from engine_bench.report.suite import PARTS, STAGES, Kernel, StageAlone, Suite
-from engine_bench.targets import BUDGETS_MS, GROWTH_AT_MOST, short, target_size
+from engine_bench.report.suite import PARTS, Kernel, StageAlone, Suite
+from engine_bench.targets import GROWTH_AT_MOST, short, target_size
 
 _PART_LABELS = {
     "features": "features",
@@ -47,7 +48,7 @@ def _request(suite: Suite, items: int) -> Section:
     ]
     stages = [
         Span(stage, p50, number(request, "stages_ms", stage, "p99"))
-        for stage in STAGES
+        for stage in (each.name for each in STAGES if each.name != "total")
         if (p50 := number(request, "stages_ms", stage, "p50"))
     ]
     size = f"{items:,} items"

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine_bench.load_report import TAIL
+from engine.stages import BUDGETS_MS
 from engine_bench.report.read import dig, number, objects
 from engine_bench.targets import target_size
 
-PARTS = ("features", "retrieve", "rank", "respond")
-STAGES = ("features", "queue", "eligibility", "blend", "retrieve", "rank", *TAIL)
+PARTS = tuple(BUDGETS_MS)
 
 
 @dataclass(frozen=True, slots=True)

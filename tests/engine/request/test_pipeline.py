@@ -1,9 +1,11 @@
 """The pipeline over a real bundle, index and ranker: what holds for any user, any request, any stock."""
 
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from engine.kernels.membership import test_rows as rows_in
 from engine.request.clock import RequestClock, StageEstimates
 from engine.request.model import ServingModel
 from engine.request.pipeline import Pipeline
+from engine.stages import BUDGETS_MS, STAGES
 from engine.stages.features import FetchFeatures
 from engine.stages.retrieve import ItemIndex
 from engine.types import (
@@ -310,7 +313,7 @@ def test_a_stranger_with_a_session_is_served_without_an_index(pipeline: Pipeline
     assert answer.strategy is Strategy.POPULARITY
     assert len(answer.slate) == 50
     times = {timing.stage: timing.duration_ms for timing in steered.timings}
-    assert {"cold_start", "steer", "rotate"} < set(times)
+    assert {"cold_start", "rerank_by_session", "randomize"} < set(times)
     assert sum(value for stage, value in times.items() if stage != "total") <= times["total"]
 
 
@@ -403,6 +406,15 @@ async def test_a_passed_deadline_starts_nothing(pipeline: Pipeline) -> None:
         await pipeline.recommend(query(), time.monotonic() + 60, time.monotonic() - 0.001)
 
 
+def test_every_stage_that_is_timed_is_declared() -> None:
+    engine = Path(__file__).resolve().parents[3] / "engine"
+    files = (*(engine / "request").glob("*.py"), engine / "rpc" / "servicer.py")
+    source = "".join(path.read_text() for path in files)
+    timed = set(re.findall(r'(?:measure|attempt|since_mark|finish|StageTiming)\(\s*"(\w+)"', source))
+    assert timed == {stage.name for stage in STAGES}
+    assert {stage.part for stage in STAGES} == {*BUDGETS_MS, ""}
+
+
 async def test_stage_times_account_for_the_request(pipeline: Pipeline) -> None:
     answer = await pipeline.recommend(query(), time.monotonic() + 60)
     times = {timing.stage: timing.duration_ms for timing in answer.timings}
@@ -412,7 +424,7 @@ async def test_stage_times_account_for_the_request(pipeline: Pipeline) -> None:
         "queue",
         "eligibility",
         "cold_start",
-        "rotate",
+        "randomize",
         "filter",
         "rules",
         "explore",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.bundle.popularity import Popularity, PopularityList, surface_key
-from engine.stages.cold_start import behind, popular_candidates, rotate, steer
+from engine.stages.cold_start import append_backfill, popular_candidates, randomize, rerank_by_session
 from engine.types import Candidates, Demographics, ItemSource, Strategy
 
 RNG = np.random.default_rng(0)
@@ -39,10 +39,10 @@ def test_a_coarser_list_goes_on_where_a_finer_one_ends() -> None:
 def test_without_weight_popularity_decides_and_with_all_of_it_nearness_does() -> None:
     vector = VECTORS[350].copy()
     candidates = near([350, 3, 360, 100])
-    only_popular = steer(popular(100), candidates, vector, VECTORS, 0.0)
+    only_popular = rerank_by_session(popular(100), candidates, vector, VECTORS, 0.0)
     assert only_popular.rows[:99].tolist() == list(range(99))
     assert set(only_popular.rows.tolist()) == {*range(100), 350, 360, 100}
-    only_near = steer(popular(100), candidates, vector, VECTORS, 1.0)
+    only_near = rerank_by_session(popular(100), candidates, vector, VECTORS, 1.0)
     units = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
     cosines = units[only_near.rows] @ vector
     assert (np.diff(cosines) <= 1e-5).all()
@@ -56,7 +56,7 @@ def test_without_weight_popularity_decides_and_with_all_of_it_nearness_does() ->
 def test_scores_of_the_mix_are_those_that_are_promised(weight: float, close: set[int], count: int) -> None:
     """exp(mix - 1) with each part brought to [0, 1]: falling, above 0.36, and 1 for what is best in both."""
     vector = VECTORS[0].copy()
-    found = steer(popular(count), near(sorted(close)), vector, VECTORS, weight)
+    found = rerank_by_session(popular(count), near(sorted(close)), vector, VECTORS, weight)
     rows = [*range(count), *sorted(close - set(range(count)))]
     if not rows:
         assert len(found) == 0
@@ -83,7 +83,7 @@ def test_more_evidence_moves_the_slate_further() -> None:
     candidates = near(list(range(300, 400)))
     units = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
     closeness = [
-        float((units[steer(popular(100), candidates, vector, VECTORS, weight).rows[:20]] @ vector).mean())
+        float((units[rerank_by_session(popular(100), candidates, vector, VECTORS, weight).rows[:20]] @ vector).mean())
         for weight in (0.0, 0.3, 0.6, 1.0)
     ]
     assert closeness == sorted(closeness)
@@ -93,20 +93,20 @@ def test_more_evidence_moves_the_slate_further() -> None:
 @given(st.integers(0, 60), st.integers(1, 50), st.floats(0, 0.5), st.text(max_size=5), st.integers(0, 5))
 def test_rotation_is_bounded_and_steady(count: int, slate: int, share: float, user: str, period: int) -> None:
     given_ones = popular(count)
-    turned = rotate(given_ones, slate, share, user, period)
+    turned = randomize(given_ones, slate, share, user, period)
     assert sorted(turned.rows.tolist()) == list(range(count))
     assert (np.diff(turned.scores) <= 0).all()
     changed = set(turned.rows[:slate].tolist()) - set(range(slate))
     assert len(changed) <= int(share * slate)
     assert all(row < 3 * slate for row in changed)
-    again = rotate(given_ones, slate, share, user, period)
+    again = randomize(given_ones, slate, share, user, period)
     assert again.rows.tolist() == turned.rows.tolist()
 
 
 def test_people_and_hours_get_different_lists() -> None:
-    lists = {tuple(rotate(popular(200), 50, 0.2, f"user-{number}", 0).rows[:50].tolist()) for number in range(50)}
+    lists = {tuple(randomize(popular(200), 50, 0.2, f"user-{number}", 0).rows[:50].tolist()) for number in range(50)}
     assert len(lists) == 50
-    hours = {tuple(rotate(popular(200), 50, 0.2, "user", hour).rows[:50].tolist()) for hour in range(50)}
+    hours = {tuple(randomize(popular(200), 50, 0.2, "user", hour).rows[:50].tolist()) for hour in range(50)}
     assert len(hours) == 50
     # Everything that may come up does, and nothing does always but what rotation leaves alone.
     shown = np.bincount(np.concatenate([list(one) for one in lists]), minlength=200)
@@ -126,7 +126,7 @@ def test_what_is_put_behind_stays_behind(first: list[float], more: list[float]) 
     extra = Candidates.of(
         np.arange(100, 100 + len(more)), np.array(sorted(more, reverse=True), np.float32), ItemSource.BACKFILL
     )
-    joined = behind(there, extra)
+    joined = append_backfill(there, extra)
     assert joined.rows.tolist() == [*there.rows.tolist(), *extra.rows.tolist()]
     assert (np.diff(joined.scores) <= 0).all()
     if first and first != [0.0] and min(first) > 1e-30:
