@@ -8,13 +8,15 @@ it is the first to start and the last to end.
 What the two say to each other, through the worker's standard streams:
 
     stdin    one line, the settings as JSON; then nothing, and its end tells the worker that the supervisor is gone
-    stdout   SERVING once it serves, FAILED and a sentence where an error ends it; a line each
+    stdout   SERVING once it serves, FAILED and a sentence where an error ends it; from SERVING on what
+             engine.app.heartbeat names; a line each
 """
 
 import asyncio
 import contextlib
 import logging
 import os
+import random
 import signal
 import sys
 import time
@@ -22,12 +24,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from engine.errors import EngineError
+from engine.app.child import SERVING, Child
+from engine.app.heartbeat import LOOKS, Pulse, Verdict
+from engine.errors import EngineError, described
 
 log = logging.getLogger(__name__)
 
-SERVING: Final = "serving"
-FAILED: Final = "failed"
 WORKER_COMMAND: Final = (sys.executable, "-m", "engine.cli.worker")
 DEVICE_COMMAND: Final = (sys.executable, "-m", "engine.cli.device")
 _DEVICE_PLACE: Final = 0
@@ -39,23 +41,31 @@ _DEVICE_END_TIMEOUT_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How ends that nobody asked for are borne.
+    """How ends that nobody asked for are borne, and silence.
 
-    failed_starts: this many of one worker in a row, without having served in between, end everything.
-    first_pause_s, longest_pause_s: before a worker is started again; doubled with each early end.
-    steady_s: an end after having served for so long is not an early one, and the worker is replaced at once.
+    failed_starts: this many of one process in a row, without having served in between, end everything, as long as no
+        worker has ever served. From then on there is no last start.
+    first_pause_s, longest_pause_s: before a process is started again; doubled with each early end.
+    jitter: share of a pause by which it is longer or shorter, so that processes do not start in step.
+    steady_s: an end after having served for so long is not an early one, and the process is replaced at once.
+    heartbeat_s: a process that says nothing for so long after it served is killed; 0: none is.
+    start_s: the same for one that has not served yet.
     """
 
     failed_starts: int = 3
     first_pause_s: float = 0.5
     longest_pause_s: float = 30.0
+    jitter: float = 0.2
     steady_s: float = 30.0
+    heartbeat_s: float = 0.0
+    start_s: float = 600.0
 
     def pause_s(self, early_ends: int) -> float:
         """The wait before the next start, after this many early ends in a row."""
         if early_ends == 0:
             return 0.0
-        return float(min(self.first_pause_s * 2.0 ** min(early_ends - 1, 32), self.longest_pause_s))
+        pause_s = float(min(self.first_pause_s * 2.0 ** min(early_ends - 1, 32), self.longest_pause_s))
+        return pause_s * random.uniform(1.0 - self.jitter, 1.0 + self.jitter)
 
 
 class WorkerMetrics(Protocol):
@@ -65,6 +75,8 @@ class WorkerMetrics(Protocol):
     def environment(self) -> dict[str, str]: ...
 
     def serving(self, workers: int) -> None: ...
+
+    def silent(self) -> None: ...
 
     def ended(self, process_id: int, *, unexpected: bool) -> None: ...
 
@@ -79,6 +91,8 @@ class Program:
 
 class Supervisor:
     """Keeps `workers` processes running until told to stop.
+
+    A worker that cannot start never ends those that serve: it is tried again, for ever.
 
     Args:
         workers: how many.
@@ -110,16 +124,17 @@ class Supervisor:
         self._metrics = metrics
         self._patience = patience or Patience()
         self._stopping = asyncio.Event()
-        self._running: dict[int, asyncio.subprocess.Process] = {}
-        self._serving: set[int] = set()
+        self._children: dict[int, Child] = {}
+        self._ever_served = False
         self._ready = False
 
     async def run(self) -> None:
-        """Start all workers side by side and keep them until `stop`, or until one of them cannot be kept.
+        """Start all workers side by side and keep them until `stop`.
 
         Raises:
-            EngineError: a worker ended too often before it served; the text has its last words.
+            EngineError: a worker ended too often before any had served; the text has its last words.
         """
+        watch = asyncio.create_task(self._watch()) if self._patience.heartbeat_s else None
         device = None if self._device is None else asyncio.create_task(self._keep(_DEVICE_PLACE))
         keepers: list[asyncio.Task[None]] = []
         try:
@@ -131,6 +146,8 @@ class Supervisor:
                 await asyncio.wait(keepers, return_when=asyncio.FIRST_EXCEPTION)
         finally:
             self.stop()
+            if watch is not None:
+                watch.cancel()
             ends = await asyncio.gather(*keepers, return_exceptions=True)
             if device is not None:
                 # Only now: what the workers had begun they have finished with it.
@@ -144,12 +161,12 @@ class Supervisor:
     def stop(self) -> None:
         """Have every worker drain and end; called again, have them end at once."""
         self._stopping.set()
-        self._signal_running([place for place in self._running if place != _DEVICE_PLACE])
+        self._signal_running([place for place in self._children if place != _DEVICE_PLACE])
 
     def _signal_running(self, places: Sequence[int]) -> None:
         for place in places:
-            if place in self._running:
-                _signal(self._running[place], signal.SIGTERM)
+            if place in self._children:
+                self._children[place].signal(signal.SIGTERM)
 
     def _told_to_end(self, place: int) -> asyncio.Event:
         return self._drained if place == _DEVICE_PLACE else self._stopping
@@ -159,115 +176,97 @@ class Supervisor:
         failed_starts = early_ends = 0
         told_to_end, name = self._told_to_end(place), _name(place)
         while not told_to_end.is_set():
-            started = await self._live(place)
+            served_s, how = await self._live(place)
             if told_to_end.is_set():
                 return
-            failed_starts = 0 if started.served else failed_starts + 1
-            early_ends = 0 if started.served_s >= self._patience.steady_s else early_ends + 1
-            if failed_starts == self._patience.failed_starts:
+            failed_starts = failed_starts + 1 if served_s is None else 0
+            early_ends = 0 if (served_s or 0.0) >= self._patience.steady_s else early_ends + 1
+            if failed_starts >= self._patience.failed_starts and not self._ever_served:
                 kind = name if place == _DEVICE_PLACE else "a worker"
-                raise EngineError(
-                    f"{kind} ended {failed_starts} times in a row before it served, lastly {started.last_words}"
-                )
+                raise EngineError(f"{kind} ended {failed_starts} times in a row before it served, lastly {how}")
             pause_s = self._patience.pause_s(early_ends)
-            log.error("%s ended %s; another one in %.1f s", name, started.last_words, pause_s)
+            log.error("%s ended %s; another one in %.1f s", name, how, pause_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await told_to_end.wait()
 
-    async def _live(self, place: int) -> "_Life":
-        """One process from start to end."""
+    async def _live(self, place: int) -> tuple[float | None, str]:
+        """One process from start to end: for how many seconds it served, None if never, and how it ended."""
         program = self._device if place == _DEVICE_PLACE else self._worker
         assert program is not None
         told_to_end = self._told_to_end(place)
-        process = await asyncio.create_subprocess_exec(
-            *program.command,
-            str(place),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            # Ctrl-C in a terminal reaches the whole group; to a worker the supervisor alone says when to end, once.
-            start_new_session=True,
-            env=os.environ | (self._metrics.environment if self._metrics else {}),
-        )
-        self._running[place] = process
+        patience_s = _DEVICE_END_TIMEOUT_S if place == _DEVICE_PLACE else self._drain_s + _END_TIMEOUT_S
+        environment = os.environ | (self._metrics.environment if self._metrics else {})
+        pulse = Pulse(self._patience.start_s, self._patience.heartbeat_s)
+        try:
+            child = await Child.start((*program.command, str(place)), environment, pulse)
+        except OSError as error:  # no memory, processes or files left for it, at this moment
+            return None, f"before it began: {described(error)}"
+        self._children[place] = child
         if told_to_end.is_set():
-            _signal(process, signal.SIGTERM)
-        served_since = None
+            child.signal(signal.SIGTERM)
         try:
-            await self._instruct(process, program.settings)
-            words = await self._hear(process)
-            if words == SERVING:
-                served_since = time.monotonic()
-                self._serves(place, process.pid)
-            code = await self._end(process, told_to_end)
-            words = await self._hear(process) or words
+            await child.live(program.settings, lambda words: self._heard(place, child, words), told_to_end, patience_s)
         finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-            del self._running[place]
-            self._serving.discard(place)
+            del self._children[place]
             if self._metrics is not None:
-                self._metrics.serving(len(self._serving))
-                self._metrics.ended(process.pid, unexpected=not told_to_end.is_set())
-        said_why = words.startswith(FAILED)
-        last_words = f"saying: {words.removeprefix(FAILED).strip()}" if said_why else _describe(code)
-        served_s = 0.0 if served_since is None else time.monotonic() - served_since
-        return _Life(served_since is not None, served_s, last_words)
+                self._count_serving()
+                self._metrics.ended(child.process_id, unexpected=not told_to_end.is_set())
+        return child.served_s, child.how
 
-    @staticmethod
-    async def _instruct(process: asyncio.subprocess.Process, settings: str) -> None:
-        assert process.stdin is not None
-        # It can have ended already; how, its exit status tells.
-        with contextlib.suppress(ConnectionError):
-            process.stdin.write(settings.encode() + b"\n")
-            await process.stdin.drain()
+    def _heard(self, place: int, child: Child, words: str) -> None:
+        if words == SERVING:
+            child.served_since = time.monotonic()
+            self._serves(place, child.process_id)
+        if child.silent:
+            log.warning("%s answers again", _name(place))
+            child.silent = False
+            self._count_serving()
 
-    @staticmethod
-    async def _hear(process: asyncio.subprocess.Process) -> str:
-        """The next line that it says; empty once it will say nothing more."""
-        assert process.stdout is not None
-        return (await process.stdout.readline()).decode(errors="replace").strip()
-
-    async def _end(self, process: asyncio.subprocess.Process, told_to_end: asyncio.Event) -> int:
-        """Wait for its end; once told to stop, for a bounded time."""
-        ended = asyncio.ensure_future(process.wait())
-        stopping = asyncio.ensure_future(told_to_end.wait())
-        await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        try:
-            patience_s = self._drain_s + _END_TIMEOUT_S if told_to_end is self._stopping else _DEVICE_END_TIMEOUT_S
-            return await asyncio.wait_for(ended, None if ended.done() else patience_s)
-        except TimeoutError:
-            log.error("process %d does not end, and is killed", process.pid)
-            process.kill()
-            return await process.wait()
+    async def _watch(self) -> None:
+        """Kill processes whose event loop does not answer, for ever."""
+        period_s = self._patience.heartbeat_s / LOOKS
+        looked_at = time.monotonic()
+        while True:
+            await asyncio.sleep(period_s)
+            now = time.monotonic()
+            # Where this loop is late, the machine was suspended or is starved, and the processes with it.
+            elapsed_s, looked_at = min(now - looked_at, 2.0 * period_s), now
+            for place, child in list(self._children.items()):
+                if self._told_to_end(place).is_set() or child.dead:
+                    continue
+                verdict = child.pulse.look(child.process_id, elapsed_s)
+                if verdict is not Verdict.ALIVE and not child.silent:
+                    child.silent = True
+                    self._count_serving()
+                    if verdict is Verdict.SILENT:
+                        log.warning("%s does not answer, and waits for a processor or the disk", _name(place))
+                if verdict is Verdict.DEAD:
+                    log.error("%s (process %d) does not answer, and is killed", _name(place), child.process_id)
+                    child.give_up()
+                    if self._metrics is not None:
+                        self._metrics.silent()
 
     def _serves(self, place: int, process_id: int) -> None:
         log.info("%s serves (process %d)", _name(place), process_id)
         if place == _DEVICE_PLACE:
             self._device_served.set()
             return
-        self._serving.add(place)
-        if self._metrics is not None:
-            self._metrics.serving(len(self._serving))
-        if not self._ready and len(self._serving) == self._workers:
+        self._ever_served = True
+        if self._count_serving() == self._workers and not self._ready:
             self._ready = True
             log.info("ready: %d workers serve", self._workers)
 
-
-@dataclass(frozen=True, slots=True)
-class _Life:
-    """How one worker fared. served_s: seconds. last_words: what it said of its end, or how its process ended."""
-
-    served: bool
-    served_s: float
-    last_words: str
-
-
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(number)
+    def _count_serving(self) -> int:
+        """The workers that serve and answer, for the metrics, too."""
+        serving = sum(
+            child.served_since is not None and not child.silent
+            for place, child in self._children.items()
+            if place != _DEVICE_PLACE
+        )
+        if self._metrics is not None:
+            self._metrics.serving(serving)
+        return serving
 
 
 def _name(place: int) -> str:
@@ -279,8 +278,3 @@ async def _first_of(*events: asyncio.Event) -> None:
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
-
-
-def _describe(code: int) -> str:
-    """Follows "ended"."""
-    return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.redis.embedded import EmbeddedRedis
-from engine.app.supervisor import DEVICE_COMMAND, Program, Supervisor, WorkerMetrics
+from engine.app.supervisor import DEVICE_COMMAND, Patience, Program, Supervisor, WorkerMetrics
 from engine.config.serving import EngineConfig
 from engine.errors import ConfigError
 from engine.rpc.port import ReservedPort, address_of
@@ -35,11 +35,13 @@ async def supervise(config: EngineConfig) -> None:
         if server.metrics_port is not None:
             from engine.rpc.metrics_endpoint import MetricsEndpoint
 
-            endpoint = resources.enter_context(MetricsEndpoint(server.host, server.metrics_port))
+            endpoint = resources.enter_context(MetricsEndpoint(server.host, server.metrics_port, server.workers))
             log.info("metrics on http://%s/metrics", address_of(server.host, endpoint.port))
             metrics = endpoint
         if not config.redis.url:
-            resources.enter_context(EmbeddedRedis(config.redis.directory))
+            redis = resources.enter_context(EmbeddedRedis(config.redis.directory))
+            # A worker must not start one of its own when this one does not answer.
+            config = config.model_copy(update={"redis": config.redis.model_copy(update={"url": redis.url})})
         if not config.kafka.brokers:
             resources.enter_context(EmbeddedKafka(config.kafka.directory, config.kafka.topic_prefix))
         log.info("starting %d workers on %s", server.workers, address_of(server.host, port))
@@ -48,7 +50,13 @@ async def supervise(config: EngineConfig) -> None:
             directory = Path(resources.enter_context(TemporaryDirectory(prefix="engine-device-")))
             config, device = with_device_process(config, directory / "socket")
         settings = worker_settings(config, port)
-        supervisor = Supervisor(server.workers, settings, server.drain_s, metrics, device=device)
+        patience = Patience(
+            first_pause_s=server.restart_pause_s,
+            longest_pause_s=max(server.restart_pause_s, server.restart_max_pause_s),
+            heartbeat_s=server.heartbeat_s,
+            start_s=server.start_timeout_s,
+        )
+        supervisor = Supervisor(server.workers, settings, server.drain_s, metrics, patience=patience, device=device)
         with _signals_to(supervisor):
             await supervisor.run()
 

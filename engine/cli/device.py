@@ -8,8 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from engine.app.supervisor import SERVING
-from engine.cli.supervised import Say, end_with_supervisor, run_supervised
+from engine.cli.supervised import Say, run_supervised, supervised
 from engine.config.serving import EngineConfig
 
 
@@ -27,9 +26,8 @@ async def _serve(config: EngineConfig, say: Say) -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        end_with_supervisor()
-        say(SERVING)
-        await stop.wait()
+        async with supervised(say, config.server.heartbeat_s):
+            await stop.wait()
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """What every process under a supervisor does alike; engine.app.supervisor says how the two talk."""
 
 import asyncio
+import faulthandler
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
 
-from engine.app.supervisor import FAILED
+from engine.app.child import FAILED, SERVING, STACKS_SIGNAL
+from engine.app.heartbeat import BEAT, BEATS, BUSY
 from engine.config.serving import EngineConfig
 from engine.errors import EngineError, described
 from engine.runtime.log_writer import logs_in_background
@@ -17,6 +20,8 @@ from engine.runtime.log_writer import logs_in_background
 log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
+# A write of no more than this to a pipe is whole or not at all.
+_LINE_BYTES: Final = 4096
 
 
 def run_supervised(name: str, serve: Callable[[EngineConfig, Say], Coroutine[Any, Any, None]]) -> int:
@@ -24,11 +29,13 @@ def run_supervised(name: str, serve: Callable[[EngineConfig, Say], Coroutine[Any
 
     Args:
         name: of this process, for its log.
-        serve: is to say SERVING, and to call end_with_supervisor.
+        serve: is to be inside `supervised` while it serves.
     """
     logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s %(levelname)s [{name}] %(name)s: %(message)s")
     logging.getLogger("engine").setLevel(logging.INFO)
     say = _reports()
+    # Also where a native call holds the interpreter.
+    faulthandler.register(STACKS_SIGNAL, all_threads=True)
     with logs_in_background():
         try:
             config = EngineConfig(**json.loads(sys.stdin.readline()))
@@ -45,7 +52,27 @@ def run_supervised(name: str, serve: Callable[[EngineConfig, Say], Coroutine[Any
         return 0
 
 
-def end_with_supervisor() -> None:
+@asynccontextmanager
+async def supervised(say: Say, heartbeat_s: float) -> AsyncIterator[None]:
+    """Say SERVING, then that the event loop answers, until the context ends. heartbeat_s: 0: not that."""
+    _end_with_supervisor()
+    say(SERVING)
+    heart = asyncio.create_task(_beat(say, heartbeat_s / BEATS)) if heartbeat_s else None
+    try:
+        yield
+    finally:
+        if heart is not None:
+            heart.cancel()
+            say(BUSY)
+
+
+async def _beat(say: Say, period_s: float) -> None:
+    while True:
+        await asyncio.sleep(period_s)
+        say(BEAT)
+
+
+def _end_with_supervisor() -> None:
     """Drain when standard input ends: nobody would replace this process, forward a signal, or keep Redis for it."""
     loop = asyncio.get_running_loop()
     source = sys.stdin.fileno()
@@ -61,13 +88,17 @@ def end_with_supervisor() -> None:
 
 def _reports() -> Say:
     """Says a line to the supervisor, on what was standard output; whatever prints from here on goes to the log."""
-    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    channel = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    # A supervisor that is stopped does not read, and must not stop its workers with it.
+    os.set_blocking(channel, False)
 
     def say(sentence: str) -> None:
-        try:
-            channel.write(" ".join(sentence.split()) + "\n")
-        except BrokenPipeError:
-            log.warning("the supervisor is gone")
+        with suppress(BlockingIOError):
+            try:
+                os.write(channel, " ".join(sentence.split()).encode()[: _LINE_BYTES - 1] + b"\n")
+            except BrokenPipeError:
+                if sentence != BEAT:
+                    log.warning("the supervisor is gone")
 
     return say

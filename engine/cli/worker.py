@@ -2,8 +2,7 @@
 
 import sys
 
-from engine.app.supervisor import SERVING
-from engine.cli.supervised import Say, end_with_supervisor, run_supervised
+from engine.cli.supervised import Say, run_supervised, supervised
 from engine.config.serving import EngineConfig
 
 
@@ -24,9 +23,8 @@ async def _serve(config: EngineConfig, say: Say) -> None:
     async with (
         running_server(config, shares_port=True, metrics=metrics, settle=settle) as server,
         watching(config.stalls, StallMetrics() if measured else None),
+        supervised(say, config.server.heartbeat_s),
     ):
-        end_with_supervisor()
-        say(SERVING)
         await serve_until_signal(server, config.server.drain_s)
 
 

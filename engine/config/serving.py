@@ -55,6 +55,16 @@ class ServerConfig(_Section):
         description="workers that share a port renew connections, so that load spreads anew; 0: never",
     )
     metrics_port: int | None = Field(None, ge=0, le=65535, description="Prometheus metrics over HTTP; none: not served")
+    heartbeat_s: float = Field(
+        3.0, ge=0, le=3600, description="a worker whose event loop does not answer for so long is replaced; 0: never"
+    )
+    start_timeout_s: float = Field(
+        600.0, ge=1, le=86_400, description="the same for one that starts: kernels are compiled, a bundle is opened"
+    )
+    restart_pause_s: float = Field(
+        0.5, ge=0, le=3600, description="before a worker is started again; doubled with each early end"
+    )
+    restart_max_pause_s: float = Field(30.0, ge=0, le=3600, description="the longest such pause")
 
 
 class RedisConfig(_Section):

@@ -3,13 +3,16 @@
 The files are those of `prometheus_client`'s multiprocess mode; who answers keeps figures of its own in memory.
 """
 
+import logging
 import tempfile
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, described
+
+log = logging.getLogger(__name__)
 
 FILES_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -19,16 +22,22 @@ class MetricsEndpoint:
 
     Args:
         host, port: where it answers; port 0 takes a free one.
+        workers: how many there are to be.
 
     Raises:
         ConfigError: the address cannot be bound.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, workers: int = 1) -> None:
         self._files = tempfile.TemporaryDirectory(prefix="engine-metrics-")
         registry = CollectorRegistry()
         MultiProcessCollector(registry, self._files.name)  # type: ignore[no-untyped-call]
-        self._serving = Gauge("engine_workers_serving", "Workers that serve now.", registry=registry)
+        self._wanted = Gauge("engine_workers_wanted", "Workers that there are to be.", registry=registry)
+        self._wanted.set(workers)
+        self._serving = Gauge("engine_workers_serving", "Workers that serve and answer now.", registry=registry)
+        self._silent = Counter(
+            "engine_worker_silences", "Workers killed since their event loop did not answer.", registry=registry
+        )
         self._ended = Counter("engine_worker_ends", "Workers that ended without being told to.", registry=registry)
         try:
             self._server, self._thread = start_http_server(port, host.strip("[]"), registry)
@@ -45,9 +54,16 @@ class MetricsEndpoint:
     def serving(self, workers: int) -> None:
         self._serving.set(workers)
 
+    def silent(self) -> None:
+        """A worker's event loop did not answer, and the worker is killed."""
+        self._silent.inc()
+
     def ended(self, process_id: int, *, unexpected: bool) -> None:
         """Forget what was true of a worker while it lived; what it has counted stays counted."""
-        mark_process_dead(process_id, self._files.name)  # type: ignore[no-untyped-call]
+        try:
+            mark_process_dead(process_id, self._files.name)  # type: ignore[no-untyped-call]
+        except OSError as error:  # no reason to leave its place empty
+            log.warning("the figures of process %d are not removed: %s", process_id, described(error))
         if unexpected:
             self._ended.inc()
 

@@ -29,7 +29,8 @@ def known() -> dict[str, set[str]]:
     StallMetrics(registry)
     ProcessorMetrics("live", registry)
     with MetricsEndpoint("127.0.0.1", 0) as endpoint:
-        collectors = [*registry._collector_to_names, endpoint._serving, endpoint._ended]
+        own = [endpoint._wanted, endpoint._serving, endpoint._silent, endpoint._ended]
+        collectors = [*registry._collector_to_names, *own]
     series = dict(OTHERS)
     for collector in collectors:
         assert isinstance(collector, MetricWrapperBase)
