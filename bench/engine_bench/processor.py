@@ -18,7 +18,7 @@ from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.adapters.redis.state import RedisLiveStore
 from engine.app.serve import log_name
 from engine.config.serving import EngineConfig
-from engine.stream.codec import encode
+from engine.contract.events import encode
 from engine.stream.topics import EVENTS
 from engine.types import EventType
 from engine.v1 import event_pb2 as pb

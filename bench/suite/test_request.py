@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.contract.requests import to_response
 from engine.request.pipeline import Pipeline
-from engine.rpc.convert import to_response
 from engine.stages import BUDGETS_MS, stages_of
 from engine.types import Recommendation, RecommendQuery, Strategy
 from engine_bench.load_report import stage_percentiles

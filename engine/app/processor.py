@@ -19,14 +19,15 @@ from engine.bundle.bundle import open_bundle
 from engine.bundle.manifest import read_manifest
 from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig
+from engine.contract.events import Logged, decode
+from engine.contract.exposures import decode_exposure
 from engine.errors import BundleError, LogMismatch
 from engine.logs import Outage
 from engine.runtime.stalls.metrics import StallMetrics
 from engine.runtime.stalls.watch import timing_collections
 from engine.stream.archive import EVENTS_LAYOUT, EXPOSURES_DIRECTORY, ArchiveSink
-from engine.stream.codec import Logged, decode
 from engine.stream.events import read_events
-from engine.stream.exposures import EXPOSURES_LAYOUT, decode_exposure
+from engine.stream.exposures import EXPOSURES_LAYOUT
 from engine.stream.fresh import Refresher, UserModel
 from engine.stream.lanes import Lanes
 from engine.stream.live import LiveSink

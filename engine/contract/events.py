@@ -1,6 +1,10 @@
-"""Events as the API and the log hold them; engine.data.schema says the same of the table of interactions."""
+"""Events: what the API accepts, and the messages of the event log."""
 
-from typing import NamedTuple
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from google.protobuf.message import DecodeError
 
 from engine.contract.limits import (
     MAX_ATTRIBUTE_BYTES,
@@ -9,11 +13,15 @@ from engine.contract.limits import (
     MAX_ITEM_COUNT,
     MAX_SURFACE_BYTES,
 )
+from engine.contract.surfaces import checked_surface
 from engine.contract.text import checked_text
-from engine.contract.times import timestamp_ms
+from engine.contract.times import check_event_time, timestamp_ms
 from engine.contract.values import VALUE_BELONGS, VALUE_TYPES, amount_fault
-from engine.errors import InvalidRequest
+from engine.errors import InvalidRequest, PoisonMessage
 from engine.v1 import event_pb2 as pb
+
+SCHEMA_VERSION: Final = 1
+MAX_BATCH_EVENTS = 500
 
 _TYPES = frozenset(pb.EventType.values()) - {pb.EVENT_TYPE_UNSPECIFIED}
 # The API's codes leave 0 to "unspecified".
@@ -124,3 +132,109 @@ def _check_dwell(event: pb.Event) -> None:
         raise InvalidRequest("dwell_ms", "is required for a dwell event")
     elif event.dwell_ms <= 0:
         raise InvalidRequest("dwell_ms", f"must be positive, got {event.dwell_ms}")
+
+
+class Logged(NamedTuple):
+    """The event of one message, valid, and what reading it has shown. received_ms: milliseconds since 1970."""
+
+    event: pb.Event
+    fields: EventFields
+    received_ms: int
+
+
+def encode(event: pb.Event, received_ms: int) -> bytes:
+    """The payload of one message.
+
+    Args:
+        event: a valid one; it is not looked at again.
+        received_ms: the server's clock when it took the event in, in milliseconds since 1970.
+
+    Cost: about 2 µs.
+    """
+    logged = pb.LoggedEvent(schema_version=SCHEMA_VERSION, event=event)
+    logged.received.FromMilliseconds(received_ms)
+    return logged.SerializeToString()
+
+
+def decode(payload: bytes) -> Logged:
+    """The event of one message, complete and valid: whoever wrote it, a reader need not check again.
+
+    What depends on a clock or on the configuration (the event's age, the list of surfaces) was the server's to judge
+    when it took the event in, so that a topic means the same whenever it is read.
+
+    Raises:
+        PoisonMessage: not a LoggedEvent, of another schema version, or with an event that breaks the API's rules.
+
+    Cost: about 4 µs for what most events look like, 8 µs otherwise.
+    """
+    try:
+        logged = pb.LoggedEvent.FromString(payload)
+    except DecodeError as error:
+        raise PoisonMessage("not a LoggedEvent message") from error
+    if logged.schema_version != SCHEMA_VERSION:
+        raise PoisonMessage(f"schema version {logged.schema_version}; this engine reads version {SCHEMA_VERSION}")
+    try:
+        received_ms = timestamp_ms("received", logged.received if logged.HasField("received") else None)
+        event = logged.event
+        fields = check_event(event)
+    except InvalidRequest as error:
+        raise PoisonMessage(str(error)) from error
+    return Logged(event, fields, received_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class EventRules:
+    """What a deployment decides.
+
+    Args:
+        surfaces: those that the server is configured for.
+        max_age_ms: older events are refused.
+        max_ahead_ms: events further in the future are refused; less than that is a client's clock being off.
+    """
+
+    surfaces: Set[str]
+    max_age_ms: int
+    max_ahead_ms: int
+
+
+def split_batch(
+    events: Sequence[pb.Event], rules: EventRules, now_ms: int
+) -> tuple[list[pb.Event], list[pb.RejectedEvent]]:
+    """The events to accept and those to reject, each in the order of the request.
+
+    Of events with one event_id in a batch, the first good one is accepted.
+
+    Args:
+        now_ms: the server's clock, in milliseconds since 1970.
+
+    Raises:
+        InvalidRequest: the batch itself is empty or too long.
+
+    Cost: about 6 µs an event.
+    """
+    if not 1 <= len(events) <= MAX_BATCH_EVENTS:
+        raise InvalidRequest("events", f"must hold 1 to {MAX_BATCH_EVENTS} events, got {len(events)}")
+    accepted: dict[str, pb.Event] = {}
+    rejected: list[pb.RejectedEvent] = []
+    for index, event in enumerate(events):
+        try:
+            _check_taken(event, rules, now_ms)
+            if event.event_id in accepted:
+                raise InvalidRequest("event_id", "occurs before in this batch")
+        except InvalidRequest as fault:
+            rejected.append(
+                pb.RejectedEvent(index=index, event_id=event.event_id, field=fault.field, reason=fault.reason)
+            )
+        else:
+            accepted[event.event_id] = event
+    return list(accepted.values()), rejected
+
+
+def _check_taken(event: pb.Event, rules: EventRules, now_ms: int) -> None:
+    time_ms = check_event(event).time_ms
+    check_event_time(time_ms, now_ms, rules.max_ahead_ms)
+    age_ms = now_ms - time_ms
+    if age_ms > rules.max_age_ms:
+        raise InvalidRequest("time", f"must be at most {rules.max_age_ms // 1000} s ago, was {age_ms // 1000} s ago")
+    if event.surface:
+        checked_surface(event.surface, rules.surfaces)

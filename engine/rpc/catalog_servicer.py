@@ -7,12 +7,10 @@ from typing import Any, Protocol
 import grpc
 
 from engine.catalog.changes import Change, ContentChange, StockChange
-from engine.rpc.validate_catalog import CatalogueRules, split_ids, split_items, split_levels
+from engine.contract.items import CatalogueRules, split_ids, split_items, split_levels, stored_item
 from engine.types import Int64Array, item_key, item_keys
 from engine.v1 import catalog_pb2 as pb
 from engine.v1 import catalog_pb2_grpc as pb_grpc
-
-SCHEMA_VERSION = 1
 
 
 class CatalogueStore(Protocol):
@@ -54,7 +52,7 @@ class CatalogServicer(pb_grpc.CatalogServiceServicer):
         changes: list[Change] = []
         for item in good:
             key = item_key(item.item_id)
-            changes.append(ContentChange(key, _stored(item, now_ms, removed=False)))
+            changes.append(ContentChange(key, stored_item(item, now_ms, removed=False)))
             if item.HasField("in_stock"):
                 changes.append(StockChange(key, item.in_stock))
         if changes:
@@ -77,7 +75,7 @@ class CatalogServicer(pb_grpc.CatalogServiceServicer):
         if good:
             await self._store.write(
                 [
-                    ContentChange(item_key(item_id), _stored(pb.Item(item_id=item_id), now_ms, removed=True))
+                    ContentChange(item_key(item_id), stored_item(pb.Item(item_id=item_id), now_ms, removed=True))
                     for item_id in good
                 ]
             )
@@ -99,11 +97,3 @@ class CatalogServicer(pb_grpc.CatalogServiceServicer):
             else:
                 fitting.append(item)
         return fitting, refused
-
-
-def _stored(item: pb.Item, now_ms: int, *, removed: bool) -> pb.StoredItem:
-    stored = pb.StoredItem(schema_version=SCHEMA_VERSION, item=item, removed=removed)
-    # Stock is kept apart: it changes without the rest.
-    stored.item.ClearField("in_stock")
-    stored.updated.FromMilliseconds(now_ms)
-    return stored

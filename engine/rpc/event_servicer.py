@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from engine.rpc.validate_events import EventRules, split_batch
+from engine.contract.events import EventRules, split_batch
 from engine.v1 import event_pb2 as pb
 from engine.v1 import event_pb2_grpc as pb_grpc
 

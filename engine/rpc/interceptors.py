@@ -12,12 +12,12 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from engine.contract.limits import MAX_ID_BYTES
+from engine.contract.requests import new_request_id
 from engine.contract.text import text_fault
 from engine.errors import DeadlineExceeded, DependencyUnavailable, InvalidRequest, Overloaded
 from engine.experiments.exposure import DEADLINE_TOLERANCE_S
 from engine.rpc.access_log import AccessLog, Call
 from engine.rpc.status import to_wire
-from engine.rpc.validate import new_request_id
 
 REQUEST_ID_KEY = "x-request-id"
 

@@ -5,9 +5,9 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import TypedDict, Unpack
 
+from engine.contract.requests import MAX_REQUEST_BYTES
 from engine.errors import InvalidRequest
 from engine.rpc.arguments import checked, checked_fields
-from engine.rpc.validate import MAX_REQUEST_BYTES
 from engine.types import Demographics
 from engine.v1 import catalog_pb2, event_pb2, experiment_pb2
 from engine.v1 import recommendation_pb2 as pb

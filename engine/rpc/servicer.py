@@ -6,8 +6,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from engine.rpc.convert import add_debug, to_response
-from engine.rpc.validate import to_query
+from engine.contract.requests import add_debug, to_query, to_response
 from engine.types import Recommendation, RecommendQuery, StageTiming
 from engine.v1 import recommendation_pb2 as pb
 from engine.v1 import recommendation_pb2_grpc as pb_grpc

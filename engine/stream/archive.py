@@ -19,8 +19,8 @@ from typing import Any, Final, Generic
 import polars as pl
 import pyarrow as pa
 
+from engine.contract.events import Logged
 from engine.errors import DependencyUnavailable, PositionLost
-from engine.stream.codec import Logged
 from engine.stream.log_identity import LogIdentity, LogNow, Place
 from engine.stream.processor import LogRecord, T
 from engine.stream.state import clamped_ms

@@ -9,7 +9,7 @@ from typing import AnyStr, Final
 import numpy as np
 import xxhash
 
-from engine.contract.events import EventFields
+from engine.contract.events import SCHEMA_VERSION, EventFields, decode
 from engine.contract.limits import (
     MAX_ATTRIBUTE_BYTES,
     MAX_EVENT_ID_BYTES,
@@ -30,7 +30,6 @@ from engine.kernels.event_scan import (
     USER_ID,
     scan_events,
 )
-from engine.stream.codec import SCHEMA_VERSION, decode
 from engine.stream.processor import Message
 from engine.stream.state import clamped_ms
 from engine.types import Int64Array
@@ -111,7 +110,7 @@ class EventBatch:
 def read_events(messages: Sequence[Message]) -> tuple[EventBatch, list[tuple[Message, str]]]:
     """The events of messages, and the poison ones with their reasons.
 
-    The plain messages are read all at once (engine.kernels.event_scan). `codec.decode` reads any other one, and judges
+    The plain messages are read all at once (engine.kernels.event_scan). `decode` reads any other one, and judges
     what is poison.
 
     Cost: about 2 µs a message, and for one that is out of the ordinary (a text that is not ASCII) 10 µs more.

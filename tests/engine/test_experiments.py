@@ -19,12 +19,12 @@ from engine.app.publish import publish_once
 from engine.app.serve import running_server
 from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig
+from engine.contract.exposures import decode_exposure
 from engine.errors import ConfigError, EngineError, InvalidRequest, RulesError
 from engine.experiments.assign import Experiments
 from engine.request.pipeline import Pipeline
 from engine.rpc.client import AsyncRecommendationClient
 from engine.rpc.metrics import ServerMetrics
-from engine.stream.exposures import decode_exposure
 from engine.stream.topics import EXPOSURES
 from engine.types import EventType, RecommendQuery
 from engine.v1 import recommendation_pb2 as pb

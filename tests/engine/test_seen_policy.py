@@ -15,12 +15,12 @@ from engine.app.model import load_model
 from engine.app.processor import limits_of
 from engine.catalog.changes import Overlay
 from engine.config.serving import EngineConfig
+from engine.contract.requests import add_debug, to_response
 from engine.features.seen import in_order, most_recent, pack_seen, read_seen
 from engine.kernels.membership import test_rows as rows_in
 from engine.request.clock import RequestClock, StageEstimates
 from engine.request.model import ServingModel
 from engine.request.pipeline import Pipeline
-from engine.rpc.convert import add_debug, to_response
 from engine.stages.features import FetchFeatures
 from engine.stream.state import view_state
 from engine.types import (

@@ -14,9 +14,9 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from engine.config.serving import KafkaConfig
+from engine.contract.events import encode
 from engine.errors import ConfigError, DependencyUnavailable, Overloaded
 from engine.logs import OncePerInterval, Outage
-from engine.stream.codec import encode
 from engine.stream.topics import EVENTS, TOPICS, Topic
 from engine.v1 import event_pb2 as pb
 

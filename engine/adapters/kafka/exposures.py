@@ -10,7 +10,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from engine.adapters.kafka.bus import ClientErrors, open_client, producer_settings
 from engine.config.serving import ExposuresConfig, KafkaConfig
-from engine.experiments.exposure import Exposure, ExposureCounts, Failure, encode_exposure
+from engine.contract.exposures import Exposure, Failure, encode_exposure
+from engine.experiments.exposure import ExposureCounts
 from engine.logs import OncePerInterval, Outage
 from engine.stream.topics import EXPOSURES
 

@@ -9,15 +9,14 @@ import polars as pl
 import pytest
 
 from engine.catalog.content import to_frame
+from engine.contract.events import EventRules, decode, encode, split_batch
+from engine.contract.items import CatalogueRules, split_items
 from engine.data.event_log import read_event_log
 from engine.data.inspect import inspect_directory
 from engine.data.rules import TableRules
 from engine.data.schema import INTERACTIONS, ITEMS, USERS
 from engine.errors import DataError, PoisonMessage
-from engine.rpc.validate_catalog import CatalogueRules, split_items
-from engine.rpc.validate_events import EventRules, split_batch
 from engine.stream.archive import ARCHIVE_SCHEMA
-from engine.stream.codec import decode, encode
 from engine.v1 import catalog_pb2, event_pb2
 
 NOW_MS = 1_790_000_000_000

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from engine.contract.exposures import Exposure, Failure
 from engine.errors import DependencyUnavailable, EngineError, InvalidRequest
-from engine.experiments.exposure import Exposure, Failure, LoggedRecommender
+from engine.experiments.exposure import LoggedRecommender
 from engine.types import ExperimentAssignment, RecommendQuery
 from tests.engine.rpc.recommender import SteeredRecommender
 

@@ -17,11 +17,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from engine.adapters.kafka.bus import KafkaEventLog, KafkaProducer
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.config.serving import KafkaConfig
+from engine.contract.events import decode
 from engine.errors import DependencyUnavailable, InvalidRequest, Overloaded
 from engine.rpc.client import AsyncRecommendationClient, RecommendationClient
 from engine.rpc.requests import build_event
 from engine.rpc.server import EVENT_SERVICE_NAME, Server
-from engine.stream.codec import decode
 from engine.v1 import event_pb2 as pb
 from engine.v1 import event_pb2_grpc as pb_grpc
 from engine.v1 import recommendation_pb2, recommendation_pb2_grpc

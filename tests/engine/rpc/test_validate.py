@@ -7,9 +7,9 @@ import grpc
 import pytest
 
 from engine.contract.limits import TIME_END_S
+from engine.contract.requests import MAX_EXCLUDED_ITEMS, to_query
 from engine.errors import InvalidRequest
 from engine.rpc.server import Server
-from engine.rpc.validate import MAX_EXCLUDED_ITEMS, to_query
 from engine.types import Demographics
 from engine.v1 import recommendation_pb2 as pb
 from engine.v1 import recommendation_pb2_grpc as pb_grpc

@@ -21,7 +21,7 @@ from confluent_kafka import Producer
 from engine.adapters.kafka.bus import producer_settings
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.config.serving import EngineConfig, KafkaConfig
-from engine.stream.codec import encode
+from engine.contract.events import encode
 from engine.stream.topics import EVENTS
 from engine.types import EventType
 from engine.v1 import event_pb2 as pb

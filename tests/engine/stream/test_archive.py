@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.contract.events import decode, encode
 from engine.data.build import load_dataset
 from engine.data.tables import read_tables
 from engine.errors import DependencyUnavailable, PositionLost
 from engine.stream.archive import ARCHIVE_SCHEMA, EVENTS_LAYOUT, ArchiveSink, to_row
-from engine.stream.codec import decode, encode
 from engine.stream.processor import LogRecord
 from engine.types import EventType
 from tests.engine.stream.conftest import NOW_MS, make_event

@@ -8,8 +8,8 @@ import xxhash
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from engine.contract.events import decode, encode
 from engine.errors import PoisonMessage
-from engine.stream.codec import decode, encode
 from engine.stream.events import MAX_AHEAD_MS, EventBatch, read_events
 from engine.stream.processor import Message
 from engine.types import EventType, item_key

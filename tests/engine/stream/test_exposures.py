@@ -7,10 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from engine.contract.exposures import Exposure, Failure, decode_exposure, encode_exposure
 from engine.errors import PoisonMessage
-from engine.experiments.exposure import Exposure, Failure, encode_exposure
 from engine.stream.archive import ArchiveSink
-from engine.stream.exposures import EXPOSURES_LAYOUT, EXPOSURES_SCHEMA, decode_exposure
+from engine.stream.exposures import EXPOSURES_LAYOUT, EXPOSURES_SCHEMA
 from engine.stream.processor import LogRecord
 from engine.types import DegradedReason, ExperimentAssignment, ItemSource, RecommendQuery, StageTiming, Strategy
 from engine.v1 import exposure_pb2 as pb

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from engine.contract.events import encode
 from engine.errors import DependencyUnavailable
-from engine.stream.codec import encode
 from engine.stream.events import EventBatch, read_events
 from engine.stream.lanes import Lanes
 from engine.stream.log_identity import LogNow, Place

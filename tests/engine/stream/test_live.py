@@ -2,7 +2,7 @@
 
 from engine.adapters.redis.state import RedisLiveStore
 from engine.config.serving import ProcessorConfig, RedisConfig
-from engine.stream.codec import encode
+from engine.contract.events import encode
 from engine.stream.events import EventBatch, read_events
 from engine.stream.live import LiveSink
 from engine.stream.processor import Message

@@ -10,9 +10,9 @@ import redis
 from engine.adapters.redis.keys import applied_log_key, live_key
 from engine.adapters.redis.state import RedisLiveStore
 from engine.config.serving import ProcessorConfig, RedisConfig
+from engine.contract.events import encode
 from engine.errors import LogMismatch, LogShorter, PositionLost
 from engine.stream.archive import EVENTS_LAYOUT, ArchiveSink
-from engine.stream.codec import encode
 from engine.stream.events import EventBatch, read_events
 from engine.stream.live import LiveSink
 from engine.stream.log_identity import AcceptNewLog, Extent, LogIdentity, LogNow, Place, start_of

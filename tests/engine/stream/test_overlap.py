@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from engine.contract.events import decode, encode
 from engine.errors import DependencyUnavailable, PositionLost
-from engine.stream.codec import decode, encode
 from engine.stream.log_identity import LogNow, Place
 from engine.stream.metrics import ProcessorMetrics
 from engine.stream.processor import LogRecord, Message, Processor, reading

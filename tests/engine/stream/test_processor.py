@@ -17,7 +17,7 @@ from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.adapters.redis.keys import live_key, past_key
 from engine.adapters.redis.state import RedisLiveStore
 from engine.config.serving import EngineConfig, KafkaConfig, ProcessorConfig, RedisConfig
-from engine.stream.codec import encode
+from engine.contract.events import encode
 from engine.stream.events import EventBatch, read_events
 from engine.stream.live import LiveSink
 from engine.stream.metrics import ProcessorMetrics

@@ -24,8 +24,8 @@ from engine.adapters.kafka.bus import (
 )
 from engine.adapters.kafka.embedded import EmbeddedKafka, _library
 from engine.config.serving import KafkaConfig
+from engine.contract.events import decode
 from engine.errors import ConfigError, DependencyUnavailable, Overloaded
-from engine.stream.codec import decode
 from engine.stream.topics import DEAD_LETTERS, EVENTS, TOPICS, Topic
 from tests.kafka import broker, click, delete_topics, fresh_prefix, read_back
 

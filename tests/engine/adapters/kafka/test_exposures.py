@@ -12,8 +12,7 @@ from engine.adapters.kafka import exposures as kafka_exposures
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.kafka.exposures import KafkaExposureLog
 from engine.config.serving import ExposuresConfig, KafkaConfig
-from engine.experiments.exposure import Exposure
-from engine.stream.exposures import decode_exposure
+from engine.contract.exposures import Exposure, decode_exposure
 from engine.stream.topics import EXPOSURES
 from tests.engine.stream.test_exposures import exposure
 from tests.kafka import broker, read_back

@@ -6,15 +6,15 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
+from engine.contract.events import decode, encode
+from engine.contract.exposures import Exposure, decode_exposure, encode_exposure
 from engine.experiments.analysis.database import open_events
 from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.question import Question
 from engine.experiments.analysis.read import count
-from engine.experiments.exposure import Exposure, encode_exposure
 from engine.rpc.requests import build_event
 from engine.stream.archive import EVENTS_LAYOUT, ArchiveSink
-from engine.stream.codec import decode, encode
-from engine.stream.exposures import EXPOSURES_LAYOUT, EXPOSURES_SCHEMA, decode_exposure
+from engine.stream.exposures import EXPOSURES_LAYOUT, EXPOSURES_SCHEMA
 from engine.stream.processor import LogRecord
 from engine.types import ExperimentAssignment, RecommendQuery, StageTiming
 from engine.v1 import event_pb2

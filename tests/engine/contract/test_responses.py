@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.rpc.convert import add_debug, to_response
+from engine.contract.requests import add_debug, to_response
 from engine.types import DegradedReason, ExperimentAssignment, ItemSource, RecommendQuery, Strategy
 from engine.v1 import recommendation_pb2 as pb
 from tests.engine.rpc.recommender import answer

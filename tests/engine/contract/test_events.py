@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from engine.contract.events import SCHEMA_VERSION, decode, encode
 from engine.errors import PoisonMessage
-from engine.stream.codec import SCHEMA_VERSION, decode, encode
 from engine.v1 import event_pb2 as pb
 from tests.kafka import click
 

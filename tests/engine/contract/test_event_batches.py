@@ -5,10 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from engine.contract.events import EventFields, check_event
+from engine.contract.events import MAX_BATCH_EVENTS, EventFields, EventRules, check_event, split_batch
+from engine.contract.requests import MAX_REQUEST_BYTES
 from engine.errors import InvalidRequest
-from engine.rpc.validate import MAX_REQUEST_BYTES
-from engine.rpc.validate_events import MAX_BATCH_EVENTS, EventRules, split_batch
 from engine.v1 import event_pb2 as pb
 from tests.kafka import click
 

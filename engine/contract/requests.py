@@ -1,8 +1,4 @@
-"""RecommendRequest (the API's message) to RecommendQuery (what the engine works on), or a refusal that says why.
-
-Limits are the API's contract (engine.contract; proto/engine/v1/recommendation.proto says the same in its comments), so
-that they are constants and not settings.
-"""
+"""RecommendRequest to RecommendQuery, or a refusal that says why; and Recommendation to RecommendResponse."""
 
 import math
 import time
@@ -14,7 +10,7 @@ from engine.contract.surfaces import checked_surface
 from engine.contract.text import checked_text
 from engine.contract.times import timestamp_ms
 from engine.errors import InvalidRequest
-from engine.types import Demographics, RecommendQuery
+from engine.types import Demographics, Explanation, Recommendation, RecommendQuery, StageTiming
 from engine.v1 import recommendation_pb2 as pb
 
 DEFAULT_ITEM_COUNT = 50
@@ -127,3 +123,80 @@ def _excluded(item_ids: Sequence[str]) -> tuple[str, ...]:
         for position, item_id in enumerate(excluded):
             checked_text(f"exclude_item_ids[{position}]", item_id, MAX_ID_BYTES, required=True)
     return excluded
+
+
+def to_response(recommendation: Recommendation, *, request_id: str) -> pb.RecommendResponse:
+    """The answer as a message; the types' enum codes are the API's, so that nothing is looked up.
+
+    Args:
+        recommendation: item_ids and slate of one length, in slate order.
+        request_id: echoed.
+
+    Raises:
+        ValueError: item_ids and slate differ in length.
+
+    Cost: about 20 µs for 50 items.
+    """
+    slate = recommendation.slate
+    # tolist() makes Python numbers in one pass; indexing NumPy scalars one by one costs several times as much.
+    scores, sources, propensities = slate.scores.tolist(), slate.sources.tolist(), recommendation.propensities.tolist()
+    response = pb.RecommendResponse(
+        strategy=recommendation.strategy.value,  # type: ignore[arg-type]  # enums are ints at run time
+        bundle_version=recommendation.bundle_version,
+        degraded_reasons=[reason.value for reason in recommendation.degraded_reasons],  # type: ignore[misc]
+        request_id=request_id,
+    )
+    for assignment in recommendation.experiments:
+        response.experiments.add(
+            experiment=assignment.experiment, variant=assignment.variant, overridden=assignment.overridden
+        )
+    add_item = response.items.add
+    for position, (item_id, score, source, propensity) in enumerate(
+        zip(recommendation.item_ids, scores, sources, propensities, strict=True), start=1
+    ):
+        # Setting fields takes half the time of the constructor's keywords.
+        item = add_item()
+        item.item_id = item_id
+        item.score = score
+        item.position = position
+        item.source = source
+        item.propensity = propensity
+    if recommendation.let_back_in:
+        for item in response.items:
+            item.let_back_in = recommendation.let_back_in.get(item.item_id, "")
+    return response
+
+
+def add_debug(response: pb.RecommendResponse, recommendation: Recommendation, stages: Sequence[StageTiming]) -> None:
+    """Counts, what the stages took, and why each item is there, to the response that was made of a recommendation."""
+    response.debug.CopyFrom(
+        pb.DebugInfo(
+            stages=[pb.StageTiming(stage=timing.stage, duration_ms=timing.duration_ms) for timing in stages],
+            candidate_count=recommendation.candidate_count,
+            known_user=recommendation.known_user,
+            interaction_count=recommendation.interaction_count,
+        )
+    )
+    _explain(response, recommendation.explanation)
+
+
+def _explain(response: pb.RecommendResponse, explanation: Explanation | None) -> None:
+    if explanation is None:
+        return
+    response.debug.removed.extend(pb.RemovalCount(reason=reason, count=count) for reason, count in explanation.removed)
+    response.debug.seen.extend(
+        pb.SeenCount(action=action, event_type=event_type, count=count)
+        for action, event_type, count in explanation.seen
+    )
+    for item, why in zip(response.items, explanation.items, strict=True):
+        item.explanation.CopyFrom(
+            pb.ItemExplanation(
+                retrieval_score=why.retrieval_score,
+                rank_score=why.rank_score,
+                rule_factor=why.rule_factor,
+                rules=why.rules,
+                diversity_penalty=why.diversity_penalty,
+                relaxed=why.relaxed,
+                seen_factor=why.seen_factor,
+            )
+        )
