@@ -113,7 +113,7 @@ def peers(
     repeats: Annotated[int, typer.Option(min=1, help="Runs that confirm a rate that was found.")] = 3,
     arrivals: Annotated[str, typer.Option(help="poisson or constant.")] = "poisson",
     skip: Annotated[list[str] | None, typer.Option(help="A peer to leave out; may be given several times.")] = None,
-    port: Annotated[int, typer.Option(help="Port of the first service; two more are behind it.")] = 50091,
+    port: Annotated[int, typer.Option(help="Port of the engine; mosec serves on the next one.")] = 50091,
     cache: Annotated[Path, typer.Option(help="Keeps bundle and indexes for the next time.")] = Path(".benchmarks"),
 ) -> None:
     """The engine beside a straightforward wiring and published libraries, stage by stage and as whole services.

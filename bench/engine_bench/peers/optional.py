@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-PEERS = ("naive", "null", "litserve", "mosec", "scann", "hnswlib", "usearch", "numpy", "pyversity")
+PEERS = ("naive", "null", "mosec", "scann", "numpy", "pyversity")
 
 
 def missing(*packages: str) -> str | None:

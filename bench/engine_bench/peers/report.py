@@ -2,7 +2,7 @@
 
 from typing import Any
 
-LIBRARIES = ("litserve", "mosec", "aiohttp", "scann", "hnswlib", "usearch", "pyversity")
+LIBRARIES = ("mosec", "aiohttp", "scann", "pyversity")
 RATE_BOUND_MS = 25.0
 _RATE_TIMES, _LATENCY_SHARE, _RANK_TIMES, _SCORE_TOLERANCE = 2.5, 0.5, 2.5, 1e-4
 

@@ -64,7 +64,7 @@ def measure_peers(settings: PeerBench, port: int, cache: Path, progress: Progres
     """Measure stages one by one in this process, then whole services from it.
 
     Args:
-        port: of the first service; the next ones of those that serve HTTP are behind it.
+        port: of the engine; mosec serves on the next one.
         cache: keeps the synthetic bundle, the tiled graph and the peers' indexes for the next time.
 
     Returns:

@@ -22,11 +22,11 @@ from engine_bench.processes import engine_process, wait_until_serving, write_set
 TITLES = {
     "engine": "the engine, a worker process a core",
     "naive": "straightforward wiring: asyncio gRPC, redis-py, FAISS, the tiled graph, NumPy",
-    "litserve": "the same wiring in LitServe, a worker process a core, JSON over HTTP",
     "mosec": "the same wiring in mosec, a worker process a core, JSON over HTTP",
     "null": "a gRPC service that answers with the same 50 items",
 }
-_HTTP = {"litserve": ("litserve", "aiohttp"), "mosec": ("mosec", "aiohttp")}
+# What a service needs beside the engine.
+_PACKAGES = {"mosec": ("mosec", "aiohttp")}
 
 
 class Connectable(Askable, Protocol):
@@ -64,7 +64,7 @@ class Surroundings:
 
 def reason_to_skip(name: str, skip: tuple[str, ...]) -> str | None:
     """Why a service is left out; None where it is not."""
-    return "left out by --skip" if name in skip else missing(*_HTTP.get(name, ()))
+    return "left out by --skip" if name in skip else missing(*_PACKAGES.get(name, ()))
 
 
 @contextmanager
@@ -73,8 +73,8 @@ def running(name: str, around: Surroundings) -> Iterator[Service]:
 
     Raises DependencyUnavailable where it does not start.
     """
-    starts = {"engine": _engine, "naive": _naive, "null": _null}
-    with starts[name](around) if name in starts else _http(name, around) as service:
+    starts = {"engine": _engine, "naive": _naive, "mosec": _mosec, "null": _null}
+    with starts[name](around) as service:
         yield service
 
 
@@ -104,14 +104,14 @@ def _null(around: Surroundings) -> Iterator[Service]:
 
 
 @contextmanager
-def _http(name: str, around: Surroundings) -> Iterator[Service]:
+def _mosec(around: Surroundings) -> Iterator[Service]:
     # Here, and not above: its client is one of the libraries that need not be there.
     from engine_bench.peers.http_target import PATH, HttpTarget
 
-    port = around.port + 1 + list(_HTTP).index(name)
+    port = around.port + 1
     address = f"127.0.0.1:{port}"
     settings = replace(around.peer, port=port, workers=os.cpu_count() or 1)
     body: dict[str, Any] = {"user_id": around.user_id, "surface": SURFACE, "item_count": ITEM_COUNT}
     probe = (PATH, json.dumps(body).encode())
-    with http_serving(f"engine_bench.peers.{name}_server", settings.text(), address, probe) as process:
-        yield Service(name, psutil.Process(process.pid), lambda: HttpTarget(address, around.asked_for))
+    with http_serving("engine_bench.peers.mosec_server", settings.text(), address, probe) as process:
+        yield Service("mosec", psutil.Process(process.pid), lambda: HttpTarget(address, around.asked_for))

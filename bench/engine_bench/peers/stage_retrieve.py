@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from engine_bench.peers.optional import missing
 from engine_bench.peers.timing import in_turns, percentiles
 
 _K = 1000
-_PEERS = {"scann": "Scann", "hnswlib": "Hnswlib", "usearch": "Usearch"}
 # Enough to tell which of several settings of one library is the quickest.
 _TRIAL_CALLS = 40
 # A ladder that has brought less than this in so many steps ends below the wanted recall.
@@ -60,16 +58,17 @@ def measure_retrieve(
     }
     skipped = {}
     directory = cache / f"ann-{len(vectors)}-{bundle.version}"
-    for name, class_name in _PEERS.items():
-        if reason := "left out by --skip" if name in skip else missing(name):
-            skipped[name] = reason
-            continue
-        peer: AnnPeer = getattr(import_module(f"engine_bench.peers.ann_{name}"), class_name)()
-        building = partial(_building, progress, name)
-        build_or_open(peer, vectors, directory, building)
-        used, recalls[name] = _tune(peer, vectors, truth, recalls["engine"], progress)
-        searches[name] = peer.search
-        described[name] = (peer.title, peer.build_parameters | used)
+    if reason := "left out by --skip" if "scann" in skip else missing("scann"):
+        skipped["scann"] = reason
+    else:
+        # Here, and not above: the library need not be there.
+        from engine_bench.peers.ann_scann import Scann
+
+        peer = Scann()
+        build_or_open(peer, vectors, directory, lambda done, total: progress(done, total, "build scann"))
+        used, recalls["scann"] = _tune(peer, vectors, truth, recalls["engine"], progress)
+        searches["scann"] = peer.search
+        described["scann"] = (peer.title, peer.build_parameters | used)
     took = in_turns(
         {name: partial(_search_nth, search, queries, k) for name, search in searches.items()},
         calls,
@@ -88,10 +87,6 @@ def measure_retrieve(
 
 def _search_nth(search: Search, queries: Float32Array, k: int, call: int) -> Int64Array:
     return search(queries[call % len(queries)], k)
-
-
-def _building(progress: Report, name: str, done: int, total: int) -> None:
-    progress(done, total, f"build {name}")
 
 
 def _recall(search: Search, vectors: Float32Array, truth: Truth) -> float:

@@ -1,4 +1,4 @@
-"""The servers of LitServe and mosec, where they are installed, under the open loop."""
+"""The server of mosec, where it is installed, under the open loop."""
 
 import json
 import os
@@ -14,16 +14,15 @@ from tests.bench.peers.conftest import Small
 from tests.ports import free_port
 
 
-@pytest.mark.parametrize("name", ["litserve", "mosec"])
-async def test_a_server_answers_fifty_items_and_leaves_nothing_behind(small: Small, name: str) -> None:
-    pytest.importorskip(name)
+async def test_a_server_answers_fifty_items_and_leaves_nothing_behind(small: Small) -> None:
+    pytest.importorskip("mosec")
     pytest.importorskip("aiohttp")
     from engine_bench.peers.http_target import PATH, HttpTarget
 
     port = free_port()
     settings, address = replace(small.settings, port=port), f"127.0.0.1:{port}"
     probe = (PATH, json.dumps({"user_id": small.user_ids[0], "surface": "home"}).encode())
-    with http_serving(f"engine_bench.peers.{name}_server", settings.text(), address, probe) as process:
+    with http_serving("engine_bench.peers.mosec_server", settings.text(), address, probe) as process:
         target = HttpTarget(address, small.now)
         schedule = plan("constant", 10.0, 1.0, len(small.user_ids), 0)
         try:

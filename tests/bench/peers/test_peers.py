@@ -12,7 +12,7 @@ from engine_bench.peers import run, service_runs
 from tests.bench.peers.conftest import ITEMS, Small
 from tests.ports import free_port
 
-LEFT_OUT = ("litserve", "mosec", "scann", "hnswlib", "usearch")
+LEFT_OUT = ("mosec", "scann")
 
 
 def test_a_small_run_from_end_to_end(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,8 @@ def test_each_target_from_its_figures() -> None:
     retrieve = [
         stage("retrieve", "engine", 0.9),
         stage("retrieve", "scann", 1.0, equal_recall=True),
-        stage("retrieve", "hnswlib", 0.1, equal_recall=False),
-        {"stage": "retrieve", "name": "usearch", "skipped": "not installed"},
+        stage("retrieve", "another", 0.1, equal_recall=False),
+        {"stage": "retrieve", "name": "a third", "skipped": "not installed"},
     ]
     owed = targets(services, RANK + retrieve)
     assert [target["value"] for target in owed] == [3.0, 0.4, 2.0, 1e-6, 0.9]
