@@ -131,8 +131,8 @@ bench-gpu: $(GPU_READY) ## Check and measure the GPU path: make bench-gpu ARGS="
 validate-deploy: $(READY) ## Hold images, Compose, Kubernetes, dashboards and alerts against their schemas and the engine
 	$(BIN)/python -m pytest tests/deploy $(ARGS)
 
-rehearse: $(READY) ## Build and run an image without Docker, as root: make rehearse ARGS=Dockerfile.gpu
-	$(BIN)/python -m deploy.rehearse $(ARGS)
+rehearse: $(READY) ## Install and run what an image holds without Docker: make rehearse ARGS=Dockerfile.gpu
+	PYTHON=$(PYTHON) deploy/rehearse.sh $(ARGS)
 
 clean: ## Remove the environment and everything that commands left behind
 	rm -rf $(VENV) $(GPU_VENV) var .benchmarks .clients .pytest_cache .mypy_cache .ruff_cache .hypothesis

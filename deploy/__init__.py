@@ -1,1 +1,1 @@
-"""What an operator runs the engine with; `deploy.rehearse` builds and runs an image where there is no Docker."""
+"""What an operator runs the engine with, and a local Kafka for tests."""

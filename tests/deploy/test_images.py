@@ -1,11 +1,13 @@
 """The Dockerfiles: alike where they should be, pinned, and with the user, ports and cache of the manifests."""
 
+import json
 import re
+from fnmatch import fnmatch
 
 import pytest
 
-from deploy.rehearse.dockerfile import Stage, command, key_values, options_and_rest, read_stages, words
 from engine.config.serving import EngineConfig
+from tests.deploy.dockerfile import Stage, options_and_rest, read_stages, variables
 from tests.deploy.files import DEPLOY, ROOT, containers, manifests, pod_of
 
 FILES = ("Dockerfile", "Dockerfile.gpu")
@@ -17,7 +19,7 @@ def values(stage: Stage, instruction: str) -> list[str]:
 
 
 def last(name: str) -> Stage:
-    return read_stages(ROOT / name, {})[-1]
+    return read_stages(ROOT / name)[-1]
 
 
 def pins(name: str) -> dict[str, str]:
@@ -34,7 +36,7 @@ def pins(name: str) -> dict[str, str]:
 def test_every_install_is_held_by_pins_and_takes_wheels_alone(name: str) -> None:
     installs = [
         install
-        for stage in read_stages(ROOT / name, {})
+        for stage in read_stages(ROOT / name)
         for value in values(stage, "RUN")
         for install in re.findall(r"pip\s+(?:--python \S+ )?install .*?(?=&&|$)", value)
     ]
@@ -52,7 +54,7 @@ def test_pins_of_the_gpu_image_are_beside_the_others_not_against_them() -> None:
 
 
 def test_images_differ_in_their_extra_alone() -> None:
-    cpu, gpu = (read_stages(ROOT / name, {}) for name in FILES)
+    cpu, gpu = (read_stages(ROOT / name) for name in FILES)
     assert [stage.name for stage in cpu] == [stage.name for stage in gpu]
     differing = {
         step.instruction
@@ -69,19 +71,19 @@ def test_images_differ_in_their_extra_alone() -> None:
 def test_an_image_is_what_the_manifests_take_it_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = last(name)
     [user] = values(stage, "USER")
-    environment = key_values(values(stage, "ENV")[0], {"PATH": "/usr/bin"})
+    environment = variables(values(stage, "ENV")[0])
     config = EngineConfig.load(DEPLOY / "config/engine.toml")
-    assert [port for value in values(stage, "EXPOSE") for port in words(value, {})] == [
+    assert [port for value in values(stage, "EXPOSE") for port in value.split()] == [
         str(config.server.port),
         str(config.server.metrics_port),
     ]
     assert environment["PYTHONUNBUFFERED"] == "1"
     assert environment["ENGINE_CONFIG"] == "/etc/engine/engine.toml"
     # Exec form, so that signals reach the engine and no shell.
-    assert command(values(stage, "ENTRYPOINT")[0]) == ["engine"]
-    assert command(values(stage, "CMD")[0]) == ["serve"]
+    assert json.loads(values(stage, "ENTRYPOINT")[0]) == ["engine"]
+    assert json.loads(values(stage, "CMD")[0]) == ["serve"]
     _, health = options_and_rest(values(stage, "HEALTHCHECK")[0])
-    assert command(health.removeprefix("CMD ")) == ["engine", "health"]
+    assert json.loads(health.removeprefix("CMD ")) == ["engine", "health"]
     for _, document in manifests():
         pod = pod_of(document)
         ours = [c for c in containers(document) if c["image"].startswith("personalization-engine")]
@@ -98,7 +100,37 @@ def test_an_image_is_what_the_manifests_take_it_for(name: str, monkeypatch: pyte
 
 def test_the_gpu_image_finds_its_libraries_where_its_python_puts_them() -> None:
     stage = last("Dockerfile.gpu")
-    environment = key_values(values(stage, "ENV")[0], {"PATH": ""})
+    environment = variables(values(stage, "ENV")[0])
     python = re.search(r"python:([\d.]+)-", stage.image)
     assert python is not None
     assert f"/python{python[1]}/" in environment["LD_LIBRARY_PATH"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_copied_is_there_and_not_ignored(name: str) -> None:
+    first, *rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert first == "*"
+    allowed = [rule.removeprefix("!") for rule in rules if rule.startswith("!")]
+    copied = [
+        source
+        for stage in read_stages(ROOT / name)
+        for value in values(stage, "COPY")
+        if not value.startswith("--from")
+        for source in value.split()[:-1]
+    ]
+    assert copied
+    for source in copied:
+        assert (ROOT / source).exists()
+        assert any(fnmatch(source, rule) or source.startswith(f"{rule}/") for rule in allowed), source
+
+
+@pytest.mark.parametrize(("name", "extra", "pins"), [
+    ("Dockerfile", "cpu", ["constraints.txt"]),
+    ("Dockerfile.gpu", "gpu", ["constraints-gpu.txt", "constraints.txt"]),
+])  # fmt: skip
+def test_the_rehearsal_can_read_what_an_image_installs(name: str, extra: str, pins: list[str]) -> None:
+    """deploy/rehearse.sh looks for these lines."""
+    text = (ROOT / name).read_text()
+    assert re.findall(r"^ARG EXTRAS=(.*)$", text, re.MULTILINE)[0] == extra
+    assert re.findall(r"^USER (\d+:\d+)$", text, re.MULTILINE)
+    assert sorted(set(re.findall(r"--constraint ([a-z-]+\.txt)", text))) == pins
