@@ -9,6 +9,7 @@ from engine.config.serving import EngineConfig
 from engine.experiments.assign import Experiments
 from engine.types import RecommendQuery
 from engine_bench.machine import describe_machine
+from engine_bench.targets import Target
 
 TARGET_UNITS_PER_S: Final = 1_000_000.0
 TARGET_SHARE_ERROR: Final = 0.002
@@ -45,18 +46,8 @@ def measure_experiments(unit_count: int) -> dict[str, Any]:
         "largest_share_error": round(error, 5),
         "machine": describe_machine(),
         "targets": [
-            {
-                "name": "units_per_s",
-                "value": round(rate),
-                "bound": TARGET_UNITS_PER_S,
-                "met": rate >= TARGET_UNITS_PER_S,
-            },
-            {
-                "name": "largest_share_error",
-                "value": round(error, 5),
-                "bound": TARGET_SHARE_ERROR,
-                "met": error <= TARGET_SHARE_ERROR,
-            },
+            Target("units_per_s", round(rate), TARGET_UNITS_PER_S, "at least", "1/s").as_json(),
+            Target("largest_share_error", round(error, 5), TARGET_SHARE_ERROR).as_json(),
         ],
     }
 

@@ -20,12 +20,13 @@ from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.rpc.client import RecommendationClient
 from engine.stream.topics import EXPOSURES
-from engine_bench.load_driver import Status, Target
+from engine_bench.load_driver import Ask, Status
 from engine_bench.load_schedule import plan
 from engine_bench.load_target import TIMEOUT_S, GrpcTarget
 from engine_bench.load_world import publish_crowd
 from engine_bench.machine import describe_machine
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
+from engine_bench.targets import Target
 from engine_bench.world import build_world, world_bundle
 
 Progress = Callable[[int, int, str], None]
@@ -132,14 +133,14 @@ def report(runs: Mapping[str, Sequence[Run]], logged: int, answered: int) -> dic
         result[name] = round(share, 4)
         result[f"{name}s"] = [round(1.0 - run.per_s / off.per_s, 4) for off, run in pairs]
         result[name.replace("cost", "cpu_cost")] = round(median(run.cpu_ms / off.cpu_ms for off, run in pairs) - 1.0, 4)
-        met = share <= TARGET_COST_SHARE
-        targets.append({"name": name, "value": round(share, 4), "bound": TARGET_COST_SHARE, "met": met})
+        targets.append(Target(name, round(share, 4), TARGET_COST_SHARE))
     failed = sum(run.failed for run in runs["kafka_away"])
-    targets.append({"name": "kafka_away_failed", "value": failed, "bound": 0, "met": failed == 0})
+    targets.append(Target("kafka_away_failed", failed, 0))
     # Fewer than nought where a caller had stopped waiting: what was served late is logged all the same.
     missing = answered - logged
-    targets.append({"name": "answers_not_logged", "value": missing, "bound": 0, "met": missing <= 0})
-    return {**result, "answered": answered, "logged": logged, "machine": describe_machine(), "targets": targets}
+    targets.append(Target("answers_not_logged", missing, 0))
+    made = [target.as_json() for target in targets]
+    return {**result, "answered": answered, "logged": logged, "machine": describe_machine(), "targets": made}
 
 
 def _figures(runs: Sequence[Run]) -> dict[str, Any]:
@@ -182,7 +183,7 @@ async def _measure(
     return runs
 
 
-async def _ask_all(ask: Target, server: psutil.Process, seconds: float) -> Run:
+async def _ask_all(ask: Ask, server: psutil.Process, seconds: float) -> Run:
     run, place = Run(), 0
     started, busy_s = time.perf_counter(), _busy_s(server)
 

@@ -19,6 +19,7 @@ from engine.rpc.client import AsyncRecommendationClient, RecommendationClient
 from engine.v1 import catalog_pb2
 from engine_bench.machine import describe_machine
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
+from engine_bench.targets import Target
 from engine_bench.world import build_world, publish_world, world_bundle
 
 TARGET_MS = 2_000.0
@@ -199,12 +200,10 @@ def _report(watch: Watch, item_count: int, fresh_count: int) -> dict[str, Any]:
         "new_item_max_ms": max(shown),
     }
     figures = {name: round(value, 2) for name, value in figures.items()}
-    bounds = {"p99_ms": TARGET_MS, "new_item_p99_ms": TARGET_MS}
     targets = [
-        {"name": name, "value": figures[name], "bound": bound, "met": figures[name] <= bound}
-        for name, bound in bounds.items()
+        *(Target(name, figures[name], TARGET_MS, unit="ms") for name in ("p99_ms", "new_item_p99_ms")),
+        Target("late_answers", watch.late_answers, 0),
     ]
-    targets.append({"name": "late_answers", "value": watch.late_answers, "bound": 0, "met": watch.late_answers == 0})
     return {
         "items": item_count,
         "fresh_items": fresh_count,
@@ -217,5 +216,5 @@ def _report(watch: Watch, item_count: int, fresh_count: int) -> dict[str, Any]:
         "short_answers": watch.short,
         "failed_requests": watch.failed,
         "machine": describe_machine(),
-        "targets": targets,
+        "targets": [target.as_json() for target in targets],
     }

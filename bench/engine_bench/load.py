@@ -17,7 +17,7 @@ import uvloop
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.rpc.client import RecommendationClient
 from engine_bench.load_null import null_server
-from engine_bench.load_report import require_histogram, stage_targets
+from engine_bench.load_report import require_histogram, unloaded_targets
 from engine_bench.load_runs import Runs, calibrate, find_rates
 from engine_bench.load_schedule import Arrivals
 from engine_bench.load_target import GrpcTarget
@@ -74,7 +74,7 @@ def measure_load(settings: LoadSettings, port: int, cache: Path, progress: Progr
         "settings": asdict(settings),
         **result,
         "machine": describe_machine(),
-        "targets": stage_targets(result["unloaded"], result["floor"]),
+        "targets": [each.as_json() for each in unloaded_targets(result["unloaded"], result["floor"])],
     }
 
 

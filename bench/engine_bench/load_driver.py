@@ -48,7 +48,7 @@ class Answer(NamedTuple):
 
 
 # Answers the request at a place of the schedule; raises nothing.
-Target = Callable[[int], Awaitable[Answer]]
+Ask = Callable[[int], Awaitable[Answer]]
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class Record:
 
 
 async def drive(
-    target: Target,
+    target: Ask,
     schedule: Schedule,
     progress: Callable[[float], None] | None = None,
     in_flight_limit: int = IN_FLIGHT_LIMIT,

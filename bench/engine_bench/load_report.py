@@ -6,24 +6,11 @@ from typing import Any
 import numpy as np
 
 from engine.errors import ConfigError
-from engine.stages import stages_of
 from engine_bench.load_driver import Record, Status
+from engine_bench.targets import TAIL, TAIL_NAME, Target, stage_targets
 
 # A generator whose p99 of lateness is above this was not the load that was asked for.
 LATENESS_LIMIT_MS = 5.0
-# The answer's stages after ranking, which share one budget.
-TAIL = stages_of("respond")
-TAIL_NAME = "+".join(TAIL)
-# Of an unloaded server with a million items: name, stage, percentile, bound in milliseconds.
-STAGE_TARGETS = (
-    ("unloaded total p50 ms", "sum", "p50", 3.5),
-    ("unloaded total p99 ms", "sum", "p99", 7.0),
-    ("unloaded rank p50 ms", "rank", "p50", 1.6),
-    ("unloaded retrieve p50 ms", "retrieve", "p50", 1.2),
-    ("unloaded features p99 ms", "features", "p99", 0.7),
-    ("unloaded blend p50 ms", "blend", "p50", 0.05),
-    (f"unloaded {TAIL_NAME} p50 ms", TAIL_NAME, "p50", 0.7),
-)
 # Of what callers wait for, what gRPC alone takes and the stages together account for at least so much.
 EXPLAINED_AT_LEAST = 0.9
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
@@ -110,19 +97,11 @@ def stage_percentiles(answers: Iterable[Mapping[str, float]]) -> dict[str, dict[
     }
 
 
-def stage_targets(unloaded: dict[str, Any], floor: dict[str, Any]) -> list[dict[str, Any]]:
-    """The targets against the unloaded run; a stage that never ran has no value and misses its target.
-
-    floor: the figures of the same run against a service that does nothing.
-    """
-    targets = []
-    for name, stage, percentile, bound in STAGE_TARGETS:
-        value = unloaded["stages_ms"].get(stage, {}).get(percentile)
-        targets.append({"name": name, "value": value, "bound": bound, "met": value is not None and value <= bound})
+def unloaded_targets(unloaded: dict[str, Any], floor: dict[str, Any]) -> list[Target]:
+    """The targets of the unloaded run. floor: the figures of the same run against a service that does nothing."""
     share = explained_share(unloaded, floor)
-    met = share is not None and share >= EXPLAINED_AT_LEAST
     name = "floor and stages, share of the unloaded p50"
-    return [*targets, {"name": name, "value": share, "bound": EXPLAINED_AT_LEAST, "met": met, "at_least": True}]
+    return [*stage_targets(unloaded["stages_ms"]), Target(name, share, EXPLAINED_AT_LEAST, "at least")]
 
 
 def explained_share(unloaded: dict[str, Any], floor: dict[str, Any]) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import psutil
 
-from engine_bench.load_driver import Record, Target, drive
+from engine_bench.load_driver import Ask, Record, drive
 from engine_bench.load_report import LATENESS_LIMIT_MS, figures, spread
 from engine_bench.load_schedule import Arrivals, Schedule, plan
 from engine_bench.load_search import RateSearch
@@ -40,7 +40,7 @@ _IDLE_S = 3.0
 class Askable(Protocol):
     """What can be asked by the requests of a schedule."""
 
-    def asked_by(self, schedule: Schedule, user_ids: Sequence[str]) -> Target: ...
+    def asked_by(self, schedule: Schedule, user_ids: Sequence[str]) -> Ask: ...
 
 
 @dataclass

@@ -8,7 +8,7 @@ import grpc
 
 from engine.rpc.requests import build_request
 from engine.v1 import recommendation_pb2 as pb
-from engine_bench.load_driver import Answer, Status, Target
+from engine_bench.load_driver import Answer, Ask, Status
 from engine_bench.load_schedule import Schedule
 
 METHOD = f"/{pb.DESCRIPTOR.services_by_name['RecommendationService'].full_name}/Recommend"
@@ -56,7 +56,7 @@ class GrpcTarget:
         for channel in self._channels:
             await channel.close(None)
 
-    def asked_by(self, schedule: Schedule, user_ids: Sequence[str]) -> Target:
+    def asked_by(self, schedule: Schedule, user_ids: Sequence[str]) -> Ask:
         """The target of one schedule, whose requests are encoded here and now."""
         encoded = []
         for place, (user, debug) in enumerate(zip(schedule.users.tolist(), schedule.debug.tolist(), strict=True)):

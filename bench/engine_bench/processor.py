@@ -24,6 +24,7 @@ from engine.types import EventType
 from engine.v1 import event_pb2 as pb
 from engine_bench.machine import describe_machine
 from engine_bench.processes import engine_process, write_settings
+from engine_bench.targets import Target
 
 TARGET_EVENTS_PER_S = 20_000.0
 ITEMS = 50_000
@@ -97,15 +98,7 @@ def measure_processor(
         "events_per_s": round(rate),
         **{f"{name}_cpu_us": round(used_s / counted * 1e6, 1) for name, used_s in cpu_s.items()},
         "machine": describe_machine(),
-        "targets": [
-            {
-                "name": "events_per_s",
-                "value": round(rate),
-                "bound": TARGET_EVENTS_PER_S,
-                "met": rate >= TARGET_EVENTS_PER_S,
-                "at_least": True,
-            }
-        ],
+        "targets": [Target("events_per_s", round(rate), TARGET_EVENTS_PER_S, "at least", "1/s").as_json()],
     }
 
 

@@ -20,7 +20,7 @@ from engine_bench.load_target import SURFACE
 from engine_bench.load_world import publish_crowd, write_rules
 from engine_bench.machine import describe_machine
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
-from engine_bench.targets import target, target_size
+from engine_bench.targets import Target, target_size
 from engine_bench.world import build_world, world_bundle
 
 Progress = Callable[[int, int, str], None]
@@ -57,21 +57,21 @@ def measure_startup(
         "replicas": REPLICAS,
         "sizes": sizes,
         "machine": describe_machine(),
-        "targets": startup_targets(sizes),
+        "targets": [each.as_json() for each in startup_targets(sizes)],
     }
 
 
-def startup_targets(sizes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def startup_targets(sizes: Sequence[dict[str, Any]]) -> list[Target]:
     """Against the catalogue of TARGET_ITEMS, or where there is none the largest smaller one; `items` says which."""
     by_items = {size["items"]: size for size in sizes}
     items = target_size(by_items)
     found = by_items[items]
     own = max(memory["own_mib"] for memory in found["memory"])
-    targets = [
-        target("start to SERVING s", found["start_s"]["median"], START_AT_MOST_S),
-        target("memory of a worker beyond the shared maps MiB", own, OWN_MEMORY_AT_MOST_MIB),
+    name = "memory of a worker beyond the shared maps MiB"
+    return [
+        Target("start to SERVING s", found["start_s"]["median"], START_AT_MOST_S, unit="s", items=items),
+        Target(name, own, OWN_MEMORY_AT_MOST_MIB, unit="MiB", items=items),
     ]
-    return [made | {"items": items} for made in targets]
 
 
 def memory_of(process: psutil.Process) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from engine_bench.load_driver import Record, Status
-from engine_bench.targets import target
+from engine_bench.targets import Target
 
 PAUSE_AT_MOST_MS: Final = 5.0
 P999_TIMES_P50_AT_MOST: Final = 5.0
@@ -107,9 +107,12 @@ def report_tail(
         "going_on": dict(done),
         "pauses": list(pauses),
         "targets": [
-            target("errors", errors, 0),
-            target("longest pause of its own making ms", max_pause_ms, PAUSE_AT_MOST_MS),
-            target("p99.9 / p50", round(p999 / p50, 2), P999_TIMES_P50_AT_MOST),
+            each.as_json()
+            for each in (
+                Target("errors", errors, 0),
+                Target("longest pause of its own making ms", max_pause_ms, PAUSE_AT_MOST_MS, unit="ms"),
+                Target("p99.9 / p50", round(p999 / p50, 2), P999_TIMES_P50_AT_MOST),
+            )
         ],
     }
 
@@ -139,8 +142,7 @@ def tail_lines(result: Mapping[str, Any]) -> Iterator[str]:
         yield _line(pause)
     if len(machine) > _LINES:
         yield f"  … {len(machine) - _LINES} shorter ones are in the JSON"
-    for each in result["targets"]:
-        yield f"{'met' if each['met'] else 'MISSED'}: {each['name']} {each['value']:g}, at most {each['bound']:g}"
+    yield from (str(Target.of(each)) for each in result["targets"])
 
 
 def _line(pause: Mapping[str, Any]) -> str:

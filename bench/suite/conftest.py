@@ -160,7 +160,7 @@ def pytest_benchmark_update_json(benchmarks: list[Any], output_json: dict[str, A
         if bench["name"].startswith("test_request[")
     }
     output_json["machine"] = describe_machine()
-    output_json["targets"] = request_targets(requests) + [
+    output_json["targets"] = [each.as_json() for each in request_targets(requests)] + [
         target | {"items": bench["extra_info"]["items"]}
         for bench in output_json["benchmarks"]
         for target in bench["extra_info"].get("targets", ())

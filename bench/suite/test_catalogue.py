@@ -18,7 +18,7 @@ from engine.request.pipeline import Pipeline
 from engine.stages import BUDGETS_MS
 from engine.types import Float32Array, RecommendQuery, UInt8Array, item_key
 from engine.v1 import catalog_pb2 as pb
-from engine_bench.targets import TARGET_ITEMS, target
+from engine_bench.targets import TARGET_ITEMS, Target
 from suite.serving import PATIENCE_S, SURFACE, PublishedWorld, Serving, exact_rows, mean_recall
 
 K, SLATE, FRESH, ROUNDS, RATIO = 1000, 50, 10_000, 400, 1.3
@@ -87,7 +87,7 @@ def test_fresh_items_beside_the_index(benchmark: Any, world: PublishedWorld, wit
     assert found, "no fresh item was near any query"
     if world.item_count >= TARGET_ITEMS:  # of a smaller catalogue 10,000 items are a large part
         name = f"search with {FRESH:,} fresh items, times as long"
-        benchmark.extra_info["targets"] = [target(name, round(ratio, 3), RATIO)]
+        benchmark.extra_info["targets"] = [Target(name, round(ratio, 3), RATIO).as_json()]
 
 
 def _recall(model: ServingModel, queries: Float32Array, bitmap: UInt8Array) -> float:
@@ -129,4 +129,4 @@ def test_most_of_the_catalogue_out_of_stock(benchmark: Any, serving: Serving, in
     )
     print(f"\n{ineligible:.1%} out of stock: retrieve p50 {p50:.2f} ms, p99 {p99:.2f} ms, recall {recall:.4f}")
     name = f"retrieve p99 ms, {ineligible:.1%} out of stock"
-    benchmark.extra_info["targets"] = [target(name, round(p99, 2), BUDGETS_MS["retrieve"])]
+    benchmark.extra_info["targets"] = [Target(name, round(p99, 2), BUDGETS_MS["retrieve"], unit="ms").as_json()]

@@ -19,10 +19,11 @@ from engine.features.schema import CODE_FEATURES
 from engine.retrieval.overfetch import Found, OverFetchingIndex
 from engine.types import RankingContext
 from engine_bench.commands.bench import app
+from engine_bench.gpu import gpu_targets
 from engine_bench.gpu_floors import Floors, measure_floors
 from engine_bench.gpu_request import check_scores
 from engine_bench.gpu_retrieval import Kind, check_candidates, make_vectors, measure_retrieval
-from engine_bench.gpu_targets import gpu_targets
+from engine_bench.targets import Target
 from tests.conftest import Trained
 from tests.gpu import HAS_CUDA
 
@@ -142,7 +143,7 @@ def test_targets_are_judged_by_what_was_measured() -> None:
     requests = {"alone": {"p50_ms": 2.0, "p99_ms": 11.0}, "loaded": [{"requests_per_s": 400.0}]}
     runs = [run_of("slow", 5.0, 9.0, 1.0), run_of("quick", 1.5, 1.9, 1.0), run_of("graph", 0.1, 0.1, None)]
     targets = gpu_targets(runs, ranking, requests, None)
-    assert {name: target["met"] for name, target in targets.items()} == {
+    assert {target.name: target.met for target in targets} == {
         "retrieve_1000_of_10m_x_64_batch_1_p50_ms": True,
         "retrieve_1000_of_10m_x_64_batch_32_p50_over_floor": True,
         "rank_1000_p50_ms": True,
@@ -150,13 +151,13 @@ def test_targets_are_judged_by_what_was_measured() -> None:
         "request_p99_ms": False,
         "requests_per_s": False,
     }
-    assert targets["retrieve_1000_of_10m_x_64_batch_1_p50_ms"]["measured"] == 1.5
-    assert targets["requests_per_s"]["measured"] == 400.0
+    assert targets[0].measured == 1.5
+    assert targets[-1].measured == 400.0
     front_ends = {"runs": [{"requests_per_s": 3000.0}, {"requests_per_s": 5001.0}]}
-    assert gpu_targets(runs, ranking, requests, front_ends)["requests_per_s"] == {
-        "target": 5000.0, "measured": 5001.0, "met": True,
-    }  # fmt: skip
-    assert {target["met"] for target in gpu_targets([], None, None, None).values()} == {None}
+    assert gpu_targets(runs, ranking, requests, front_ends)[-1] == Target(
+        "requests_per_s", 5001.0, 5000.0, "at least", "1/s"
+    )
+    assert {target.measured for target in gpu_targets([], None, None, None)} == {None}
 
 
 def test_a_measurement_checks_before_it_times() -> None:

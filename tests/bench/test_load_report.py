@@ -7,8 +7,9 @@ import pytest
 
 from engine.errors import ConfigError
 from engine_bench.load_driver import Record, Status
-from engine_bench.load_report import STAGE_TARGETS, TAIL, TAIL_NAME, figures, spread, stage_targets
+from engine_bench.load_report import figures, spread, unloaded_targets
 from engine_bench.load_schedule import plan
+from engine_bench.targets import STAGE_TARGETS, TAIL, TAIL_NAME
 
 
 def record_of(seed: int, count: int = 4_000) -> Record:
@@ -74,23 +75,23 @@ def test_stages_add_up_and_meet_their_targets_or_not() -> None:
     assert run["stages_ms"]["sum"]["p50"] == pytest.approx(0.2 + 0.04 + 1.3 + 1.5 + 0.6)
     assert run["stages_ms"][TAIL_NAME]["p50"] == pytest.approx(0.6)
     run["latency_ms"] = {"p50": 5.0}
-    met = {target["name"]: target["met"] for target in stage_targets(run, {"latency_ms": {"p50": 0.9}})}
+    met = {target.name: target.met for target in unloaded_targets(run, {"latency_ms": {"p50": 0.9}})}
     assert [name for name, good in met.items() if not good] == ["unloaded total p50 ms", "unloaded retrieve p50 ms"]
 
 
 @pytest.mark.parametrize(("floor_ms", "share", "met"), [(0.86, 0.9, True), (0.8, 0.888, False)])
 def test_floor_and_stages_account_for_what_callers_wait_for(floor_ms: float, share: float, met: bool) -> None:
     unloaded = {"latency_ms": {"p50": 5.0}, "stages_ms": {"sum": {"p50": 3.64}}}
-    target = stage_targets(unloaded, {"latency_ms": {"p50": floor_ms}})[-1]
-    assert target["value"] == pytest.approx(share)
-    assert target["met"] is met
+    target = unloaded_targets(unloaded, {"latency_ms": {"p50": floor_ms}})[-1]
+    assert target.measured == pytest.approx(share)
+    assert target.met is met
 
 
 def test_a_stage_that_never_ran_misses_its_target() -> None:
     nothing = figures(Record.empty(plan("constant", 10.0, 1.0, 1, 0)))
-    targets = stage_targets(nothing, nothing)
+    targets = unloaded_targets(nothing, nothing)
     assert len(targets) == len(STAGE_TARGETS) + 1
-    assert not any(target["met"] for target in targets)
+    assert not any(target.met for target in targets)
 
 
 def test_spread() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from engine_bench import load_runs
-from engine_bench.load_driver import Answer, Status, Target
+from engine_bench.load_driver import Answer, Ask, Status
 from engine_bench.load_runs import BOUNDS_MS, Runs, calibrate, find_rates
 from engine_bench.load_schedule import Schedule
 
@@ -19,7 +19,7 @@ class Limited:
 
     capacity: float
 
-    def asked_by(self, schedule: Schedule, user_ids: Sequence[str]) -> Target:
+    def asked_by(self, schedule: Schedule, user_ids: Sequence[str]) -> Ask:
         status = Status.OK if schedule.rate <= self.capacity else Status.EXHAUSTED
 
         async def ask(_: int) -> Answer:

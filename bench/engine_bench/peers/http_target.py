@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import aiohttp
 
-from engine_bench.load_driver import Answer, Status, Target
+from engine_bench.load_driver import Answer, Ask, Status
 from engine_bench.load_schedule import Schedule
 from engine_bench.load_target import ITEM_COUNT, SURFACE, TIMEOUT_S, circumstances
 
@@ -40,7 +40,7 @@ class HttpTarget:
         if self._session is not None:
             await self._session.close()
 
-    def asked_by(self, schedule: Schedule, user_ids: Sequence[str]) -> Target:
+    def asked_by(self, schedule: Schedule, user_ids: Sequence[str]) -> Ask:
         """The target of one schedule. An answer with fewer items than asked for is none."""
         assert self._session is not None
         session = self._session

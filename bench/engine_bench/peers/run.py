@@ -100,7 +100,10 @@ def measure_peers(settings: PeerBench, port: int, cache: Path, progress: Progres
         "ceiling_per_s": ceiling,
         "services": services,
         "stages": stages,
-        "targets": targets(services, stages),
+        # The key by which earlier files named the direction stays beside the one that all files have.
+        "targets": [
+            each.as_json() | {"higher_is_better": each.direction == "at least"} for each in targets(services, stages)
+        ],
     }
 
 

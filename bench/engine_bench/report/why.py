@@ -3,10 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from engine_bench.load_report import STAGE_TARGETS
 from engine_bench.report.numbers import amount, milliseconds
 from engine_bench.report.read import Reports, number, objects
-from engine_bench.targets import TARGET_ITEMS
+from engine_bench.targets import STAGE_TARGETS, TARGET_ITEMS
 
 _NAIVE_P50: Final = "unloaded p50, share of naive's"
 _NAIVE_RATE: Final = "rate at p99 <= 25 ms, times naive's"

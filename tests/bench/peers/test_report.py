@@ -26,19 +26,19 @@ def test_each_target_from_its_figures() -> None:
         {"stage": "retrieve", "name": "a third", "skipped": "not installed"},
     ]
     owed = targets(services, RANK + retrieve)
-    assert [target["value"] for target in owed] == [3.0, 0.4, 2.0, 1e-6, 0.9]
-    assert [target["met"] for target in owed] == [True, True, False, True, True]
-    assert [target["higher_is_better"] for target in owed] == [True, False, True, False, False]
+    assert [target.measured for target in owed] == [3.0, 0.4, 2.0, 1e-6, 0.9]
+    assert [target.met for target in owed] == [True, True, False, True, True]
+    assert [target.direction == "at least" for target in owed] == [True, False, True, False, False]
 
 
 def test_what_cannot_be_told_is_not_met() -> None:
     services = [service("engine", 4.0, 300.0), {"name": "naive", "skipped": "left out by --skip"}]
     owed = targets(services, [*RANK, stage("retrieve", "engine", 0.9)])
-    assert [target["value"] for target in owed] == [None, None, 2.0, 1e-6, None]
-    assert [target["met"] for target in owed] == [False, False, False, True, False]
+    assert [target.measured for target in owed] == [None, None, 2.0, 1e-6, None]
+    assert [target.met for target in owed] == [False, False, False, True, False]
 
 
 def test_nothing_is_a_multiple_of_a_rate_of_zero() -> None:
     owed = targets([service("engine", 4.0, 300.0), service("naive", 10.0, 0.0)], RANK)
-    assert owed[0]["value"] is None
-    assert not owed[0]["met"]
+    assert owed[0].measured is None
+    assert not owed[0].met

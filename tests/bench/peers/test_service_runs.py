@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine_bench import load_runs
-from engine_bench.load_driver import Answer, Record, Status, Target
+from engine_bench.load_driver import Answer, Ask, Record, Status
 from engine_bench.load_runs import Runs
 from engine_bench.load_schedule import Schedule, plan
 from engine_bench.peers import service_runs
@@ -19,7 +19,7 @@ class Limited:
     def __init__(self, name: str, capacity: float, asked: list[str]) -> None:
         self.name, self.capacity, self.asked = name, capacity, asked
 
-    def asked_by(self, schedule: Schedule, user_ids: Sequence[str]) -> Target:
+    def asked_by(self, schedule: Schedule, user_ids: Sequence[str]) -> Ask:
         self.asked.append(self.name)
         status = Status.OK if schedule.rate <= self.capacity else Status.EXHAUSTED
 
