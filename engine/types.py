@@ -14,9 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
-UInt8Array = npt.NDArray[np.uint8]
+from engine.kernels.arrays import BoolArray as BoolArray
+from engine.kernels.arrays import Float32Array as Float32Array
+from engine.kernels.arrays import Float64Array as Float64Array
+from engine.kernels.arrays import Int16Array as Int16Array
+from engine.kernels.arrays import Int32Array as Int32Array
+from engine.kernels.arrays import Int64Array as Int64Array
+from engine.kernels.arrays import UInt8Array as UInt8Array
+from engine.kernels.arrays import UInt64Array as UInt64Array
 
 
 class EventType(IntEnum):

@@ -4,7 +4,3 @@ Every kernel is compiled for the dtypes that it documents when its module is imp
 the GIL, accepts read-only arrays (memory-mapped tables, `np.frombuffer` of a network reply) and never reads outside
 its inputs. fastmath is limited to `reassoc` and `contract`: the flags that assume no NaN or infinity stay out.
 """
-
-from engine.kernels import cache
-
-cache.install()

@@ -5,15 +5,10 @@ import math
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba import types
 
+from engine.kernels.arrays import BoolArray, Float32Array, Int64Array, UInt8Array
 from engine.kernels.signatures import BOOLS, BYTES, EXACT, FLOATS, MATRIX, REORDERED, ROWS
-
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
-UInt8Array = npt.NDArray[np.uint8]
-BoolArray = npt.NDArray[np.bool_]
 
 # Of a million items, 1.6 are further above the mean than so many standard deviations, and five of 1.6 million.
 _NEGLIGIBLE_DEVIATIONS = 4.8

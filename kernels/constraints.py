@@ -4,15 +4,10 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba import types
 
+from engine.kernels.arrays import BoolArray, Float64Array, Int32Array, Int64Array, UInt8Array
 from engine.kernels.signatures import EXACT, ROWS, read_only
-
-Float64Array = npt.NDArray[np.float64]
-Int32Array = npt.NDArray[np.int32]
-Int64Array = npt.NDArray[np.int64]
-UInt8Array = npt.NDArray[np.uint8]
 
 # Bits of `Slate.relaxed`, the first to give way first: a larger sum is a worse breach.
 RELAXED_DUPLICATE = 1
@@ -35,7 +30,7 @@ class SlateConstraints:
     groups: Int32Array
     cap_limits: Int64Array
     cap_windows: Int64Array
-    members: npt.NDArray[np.bool_] | UInt8Array
+    members: BoolArray | UInt8Array
     min_shares: Float64Array
     fixed: Int64Array
 

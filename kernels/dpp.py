@@ -2,8 +2,9 @@
 
 import math
 
+from engine.kernels.arrays import Float32Array, Int64Array
 from engine.kernels.constraints import SlateConstraints
-from engine.kernels.slate import Float32Array, Int64Array, Slate, select_slate
+from engine.kernels.slate import Slate, select_slate
 
 
 def dpp_slate(

@@ -4,13 +4,10 @@ from typing import Final
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba import types
 
+from engine.kernels.arrays import Int64Array, UInt8Array
 from engine.kernels.signatures import BYTES, EXACT, ROWS
-
-Int64Array = npt.NDArray[np.int64]
-UInt8Array = npt.NDArray[np.uint8]
 
 # Columns of a scan: where texts start and end in the buffer, then the event's type, its time and its arrival.
 EVENT_ID, USER_ID, ITEM_ID, SURFACE, TYPE, TIME_MS, RECEIVED_MS = 0, 2, 4, 6, 8, 9, 10

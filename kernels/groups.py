@@ -2,14 +2,10 @@
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba import types
 
+from engine.kernels.arrays import Float32Array, Float64Array, Int64Array
 from engine.kernels.signatures import EXACT, ROWS, STRIDED_MATRIX
-
-Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
-Int64Array = npt.NDArray[np.int64]
 
 
 def group_means(

@@ -4,9 +4,9 @@ from typing import Final, NamedTuple
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba import types
 
+from engine.kernels.arrays import BoolArray, Int64Array, UInt8Array
 from engine.kernels.bytes import copy_bytes as _copy
 from engine.kernels.bytes import load as _load
 from engine.kernels.bytes import store as _store
@@ -23,10 +23,6 @@ from engine.kernels.seen_items import (
     write_lists,
 )
 from engine.kernels.signatures import BYTES, EXACT, ROWS, read_only
-
-Int64Array = npt.NDArray[np.int64]
-UInt8Array = npt.NDArray[np.uint8]
-BoolArray = npt.NDArray[np.bool_]
 
 # As engine.stream.state writes it, on a little-endian machine.
 STATE_VERSION: Final = 3

@@ -5,16 +5,10 @@ A bitmap is uint8 (ceil(n / 8),), row r being bit `r & 7` of byte `r >> 3`: what
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba import types
 
+from engine.kernels.arrays import BoolArray, Float64Array, Int32Array, Int64Array, UInt8Array
 from engine.kernels.signatures import BYTES, EXACT, ROWS, read_only
-
-Float64Array = npt.NDArray[np.float64]
-Int32Array = npt.NDArray[np.int32]
-Int64Array = npt.NDArray[np.int64]
-UInt8Array = npt.NDArray[np.uint8]
-BoolArray = npt.NDArray[np.bool_]
 
 _NO_BYTES = np.empty(0, np.uint8)
 # Of a place among sorted keys: each guess leaves about the square root of the error of the one before.

@@ -2,14 +2,9 @@
 
 import math
 
-import numpy as np
-import numpy.typing as npt
-
+from engine.kernels.arrays import Float32Array, Int64Array
 from engine.kernels.constraints import SlateConstraints
 from engine.kernels.slate import Slate, select_slate
-
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
 
 
 def mmr_slate(

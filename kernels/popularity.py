@@ -4,14 +4,10 @@ import math
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba import types
 
+from engine.kernels.arrays import BoolArray, Float64Array, Int64Array
 from engine.kernels.signatures import EXACT, ROWS, read_only
-
-Int64Array = npt.NDArray[np.int64]
-Float64Array = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 # Columns of packed entries are not contiguous.
 _TIMES = types.Array(types.int64, 1, "A")

@@ -3,17 +3,13 @@
 from typing import Any
 
 import numba
-import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
+from engine.kernels.arrays import Float32Array, Int64Array
 from engine.kernels.signatures import EXACT, MATRIX, ROWS
-
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
 
 _LINE_FLOATS = 16
 # Of llvm.prefetch: to read, into the second-level cache (hundreds of kilobytes would only sweep the first), data.

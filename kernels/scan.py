@@ -2,14 +2,10 @@
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba import types
 
+from engine.kernels.arrays import Float32Array, Int64Array, UInt8Array
 from engine.kernels.signatures import BYTES, FLOATS, MATRIX, REORDERED
-
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
-UInt8Array = npt.NDArray[np.uint8]
 
 
 def scan_eligible(table: Float32Array, query: Float32Array, bitmap: UInt8Array) -> tuple[Int64Array, Float32Array]:

@@ -9,15 +9,11 @@ from typing import Final, NamedTuple
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba import types
 
+from engine.kernels.arrays import Float32Array, Int64Array, UInt8Array
 from engine.kernels.bytes import load, store
 from engine.kernels.signatures import BYTES, EXACT, ROWS
-
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
-UInt8Array = npt.NDArray[np.uint8]
 
 IMPRESSION: Final = 0
 # A count of 1, and the largest that there is room for.

@@ -4,15 +4,11 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba import types
 
+from engine.kernels.arrays import Float32Array, Int64Array, UInt8Array
 from engine.kernels.seen_items import IMPRESSION, SeenColumns
 from engine.kernels.signatures import BYTES, EXACT, FLOATS, ROWS, read_only
-
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
-UInt8Array = npt.NDArray[np.uint8]
 
 # The least that showings leave of a score.
 _LEAST = 0.05

@@ -4,14 +4,10 @@ import math
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba import types
 
+from engine.kernels.arrays import Float32Array, Int64Array, UInt8Array
 from engine.kernels.signatures import BYTES, FLOATS, REORDERED, ROWS, STRIDED_MATRIX
-
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
-UInt8Array = npt.NDArray[np.uint8]
 
 
 def session_vector(

@@ -4,6 +4,11 @@ from typing import Any
 
 from numba import types
 
+from engine.kernels import cache
+
+# Every module of kernels imports this one before it declares a kernel.
+cache.install()
+
 
 def read_only(dtype: Any, ndim: int = 1, layout: str = "C") -> Any:
     """A numba array type that takes writable and read-only arrays alike."""

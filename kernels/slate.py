@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba import types
 
+from engine.kernels.arrays import Float32Array, Int64Array, UInt8Array
 from engine.kernels.constraints import (
     CODES,
     MEMBERS,
@@ -28,10 +28,6 @@ from engine.kernels.constraints import (
 )
 from engine.kernels.signatures import FLOATS, REORDERED, ROWS, STRIDED_MATRIX
 from engine.kernels.unit_rows import scale_to_unit
-
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
-UInt8Array = npt.NDArray[np.uint8]
 
 UNITS = types.float32[:, ::1]
 

@@ -5,11 +5,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
+from engine.kernels.arrays import Float32Array, Int64Array, UInt8Array, UInt64Array
 from engine.kernels.signatures import BYTES, EXACT, FLOATS, ROWS, read_only
-
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
-UInt8Array = npt.NDArray[np.uint8]
 
 _NO_ROWS = np.empty(0, np.int64)
 # Where more than so many times k are given, a histogram leaves most of them out before anything is sorted: the best
@@ -38,7 +35,7 @@ def top_k(scores: Float32Array, k: int) -> Int64Array:
     """
     if k < 0:
         raise ValueError(f"k must not be negative, not {k}")
-    keys: npt.NDArray[np.uint64] = _best_keys(scores, k) if 0 < _SELECT_FROM * k < len(scores) else _sort_keys(scores)
+    keys: UInt64Array = _best_keys(scores, k) if 0 < _SELECT_FROM * k < len(scores) else _sort_keys(scores)
     if k < len(keys):
         if k == 0:
             return _NO_ROWS.copy()

@@ -5,10 +5,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
+from engine.kernels.arrays import Float32Array, Int64Array
 from engine.kernels.signatures import REORDERED
-
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
 
 
 def gather_unit_rows(table: npt.NDArray[np.floating], rows: Int64Array, dim: int) -> Float32Array:

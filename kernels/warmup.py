@@ -20,6 +20,7 @@ from engine.kernels import (
     topk,
     unit_rows,
 )
+from engine.kernels.arrays import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, UInt8Array
 from engine.kernels.constraints import SlateConstraints
 
 
@@ -40,12 +41,12 @@ def _call_all(frozen: bool) -> None:
         array.flags.writeable = not frozen
         return array
 
-    table: npt.NDArray[np.float32] = made([[1, 0, 0], [0, 1, 0]], np.float32)  # type: ignore[assignment]
-    floats: npt.NDArray[np.float32] = made([1, 2], np.float32)  # type: ignore[assignment]
-    rows: npt.NDArray[np.int64] = made([0, 1], np.int64)  # type: ignore[assignment]
-    types: npt.NDArray[np.uint8] = made([0, 1], np.uint8)  # type: ignore[assignment]
-    bitmap: npt.NDArray[np.uint8] = made([3], np.uint8)  # type: ignore[assignment]
-    order: npt.NDArray[np.int32] = made([1, 0], np.int32)  # type: ignore[assignment]
+    table: Float32Array = made([[1, 0, 0], [0, 1, 0]], np.float32)  # type: ignore[assignment]
+    floats: Float32Array = made([1, 2], np.float32)  # type: ignore[assignment]
+    rows: Int64Array = made([0, 1], np.int64)  # type: ignore[assignment]
+    types: UInt8Array = made([0, 1], np.uint8)  # type: ignore[assignment]
+    bitmap: UInt8Array = made([3], np.uint8)  # type: ignore[assignment]
+    order: Int32Array = made([1, 0], np.int32)  # type: ignore[assignment]
 
     for columns in (table, table[:, :2]):
         unit_rows.gather_unit_rows(columns, rows, 2)
@@ -54,7 +55,7 @@ def _call_all(frozen: bool) -> None:
         session.blended_session(floats, 0, columns, rows, types, rows, 1, 1.0, floats, 1.0, 1.0, 1.0, floats, 1.0)
     session.blend(floats, vector, evidence, 1.0)
     units = unit_rows.gather_unit_rows(table, rows, 2)
-    shares: npt.NDArray[np.float64] = made([0.5, 1], np.float64)  # type: ignore[assignment]
+    shares: Float64Array = made([0.5, 1], np.float64)  # type: ignore[assignment]
     constraints = SlateConstraints(np.stack([order, order]), rows, rows + 1, np.eye(2, dtype=np.bool_), shares, rows)
     for select in (mmr.mmr_slate, dpp.dpp_slate):
         select(floats, units, 0.5, 2)
@@ -79,7 +80,7 @@ def _call_all(frozen: bool) -> None:
     topk.top_k(floats, 1)
     prefetch.prefetch_rows(table, rows)
     scan.scan_eligible(units, floats, bitmap)
-    marks: npt.NDArray[np.bool_] = made([True, False], np.bool_)  # type: ignore[assignment]
+    marks: BoolArray = made([True, False], np.bool_)  # type: ignore[assignment]
     cells.expected_above(floats, floats, rows, marks, 0.5, 0.5)
     cells.inner_products(units, floats)
     cells.scan_cells(bitmap, rows[:1], rows[:1], rows[:1], rows[:1], floats[:1], floats, bitmap)

@@ -15,10 +15,9 @@ from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from engine.types import UInt8Array
-from engine_bench.load_schedule import BoolArray, Float64Array, Schedule
+from engine.types import BoolArray, Float64Array, UInt8Array
+from engine_bench.load_schedule import Schedule
 
 # Past it requests are not sent any more and count as failed: memory is bounded even where nothing answers.
 IN_FLIGHT_LIMIT = 10_000
@@ -76,7 +75,7 @@ class Record:
 
     @property
     def ok(self) -> BoolArray:
-        good: npt.NDArray[np.bool_] = self.status == Status.OK
+        good: BoolArray = self.status == Status.OK
         return good
 
     def answered_per_s(self) -> float:

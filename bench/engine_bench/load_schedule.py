@@ -4,12 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from engine.types import Int64Array
+from engine.types import BoolArray, Float64Array, Int64Array
 
-Float64Array = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 # "poisson": people who know nothing of each other. "constant": evenly spaced, the kindest load of the same rate.
 Arrivals = Literal["poisson", "constant"]
 

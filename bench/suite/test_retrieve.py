@@ -4,11 +4,11 @@ import itertools
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from engine.adapters.faiss.index import FaissIndex
 from engine.kernels.membership import pack_mask
+from engine.types import BoolArray
 from suite.conftest import Catalogue
 from suite.serving import exact_rows, mean_recall
 
@@ -46,7 +46,7 @@ def _measure(
     k: int,
     eligible_share: float,
     with_vectors: bool,
-    mask: npt.NDArray[np.bool_] | None = None,
+    mask: BoolArray | None = None,
 ) -> float:
     parameters = catalogue.parameters
     index = FaissIndex.open(catalogue.index_path, parameters, catalogue.vectors if with_vectors else None)

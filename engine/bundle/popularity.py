@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.errors import BundleError
 from engine.features.schema import DEMOGRAPHICS
-from engine.types import Demographics, Float32Array
+from engine.types import Demographics, Float32Array, Int32Array
 
 POPULARITY_FILES: Final = (
     "popularity.json", "popular_global_rows.npy", "popular_global_scores.npy", "popular_list_rows.npy",
@@ -31,7 +30,7 @@ SEGMENT_LEVELS: Final = (
 class PopularityList:
     """Item rows int32 (n,), most popular first, and their scores float32 (n,) in (0, 1]: shares of interactions."""
 
-    rows: npt.NDArray[np.int32]
+    rows: Int32Array
     scores: Float32Array
 
 

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.bundle.items import Items
 from engine.catalog.changes import ItemState
 from engine.catalog.fresh import FreshRows
 from engine.kernels.membership import assign_rows, test_rows
 from engine.rules.compiled import CompiledRules
-from engine.types import Int64Array, UInt8Array
+from engine.types import BoolArray, Int64Array, UInt8Array
 
 
 class Visibility:
@@ -49,7 +48,7 @@ class Visibility:
         removed = np.array([state.stored is not None and state.stored.removed for state in states], np.bool_)
         assign_rows(self.removed, rows, removed)
         for surface, shown in self.shown.items():
-            here: npt.NDArray[np.bool_] = base & test_rows(self._base_shown[surface], rows)
+            here: BoolArray = base & test_rows(self._base_shown[surface], rows)
             for position, place in enumerate(places):
                 if place is not None:
                     here[position] = not place or surface in place

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from engine.data.dataset import Dataset, Interactions
@@ -13,7 +12,7 @@ from engine.data.rules import TableRules
 from engine.data.tables import Tables, read_tables
 from engine.errors import DataError
 from engine.features.schema import DEMOGRAPHICS
-from engine.types import EventType, Int64Array
+from engine.types import EventType, Int16Array, Int32Array, Int64Array
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ def _all_users(users: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([users, active.join(users, on="user_id", how="anti", maintain_order="left")], how="diagonal")
 
 
-def _positions(values: pl.Series, known: pl.Series) -> npt.NDArray[np.int32]:
+def _positions(values: pl.Series, known: pl.Series) -> Int32Array:
     """int32 (n,): where each value stands in `known`, which has them all, each once."""
     numbered = pl.DataFrame({"id": known, "position": np.arange(len(known), dtype=np.int32)})
     joined = pl.DataFrame({"id": values}).join(numbered, on="id", how="left", maintain_order="left")
@@ -90,7 +89,7 @@ def _vocabulary(values: pl.Series) -> tuple[str, ...]:
     return tuple(values.drop_nulls().unique().sort())
 
 
-def _event_codes(values: pl.Series, vocabulary: tuple[str, ...]) -> npt.NDArray[np.int16]:
+def _event_codes(values: pl.Series, vocabulary: tuple[str, ...]) -> Int16Array:
     if len(vocabulary) >= np.iinfo(np.int16).max:
         raise DataError(f"column {values.name!r}: {len(vocabulary)} different values, fewer than 32767 are supported")
     codes = pl.Series(range(1, len(vocabulary) + 1), dtype=pl.Int16)

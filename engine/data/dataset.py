@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from engine.features.history import Histories
 from engine.features.returns import taken_back
 from engine.features.schema import DEMOGRAPHICS, value_codes
-from engine.types import EventType, Float32Array, Int64Array, UInt8Array
+from engine.types import BoolArray, EventType, Float32Array, Int16Array, Int32Array, Int64Array, UInt8Array
 
 # An event that shows interest. An impression only says that the item was shown, dwell that it was looked at, a return
 # that it was bought in error.
@@ -28,26 +27,26 @@ class Interactions:
     surfaces, devices, countries: int16 (n,), codes with 0 for unknown, see Dataset.vocabularies.
     """
 
-    users: npt.NDArray[np.int32]
-    rows: npt.NDArray[np.int32]
+    users: Int32Array
+    rows: Int32Array
     event_types: UInt8Array
     timestamps_ms: Int64Array
     values: Float32Array
-    surfaces: npt.NDArray[np.int16]
-    devices: npt.NDArray[np.int16]
-    countries: npt.NDArray[np.int16]
+    surfaces: Int16Array
+    devices: Int16Array
+    countries: Int16Array
 
     def __len__(self) -> int:
         return len(self.users)
 
-    def select(self, mask: npt.NDArray[np.bool_]) -> "Interactions":
+    def select(self, mask: BoolArray) -> "Interactions":
         """The events where the mask (n,) is true, still in time order."""
         return Interactions(
             self.users[mask], self.rows[mask], self.event_types[mask], self.timestamps_ms[mask],
             self.values[mask], self.surfaces[mask], self.devices[mask], self.countries[mask],
         )  # fmt: skip
 
-    def is_positive(self) -> npt.NDArray[np.bool_]:
+    def is_positive(self) -> BoolArray:
         """bool (n,): whether an event shows interest: POSITIVE_EVENTS, but no purchase that was taken back.
 
         A purchase of a negative value is none either: money that flows back is no interest, whatever a table calls it.
@@ -56,7 +55,7 @@ class Interactions:
         back = taken_back(self.users, self.rows, purchases, self.event_types == EventType.RETURN)
         # A value that is absent is NaN, which is below nothing.
         left_out = back | (purchases & (self.values < 0))
-        positive: npt.NDArray[np.bool_] = np.isin(self.event_types, POSITIVE_EVENTS) & ~left_out
+        positive: BoolArray = np.isin(self.event_types, POSITIVE_EVENTS) & ~left_out
         return positive
 
     def positive(self) -> "Interactions":

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from engine.data.synth_sampler import SOURCE_COUNT, ItemSampler
 from engine.data.synth_words import DEVICES, LOCATIONS, SURFACES
 from engine.data.synth_world import MS_PER_DAY, World, draw_columns
-from engine.types import EventType, Float32Array, Int64Array
+from engine.types import BoolArray, EventType, Float32Array, Float64Array, Int64Array
 
 COUNTRIES: Final = tuple(sorted(set(LOCATIONS.values())))
 NO_SURFACE: Final = -1
@@ -50,7 +50,7 @@ class EventColumns:
     items: Int64Array
     event_types: Int64Array
     timestamps_ms: Int64Array
-    values: npt.NDArray[np.float64]
+    values: Float64Array
     surfaces: Int64Array
     devices: Int64Array
     countries: Int64Array
@@ -60,7 +60,7 @@ class EventColumns:
     def concat(parts: "list[EventColumns]") -> "EventColumns":
         return EventColumns(*(np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS))
 
-    def take(self, positions: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> "EventColumns":
+    def take(self, positions: npt.NDArray[np.integer] | BoolArray) -> "EventColumns":
         return EventColumns(*(getattr(self, name)[positions] for name in _COLUMNS))
 
 
@@ -85,7 +85,7 @@ class _Sessions:
 
     def record(
         self, at: Int64Array, items: Int64Array, kind: EventType, times_ms: Int64Array, surfaces: Int64Array,
-        values: npt.NDArray[np.float64] | None = None,
+        values: Float64Array | None = None,
     ) -> None:  # fmt: skip
         """Log one event for each of the sessions `at`."""
         no_values = np.full(len(at), np.nan)
@@ -239,19 +239,19 @@ def _search(
     return searching[rows], items[rows, best], utility[rows, best], EventType.VIEW
 
 
-def _opened(sessions: _Sessions, at: Int64Array, items: Int64Array) -> npt.NDArray[np.bool_]:
+def _opened(sessions: _Sessions, at: Int64Array, items: Int64Array) -> BoolArray:
     """bool (n, k): whether the sessions `at` (n,) have opened the items (n, k) before; nobody opens one twice."""
-    opened: npt.NDArray[np.bool_] = (items[:, :, None] == sessions.opened[at][:, None, :]).any(axis=2)
+    opened: BoolArray = (items[:, :, None] == sessions.opened[at][:, None, :]).any(axis=2)
     return opened
 
 
-def _draw_sources(shares: npt.NDArray[np.float64], width: int, rng: np.random.Generator) -> Int64Array:
+def _draw_sources(shares: Float64Array, width: int, rng: np.random.Generator) -> Int64Array:
     """int64 (n, width): codes of how each item is drawn, by the shares (n, SOURCE_COUNT)."""
     return draw_columns(np.repeat(shares, width, axis=0), rng).reshape(len(shares), width)
 
 
-def _repeated(items: Int64Array) -> npt.NDArray[np.bool_]:
+def _repeated(items: Int64Array) -> BoolArray:
     """bool (n, k): true where a row has the item already further left."""
     same = items[:, :, None] == items[:, None, :]
-    repeated: npt.NDArray[np.bool_] = np.tril(same, -1).any(axis=2)
+    repeated: BoolArray = np.tril(same, -1).any(axis=2)
     return repeated

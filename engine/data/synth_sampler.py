@@ -3,11 +3,10 @@
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.data.synth_words import CATEGORIES, SURFACES
 from engine.data.synth_world import SUB_COUNT, SURFACE_SETS, World
-from engine.types import Int64Array
+from engine.types import BoolArray, Int64Array
 
 _SUBS_PER_CATEGORY: Final = SUB_COUNT // len(CATEGORIES)
 # How a draw is made: popular overall, uniform, among the newest, popular in the category, popular in the sub-category.
@@ -46,10 +45,10 @@ class ItemSampler:
         drawn = np.where(sources == NEWEST, newest, popular)
         return np.where(sources == UNIFORM, (uniform * count).astype(np.int64), drawn)
 
-    def published(self, items: Int64Array, times_ms: Int64Array) -> npt.NDArray[np.bool_]:
+    def published(self, items: Int64Array, times_ms: Int64Array) -> BoolArray:
         """bool (n, k): whether the items (n, k) exist at the times (n,)."""
         return self._published[items] <= times_ms[:, None]
 
-    def shown_on(self, items: Int64Array, surfaces: Int64Array) -> npt.NDArray[np.bool_]:
+    def shown_on(self, items: Int64Array, surfaces: Int64Array) -> BoolArray:
         """bool (n, k): whether the items (n, k) may be shown on the surfaces (n,), positions in SURFACES."""
         return self._shown_on[items, surfaces[:, None]]

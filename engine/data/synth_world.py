@@ -12,9 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.synth_words import AGE_GROUPS, CATEGORIES, DEVICES, LOCATIONS, SIGNUP_SOURCES
-from engine.types import Float32Array, Int64Array
-
-Int16Array = npt.NDArray[np.int16]
+from engine.types import BoolArray, Float32Array, Float64Array, Int16Array, Int64Array
 
 MS_PER_DAY: Final = 86_400_000
 _CATEGORY_COUNT: Final = len(CATEGORIES)
@@ -60,10 +58,10 @@ class ItemTruth:
     subs: Int16Array
     topics: Int16Array
     log_appeal: Float32Array
-    prices: npt.NDArray[np.float64]
+    prices: Float64Array
     price_z: Float32Array
     published_ms: Int64Array
-    in_stock: npt.NDArray[np.bool_]
+    in_stock: BoolArray
     restrictions: Int16Array
 
 
@@ -92,7 +90,7 @@ class UserTruth:
     interest_subs: Int16Array
     interest_weights: Float32Array
     price_sensitivity: Float32Array
-    activity: npt.NDArray[np.float64]
+    activity: Float64Array
     joined_ms: Int64Array
     age_groups: Int16Array
     locations: Int16Array

@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import scipy.sparse
 
 from engine.features.history import Histories, HistoryStates
-
-Float64Array = npt.NDArray[np.float64]
+from engine.types import Float64Array
 
 CATEGORY = ("category",)
 ATTRIBUTES = ("category", "brand", "attributes")

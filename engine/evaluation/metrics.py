@@ -3,11 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from engine.types import Float32Array, Int64Array
-
-Float64Array = npt.NDArray[np.float64]
+from engine.types import Float32Array, Float64Array, Int64Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.bundle.popularity import Popularity
 from engine.data.dataset import Dataset
 from engine.errors import DataError
-from engine.evaluation.metrics import Estimate, Float64Array, gains, hit_positions, hits
+from engine.evaluation.metrics import Estimate, gains, hit_positions, hits
 from engine.features.history import Histories
 from engine.features.schema import DEMOGRAPHICS
 from engine.stages.cold_start import popular_candidates
 from engine.training.popular import build_popularity
-from engine.types import Demographics, Int64Array, Strategy
+from engine.types import BoolArray, Demographics, Float64Array, Int64Array, Strategy
 
 LIST_SIZE = 50
 # Each fifth of the users is held out once a seed.
@@ -98,7 +97,7 @@ def first_items(histories: Histories, users: Int64Array) -> Int64Array:
     return found
 
 
-def _lists(dataset: Dataset, tested: Int64Array, seed: int) -> tuple[Int64Array, Int64Array, npt.NDArray[np.bool_]]:
+def _lists(dataset: Dataset, tested: Int64Array, seed: int) -> tuple[Int64Array, Int64Array, BoolArray]:
     """Of each tested user (n,) both lists, int64 (n, LIST_SIZE), and whether a segment's list was served."""
     fold = np.random.default_rng(seed).permutation(dataset.user_count) % FOLDS
     everyone = np.full((len(tested), LIST_SIZE), -1, np.int64)

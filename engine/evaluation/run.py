@@ -14,20 +14,12 @@ from engine.config.seen import SeenConfig, never_again
 from engine.data.dataset import Dataset
 from engine.evaluation.leave_one_out import leave_one_out
 from engine.evaluation.lists import pipeline_lists, popularity_lists, retrieval_lists
-from engine.evaluation.metrics import (
-    Estimate,
-    Float64Array,
-    coverage,
-    gains,
-    hit_positions,
-    hits,
-    intra_list_similarity,
-)
+from engine.evaluation.metrics import Estimate, coverage, gains, hit_positions, hits, intra_list_similarity
 from engine.features.seen_history import windows_by_type
 from engine.kernels.unit_rows import gather_unit_rows
 from engine.training.config import TrainingConfig
 from engine.training.embeddings import Progress
-from engine.types import Int64Array
+from engine.types import Float64Array, Int64Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from engine.app.model import open_item_tower
 from engine.data.dataset import Dataset
 from engine.errors import ConfigError
 from engine.evaluation.attributes import ATTRIBUTES, CATEGORY, AttributeTaste
-from engine.evaluation.metrics import Estimate, Float64Array, gains, hits
+from engine.evaluation.metrics import Estimate, gains, hits
 from engine.evaluation.new_items import NewItems, new_items
 from engine.evaluation.revealed import Revealed, folded_by, moved_by
 from engine.evaluation.run_next_event import by_user
@@ -22,7 +22,7 @@ from engine.training.embeddings import Progress
 from engine.training.train import train_embeddings
 from engine.training.two_tower.export import export_item_tower
 from engine.training.two_tower.model import TwoTowerModel
-from engine.types import Float32Array, Int64Array
+from engine.types import Float32Array, Float64Array, Int64Array
 
 CONTENT = "content"
 REVEALED = (1, 5, 20)

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.config.seen import SeenConfig, never_again
 from engine.config.serving import EngineConfig
 from engine.data.dataset import Dataset
 from engine.errors import DataError
-from engine.evaluation.metrics import Estimate, Float64Array, gains, hits
+from engine.evaluation.metrics import Estimate, gains, hits
 from engine.evaluation.next_event import next_events
 from engine.evaluation.replay import METHODS, STALE, query_vectors, target_positions
 from engine.features.seen_history import windows_by_type
@@ -18,7 +17,7 @@ from engine.stages.blend import BlendSettings
 from engine.training.config import TrainingConfig
 from engine.training.embeddings import Progress
 from engine.training.train import train_embeddings
-from engine.types import Int64Array
+from engine.types import BoolArray, Float64Array, Int64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +114,7 @@ def by_user(values: Float64Array, users: Int64Array) -> Float64Array:
     return np.bincount(places, weights=values, minlength=len(counts)) / counts
 
 
-def _figures(
-    found: list[Int64Array], stale: list[Int64Array], users: Int64Array, chosen: npt.NDArray[np.bool_]
-) -> Figures:
+def _figures(found: list[Int64Array], stale: list[Int64Array], users: Int64Array, chosen: BoolArray) -> Figures:
     """Over the chosen (n,) events. found, stale: one int64 (n,) of positions a seed."""
     people = users[chosen]
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import uvloop
 
@@ -19,7 +18,7 @@ from engine.errors import DataError
 from engine.features.history import HistoryStates
 from engine.kernels.membership import test_rows
 from engine.training.embeddings import Progress
-from engine.types import Int64Array, RecommendQuery
+from engine.types import BoolArray, Int64Array, RecommendQuery
 
 SLATE: Final = 10
 RETRIEVED: Final = 200
@@ -29,7 +28,6 @@ MOMENTS: Final = ("at once", "a month later")
 _AT_ONCE_MS, _LATER_MS = 60_000, 30 * 86_400_000
 # A table of more people takes longer and says the same.
 PEOPLE: Final = 400
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.config.experiments import BUCKETS
-
-Int16Array = npt.NDArray[np.int16]
+from engine.types import Int16Array
 
 NOBODY = -1
 

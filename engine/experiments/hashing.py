@@ -8,13 +8,10 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from engine.config.experiments import BUCKETS
-from engine.types import Int64Array
-
-UInt64Array = npt.NDArray[np.uint64]
+from engine.types import Int64Array, UInt64Array
 
 _MASK: Final = (1 << 64) - 1
 # The finalizer of SplitMix64: each bit of the key moves every bit of the result.

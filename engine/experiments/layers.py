@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.config.experiments import ExperimentConfig, bucket_count
-from engine.experiments.allocation import Int16Array, allocate
+from engine.experiments.allocation import allocate
 from engine.experiments.hashing import seed_of
-from engine.types import ExperimentAssignment
+from engine.types import ExperimentAssignment, Int16Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)

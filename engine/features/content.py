@@ -13,7 +13,7 @@ import polars as pl
 import xxhash
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.types import Float32Array, Int64Array
+from engine.types import Float32Array, Float64Array, Int64Array
 
 DENSE_FEATURES: Final = ("log_price", "has_price", "published", "has_published")
 PADDING: Final = 0
@@ -147,7 +147,7 @@ def _dense(items: pl.DataFrame, schema: ContentSchema) -> Float32Array:
     return out
 
 
-def _location(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+def _location(values: Float64Array) -> tuple[float, float]:
     if len(values) == 0:
         return 0.0, 1.0
     return float(values.mean()), float(values.std()) or 1.0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.types import Int64Array, UInt8Array
+from engine.types import BoolArray, Float32Array, Int64Array, UInt8Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Histories:
             offsets, rows[order].astype(np.int64), event_types[order].astype(np.uint8), timestamps_ms[order]
         )
 
-    def first_events(self) -> npt.NDArray[np.bool_]:
+    def first_events(self) -> BoolArray:
         """bool (n,): whether an event is its user's first on its item. Cost: O(n log n)."""
         users = np.repeat(np.arange(self.user_count), self.lengths())
         order = np.lexsort((np.arange(len(users)), self.rows, users))
@@ -91,7 +91,7 @@ class HistoryWindow:
 
     rows: Int64Array
     event_types: Int64Array
-    ages_s: npt.NDArray[np.float32]
+    ages_s: Float32Array
 
 
 def window_of(histories: Histories, states: HistoryStates, window: int) -> HistoryWindow:

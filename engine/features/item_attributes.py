@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from engine.features.context import MS_PER_DAY
-from engine.types import Float32Array
+from engine.types import Float32Array, Float64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +33,17 @@ def item_attributes(items: pl.DataFrame, epoch_ms: int, means: KnownMeans) -> di
     }
 
 
-def _values(items: pl.DataFrame, epoch_ms: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _values(items: pl.DataFrame, epoch_ms: int) -> tuple[Float64Array, Float64Array]:
     """Publishing day and log1p of the price, NaN where unknown."""
     published_ms = items["published_ms"].cast(pl.Float64).to_numpy()
     price = items["price"].cast(pl.Float64).to_numpy()
     return (published_ms - epoch_ms) / MS_PER_DAY, np.log1p(price)
 
 
-def _mean(values: npt.NDArray[np.float64]) -> float:
+def _mean(values: Float64Array) -> float:
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else 0.0
 
 
-def _filled(values: npt.NDArray[np.float64], mean: float) -> Float32Array:
+def _filled(values: Float64Array, mean: float) -> Float32Array:
     return np.where(np.isfinite(values), values, mean).astype(np.float32)

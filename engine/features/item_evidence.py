@@ -7,9 +7,7 @@ import numpy.typing as npt
 
 from engine.features.fold_in import fold_in
 from engine.features.history import Histories
-from engine.types import Float32Array, Int64Array
-
-Float64Array = npt.NDArray[np.float64]
+from engine.types import Float32Array, Float64Array, Int64Array
 
 # The best of 2.5, 5, 10, 20 and 40 at five interactions, for a drawing of new items (seed 11 of ml-latest-small) that
 # docs/quality.md does not show; from 5 to 20 little changes.

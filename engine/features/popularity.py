@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from engine.features.people import NEVER_MS, since_latest_ms
 from engine.features.schema import ITEM_DYNAMIC, POPULARITY_WINDOWS_S
-from engine.types import Float32Array, Int64Array
+from engine.types import Float32Array, Float64Array, Int64Array
 
 _LIFETIMES_MS = np.array(list(POPULARITY_WINDOWS_S.values())) * 1000.0
 
@@ -91,7 +91,7 @@ class PopularityTimeline:
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def _running_counts(
-    offsets: Int64Array, timestamps_ms: Int64Array, since_ms: Int64Array, lifetimes_ms: npt.NDArray[np.float64]
+    offsets: Int64Array, timestamps_ms: Int64Array, since_ms: Int64Array, lifetimes_ms: Float64Array
 ) -> Float32Array:
     """Decayed counts of people just after each event: one pass an item, since exp(-(a + b)) = exp(-a) exp(-b).
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from engine.features.context import MS_PER_DAY
 from engine.features.history import Histories, HistoryStates
 from engine.features.schema import FeatureSchema
-from engine.types import EventType, Float32Array, Int64Array
+from engine.types import EventType, Float32Array, Float64Array, Int64Array
 
 _SHARED_TYPES = (EventType.VIEW, EventType.CART, EventType.PURCHASE)  # clicks are the rest
 _RECENT = 10
@@ -95,13 +95,11 @@ class _RunningSum:
         self._values = values.astype(np.float64)
         self._sums = np.concatenate([[0.0], np.cumsum(self._values)])
 
-    def between(self, start: Int64Array, stop: Int64Array) -> npt.NDArray[np.float64]:
-        total: npt.NDArray[np.float64] = self._sums[stop] - self._sums[start]
+    def between(self, start: Int64Array, stop: Int64Array) -> Float64Array:
+        total: Float64Array = self._sums[stop] - self._sums[start]
         return total
 
-    def mean_and_std(
-        self, start: Int64Array, stop: Int64Array, count: Int64Array
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def mean_and_std(self, start: Int64Array, stop: Int64Array, count: Int64Array) -> tuple[Float64Array, Float64Array]:
         # Squares are taken around the overall mean, so that a small spread of large values is not lost.
         centre = self._values.mean()
         mean = self.between(start, stop) / count

@@ -3,9 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from engine.types import Int64Array
-
-BoolArray = npt.NDArray[np.bool_]
+from engine.types import BoolArray, Int64Array
 
 
 def taken_back(

@@ -3,11 +3,10 @@
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.config.seen import FOREVER_S, SeenWindows
 from engine.features.history import Histories
-from engine.types import EventType, Int64Array, UInt8Array
+from engine.types import BoolArray, EventType, Int64Array, UInt8Array
 
 # Nothing that somebody has met is offered to them again.
 EVERYTHING_S: Final[Int64Array] = np.full(256, FOREVER_S)
@@ -25,7 +24,7 @@ def windows_by_type(windows: SeenWindows) -> Int64Array:
     return by_type
 
 
-def offered(histories: Histories, hide_s: Int64Array) -> npt.NDArray[np.bool_]:
+def offered(histories: Histories, hide_s: Int64Array) -> BoolArray:
     """bool (n,): whether the item of an event was on offer just before it: no earlier event of its user hid it then.
 
     Args:
@@ -49,9 +48,7 @@ def offered(histories: Histories, hide_s: Int64Array) -> npt.NDArray[np.bool_]:
     return on_offer
 
 
-def hides(
-    event_types: UInt8Array, times_ms: Int64Array, now_ms: Int64Array, hide_s: Int64Array
-) -> npt.NDArray[np.bool_]:
+def hides(event_types: UInt8Array, times_ms: Int64Array, now_ms: Int64Array, hide_s: Int64Array) -> BoolArray:
     """bool (n,): whether events of these types and times hide their items at these moments; n of each."""
-    hidden: npt.NDArray[np.bool_] = now_ms // 1000 - times_ms // 1000 < hide_s[event_types]
+    hidden: BoolArray = now_ms // 1000 - times_ms // 1000 < hide_s[event_types]
     return hidden

@@ -3,14 +3,10 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.kernels.membership import codes_of_rows, multiply_members, test_rows
 from engine.rules.schema import Allow, Boost, Bury, Cap, Deny, MinShare, Pin, Rule, Slot
-from engine.types import Float32Array, Int64Array, UInt8Array
-
-BoolArray = npt.NDArray[np.bool_]
-Int32Array = npt.NDArray[np.int32]
+from engine.types import BoolArray, Float32Array, Int32Array, Int64Array, UInt8Array
 
 # What all boosts and buries of one item may come to: products of many stay finite, and above zero, in float32.
 LEAST_FACTOR, GREATEST_FACTOR = 1e-6, 1e6

@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 
 from engine.kernels.membership import pack_mask
-from engine.rules.active import ActiveRules, BoolArray, BoundRule, Int32Array
+from engine.rules.active import ActiveRules, BoundRule
 from engine.rules.conditions import ALWAYS, Condition, Request
 from engine.rules.schema import Allow, Cap, Deny, Pin, Rule, Rules
 from engine.rules.selector import Selector, readable
-from engine.types import Int64Array, UInt8Array
+from engine.types import BoolArray, Int32Array, Int64Array, UInt8Array
 
 # Combinations of conditions that a surface keeps its answer for; past it they are put together anew.
 _KEPT_COMBINATIONS: Final = 256

@@ -4,16 +4,13 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.config.seen import SeenConfig
 from engine.features.seen_history import windows_by_type
 from engine.kernels.membership import clear_rows, test_rows
 from engine.kernels.seen_items import SeenColumns
 from engine.kernels.seen_policy import demotions, judge, settle, within_limit
-from engine.types import Candidates, Float32Array, Int64Array, ItemSource, SeenItems, UInt8Array
-
-BoolArray = npt.NDArray[np.bool_]
+from engine.types import BoolArray, Candidates, Float32Array, Int64Array, ItemSource, SeenItems, UInt8Array
 
 
 class ItemRows(Protocol):

@@ -5,16 +5,13 @@ from itertools import accumulate
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.errors import RecordError
 from engine.kernels.live_state import STATE_VERSION, Events, fold_states
 from engine.stream.earlier import upgraded
 from engine.stream.events import EventBatch
 from engine.stream.state import Limits, log_partition
-from engine.types import EventType, Int64Array
-
-BoolArray = npt.NDArray[np.bool_]
+from engine.types import BoolArray, EventType, Int64Array
 
 # By type, whether an event shows interest, as in engine.data.dataset.POSITIVE_EVENTS, without importing what reads
 # tables.

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from engine.bundle.popularity import segment_key, surface_key
 from engine.features.schema import POPULARITY_WINDOWS_S
 from engine.kernels.popularity import count_moves, counts_at
-from engine.types import Demographics, Int64Array
+from engine.types import BoolArray, Demographics, Int64Array
 
 # The windows that a live count can tell anything of; longer ones are training's.
 LIVE_WINDOWS: Final = ("1h", "24h", "7d")
@@ -62,7 +62,7 @@ class Scope:
     index: dict[int, int]
     item_keys: Int64Array
     entries: npt.NDArray[np.void]
-    changed: npt.NDArray[np.bool_]
+    changed: BoolArray
     removed: set[int] = field(default_factory=set)
 
     @staticmethod

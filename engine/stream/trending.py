@@ -16,9 +16,7 @@ import numpy.typing as npt
 from engine.bundle.popularity import Popularity, PopularityList
 from engine.features.schema import ITEM_DYNAMIC
 from engine.stream.popularity import LIFETIMES_MS, LIVE_WINDOWS, OVERALL
-from engine.types import Float32Array, Int64Array
-
-Float64Array = npt.NDArray[np.float64]
+from engine.types import Float32Array, Float64Array, Int32Array, Int64Array
 
 # What is left of one event after three weeks of silence; below it an item has no live counts.
 FLOOR: Final = 0.05
@@ -151,7 +149,7 @@ def joint_evidence(parts: Sequence[Evidence], overall: Evidence) -> Evidence:
 
 
 def blend(
-    popularity: Popularity, positions: npt.NDArray[np.int32], live: Mapping[str, Evidence], prior_events: float
+    popularity: Popularity, positions: Int32Array, live: Mapping[str, Evidence], prior_events: float
 ) -> Popularity:
     """A bundle's lists with live events counted in; each holds at least what it held, the overall one every item.
 
@@ -199,7 +197,7 @@ def blend(
     return Popularity(_merge(everything, at[at >= 0], overall.rows, scores, strength, total), lists)
 
 
-def _shares(everything: PopularityList, positions: npt.NDArray[np.int32]) -> Float32Array:
+def _shares(everything: PopularityList, positions: Int32Array) -> Float32Array:
     """The overall share of what stands at these positions, and the last listed one for -1."""
     return np.where(positions >= 0, everything.scores[positions], everything.scores[-1]).astype(np.float32)
 

@@ -1,13 +1,12 @@
 """Popularity orders from what people took: overall, per surface, and per demographic segment."""
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.bundle.popularity import Popularity, PopularityList, segment_key, surface_key
 from engine.data.dataset import Dataset
 from engine.features.people import first_of_each
-from engine.training.segments import OVERALL_STRENGTH, Float64Array, Segments, smooth
-from engine.types import Demographics
+from engine.training.segments import OVERALL_STRENGTH, Segments, smooth
+from engine.types import Demographics, Float64Array, Int32Array
 
 LIST_SIZE = 1000
 # In all that follows, what one person did with one item is one interaction.
@@ -47,7 +46,7 @@ def build_popularity(dataset: Dataset) -> Popularity:
 
 
 def _segment_lists(
-    dataset: Dataset, users: npt.NDArray[np.int32], rows: npt.NDArray[np.int32], overall: Float64Array
+    dataset: Dataset, users: Int32Array, rows: Int32Array, overall: Float64Array
 ) -> dict[str, PopularityList]:
     segments = Segments.of(dataset.demographic_codes(), users, rows, overall)
     lists: dict[str, PopularityList] = {}

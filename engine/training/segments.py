@@ -8,9 +8,7 @@ import numpy.typing as npt
 
 from engine.bundle.popularity import SEGMENT_LEVELS
 from engine.features.schema import DEMOGRAPHICS
-from engine.types import Int64Array
-
-Float64Array = npt.NDArray[np.float64]
+from engine.types import BoolArray, Float64Array, Int64Array
 
 # Interactions that it is worth that any item may be taken, in the overall order.
 OVERALL_STRENGTH = 100.0
@@ -156,7 +154,7 @@ class _LeftOut:
         total = sizes[segments] - self.totals[self.users] if len(sizes) else np.zeros(len(segments))
         return np.where(known, (others + strength * np.asarray(parent)) / (np.maximum(total, 0) + strength), 0.0)
 
-    def mean_log(self, shares: Float64Array, known: npt.NDArray[np.bool_]) -> float:
+    def mean_log(self, shares: Float64Array, known: BoolArray) -> float:
         """The mean over people (users,) that are known of the mean over their pairs of log shares (pairs,).
 
         Pairs whose item nobody else took are left out: they tell of the overall order's long tail, which no segment

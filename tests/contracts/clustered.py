@@ -1,9 +1,8 @@
 """Vectors that look like those of a catalogue, for index tests and benchmarks."""
 
 import numpy as np
-import numpy.typing as npt
 
-Float32Array = npt.NDArray[np.float32]
+from engine.types import Float32Array
 
 
 def clustered(

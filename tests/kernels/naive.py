@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.kernels.constraints import RELAXED_CAP, RELAXED_DUPLICATE, RELAXED_SHARE, SlateConstraints
+from engine.types import Float64Array, UInt8Array
 
 Array = npt.NDArray[np.generic]
 
 
-def unit(vector: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def unit(vector: npt.ArrayLike) -> Float64Array:
     """The vector at length 1; zeros where it has no finite direction."""
     values = np.asarray(vector, dtype=np.float64)
     length = math.sqrt(float(np.sum(values * values)))
@@ -54,7 +55,7 @@ def slate_penalty(
     return -(1.0 - relevance_weight) * math.log(max(float(residual), 1e-5))
 
 
-def dpp_kernel(embeddings: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def dpp_kernel(embeddings: npt.ArrayLike) -> Float64Array:
     """(1 + cosine) / 2, 1 on the diagonal for zero vectors too."""
     vectors = np.asarray(embeddings, dtype=np.float64)
     kernel = (1.0 + vectors @ vectors.T) / 2.0
@@ -139,7 +140,7 @@ def session_vector(
     half_life_s: float,
     type_weights: Array,
     window_s: float,
-) -> tuple[npt.NDArray[np.float64], float]:
+) -> tuple[Float64Array, float]:
     vectors = np.asarray(table)[:, :dim]
     total = np.zeros(dim)
     evidence = 0.0
@@ -156,9 +157,7 @@ def session_vector(
     return (total / evidence if evidence > 0 else total), evidence
 
 
-def blend(
-    long_term: npt.ArrayLike, session: npt.ArrayLike, evidence: float, evidence_half: float
-) -> npt.NDArray[np.float64]:
+def blend(long_term: npt.ArrayLike, session: npt.ArrayLike, evidence: float, evidence_half: float) -> Float64Array:
     base = np.asarray(long_term, dtype=np.float64)
     recent = np.asarray(session, dtype=np.float64)
     if evidence == 0 or not recent.any():
@@ -248,7 +247,7 @@ def expected_above(
 
 
 def scan_cells(
-    cells: Sequence[tuple[Array, Array]], offsets: npt.ArrayLike, weights: npt.ArrayLike, bitmap: npt.NDArray[np.uint8]
+    cells: Sequence[tuple[Array, Array]], offsets: npt.ArrayLike, weights: npt.ArrayLike, bitmap: UInt8Array
 ) -> list[tuple[int, float]]:
     """Row and score of every eligible item of cells, each of them codes (n, dim) and rows (n,)."""
     scale = np.asarray(weights, dtype=np.float64)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from engine_bench.load_schedule import Float64Array
+from engine.types import Float64Array
 
 # A few calls in a row, so that what one contestant leaves in the caches is not what the next one is measured by.
 _CALLS_IN_A_ROW, _WARM_CALLS = 20, 5

@@ -15,9 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import InvalidRequest
-
-Float64Array = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+from engine.types import BoolArray, Float64Array
 
 # So that the next session of a person is told from it by silence; see engine_bench.simulation.people.
 LONGEST_SESSION_S: Final = 3600.0

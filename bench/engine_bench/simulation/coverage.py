@@ -17,7 +17,8 @@ from engine.experiments.analysis.metrics import BEFORE, METRICS, TOTALS
 from engine.experiments.analysis.question import Rules
 from engine.experiments.analysis.srm import check_split
 from engine.experiments.assign import Experiments
-from engine_bench.simulation.behaviour import Behaviour, Float64Array
+from engine.types import Float64Array
+from engine_bench.simulation.behaviour import Behaviour
 from engine_bench.simulation.people import People
 from engine_bench.simulation.shop import Shop
 from engine_bench.simulation.slates import personal_slates, popularity_slates

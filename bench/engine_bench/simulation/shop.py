@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from engine.data.synth_world import INTERESTS_PER_USER
 from engine.experiments.analysis.metrics import METRICS, TOTALS
-from engine.types import Float32Array, Int64Array
-from engine_bench.simulation.behaviour import Behaviour, Expected, Float64Array, expect, meet
+from engine.types import Float32Array, Float64Array, Int64Array
+from engine_bench.simulation.behaviour import Behaviour, Expected, expect, meet
 from engine_bench.simulation.people import People
 
 

@@ -13,10 +13,10 @@ from engine.data.synth_words import DEVICES, LOCATIONS
 from engine.errors import EngineError, InvalidRequest
 from engine.rpc.client import AsyncRecommendationClient
 from engine.rpc.requests import build_event
-from engine.types import Int64Array
+from engine.types import Float64Array, Int64Array
 from engine.v1 import event_pb2
 from engine.v1 import recommendation_pb2 as pb
-from engine_bench.simulation.behaviour import Behaviour, Float64Array, Met, meet
+from engine_bench.simulation.behaviour import Behaviour, Met, meet
 from engine_bench.simulation.people import People
 
 _HOME_COUNTRIES: Final = tuple(LOCATIONS.values())

@@ -7,10 +7,9 @@ from typing import Any
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
 from engine.kernels.membership import pack_mask
-from engine.types import Float32Array, Int64Array, UInt8Array
+from engine.types import Float32Array, Float64Array, Int64Array, UInt8Array
 
 Progress = Callable[[int, int, str], None]
 
@@ -74,7 +73,7 @@ def measure_recall(
     return min(mean, 1.0), mean - 1.96 * error >= target
 
 
-def recalls_of(found: Int64Array, vectors: Float32Array, truth: Truth) -> npt.NDArray[np.float64]:
+def recalls_of(found: Int64Array, vectors: Float32Array, truth: Truth) -> Float64Array:
     """The share of its exact top k that was found for each query: float64 (queries,).
 
     Hits are judged by exact score and not by row: of items with equal vectors, any is as good.

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.experiments.analysis.statistics import Float64Array, Interval
+from engine.experiments.analysis.statistics import Interval
+from engine.types import Float64Array
 
 # Sums of this many random groups are resampled where there are more units than that.
 MAX_GROUPS = 2_000

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.experiments.analysis.bootstrap import bootstrap_lifts
 from engine.experiments.analysis.counted import Counted
@@ -15,7 +14,6 @@ from engine.experiments.analysis.question import Rules
 from engine.experiments.analysis.sequential import anytime_interval, anytime_p_value
 from engine.experiments.analysis.statistics import (
     Estimate,
-    Float64Array,
     Interval,
     Moments,
     difference_interval,
@@ -24,8 +22,7 @@ from engine.experiments.analysis.statistics import (
     p_value,
     ratio,
 )
-
-Mask = npt.NDArray[np.bool_]
+from engine.types import BoolArray, Float64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,14 @@ class Compared:
 
 
 def compare(
-    counted: Counted, totals: Float64Array, among: Mask, variant: int, control: int, rules: Rules, *, resample: bool
+    counted: Counted,
+    totals: Float64Array,
+    among: BoolArray,
+    variant: int,
+    control: int,
+    rules: Rules,
+    *,
+    resample: bool,
 ) -> Iterator[Compared]:
     """Every metric of `variant` against `control`.
 

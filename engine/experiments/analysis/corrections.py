@@ -4,7 +4,7 @@ import numpy as np
 from scipy import stats
 
 from engine.experiments.analysis.question import Correction
-from engine.experiments.analysis.statistics import Float64Array
+from engine.types import Float64Array
 
 
 def adjusted_p_values(p_values: Float64Array, correction: Correction) -> Float64Array:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from engine.experiments.analysis.metrics import TOTALS
-from engine.experiments.analysis.statistics import Float64Array, Int64Array
+from engine.types import Float64Array, Int64Array
 
 ALL_SURFACES = "all"
 

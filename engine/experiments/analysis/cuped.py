@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.experiments.analysis.statistics import Estimate, Float64Array, Moments, ratio
+from engine.experiments.analysis.statistics import Estimate, Moments, ratio
+from engine.types import Float64Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,8 @@ import numpy as np
 
 from engine.errors import InvalidRequest
 from engine.experiments.analysis.compare import Bounds
-from engine.experiments.analysis.statistics import (
-    Estimate,
-    Float64Array,
-    Int64Array,
-    Moments,
-    critical,
-    ratio,
-)
+from engine.experiments.analysis.statistics import Estimate, Moments, critical, ratio
+from engine.types import Float64Array, Int64Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from engine.experiments.analysis.database import (
 from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.metrics import BEFORE, TOTALS
 from engine.experiments.analysis.question import DAY_MS, Clock, Question
-from engine.experiments.analysis.statistics import Float64Array, Int64Array
+from engine.types import Float64Array, Int64Array
 
 
 def count(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.experiments.analysis.compare import Compared, Mask, compare
+from engine.experiments.analysis.compare import Compared, compare
 from engine.experiments.analysis.corrections import adjusted_p_values
 from engine.experiments.analysis.counted import Counted, Excluded
 from engine.experiments.analysis.daily import Day, daily_lifts
@@ -15,8 +15,8 @@ from engine.experiments.analysis.metrics import TOTALS
 from engine.experiments.analysis.notes import notes
 from engine.experiments.analysis.question import Question, Rules
 from engine.experiments.analysis.srm import Split, check_split
-from engine.experiments.analysis.statistics import Float64Array
 from engine.experiments.analysis.verdict import Verdict, judge, outcome, sentence
+from engine.types import BoolArray, Float64Array
 
 # Countries and devices beyond the commonest are too few people each to say anything.
 CUT_VALUES = 6
@@ -122,7 +122,7 @@ def _cuts(counted: Counted, totals: Float64Array, control: int, rules: Rules) ->
                 yield Cut(dimension, value, counted.variants[variant], figures)
 
 
-def _groups(counted: Counted, rules: Rules) -> Iterator[tuple[str, str, Mask]]:
+def _groups(counted: Counted, rules: Rules) -> Iterator[tuple[str, str, BoolArray]]:
     new = counted.interaction_count < rules.new_below
     yield "users", "new", new
     yield "users", "known", ~new

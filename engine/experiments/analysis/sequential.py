@@ -13,7 +13,8 @@ sequences", Annals of Statistics 2024, section 2, whose rho^2 t is mixture varia
 import numpy as np
 
 from engine.experiments.analysis.question import DEFAULT_LIFT_SCALE
-from engine.experiments.analysis.statistics import Estimate, Float64Array, Interval, from_log
+from engine.experiments.analysis.statistics import Estimate, Interval, from_log
+from engine.types import Float64Array
 
 
 def anytime_interval(lift: Estimate, alpha: float, lift_scale: float = DEFAULT_LIFT_SCALE) -> Interval:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
-Float64Array = npt.NDArray[np.float64]
+from engine.types import Float64Array
+
 _BINS = 15
 
 

@@ -18,7 +18,7 @@ from engine.training.config import RankerConfig
 from engine.training.embeddings import EmbeddingModel
 from engine.training.ranker.exposure import Exposures
 from engine.training.ranker.split import RankerSplit
-from engine.types import Float32Array, Int64Array
+from engine.types import BoolArray, Float32Array, Int64Array
 
 # Scores computed at once while retrieving: bounds memory to about 64 MB.
 _CHUNK_FLOATS = 16_000_000
@@ -40,7 +40,7 @@ class RequestInputs:
     dense: Float32Array
     codes: Int64Array
 
-    def without_sessions(self, which: npt.NDArray[np.bool_]) -> "RequestInputs":
+    def without_sessions(self, which: BoolArray) -> "RequestInputs":
         """The same where nothing is known of the sessions of some moments, bool (n,)."""
         nothing = session_signal(*_NO_EVENTS, self.session, 0, SessionSettings.of(RANKER_SESSION))
         session, dense = self.session.copy(), self.dense.copy()
@@ -74,8 +74,8 @@ class Examples:
     dynamic: Float32Array
     stands_for: Float32Array
     exposure: Float32Array
-    valid: npt.NDArray[np.bool_]
-    retrieved: npt.NDArray[np.bool_]
+    valid: BoolArray
+    retrieved: BoolArray
 
     def __len__(self) -> int:
         return len(self.users)
@@ -241,7 +241,7 @@ class _EverUsed:
         offsets = np.searchsorted(keys, np.arange(histories.user_count + 1) * item_count)
         return _EverUsed(keys, offsets, item_count)
 
-    def contains(self, users: Int64Array, rows: Int64Array) -> npt.NDArray[np.bool_]:
+    def contains(self, users: Int64Array, rows: Int64Array) -> BoolArray:
         wanted = users * self.item_count + rows
         positions = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
         return np.asarray(self.keys[positions] == wanted)

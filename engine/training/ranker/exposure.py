@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.data.dataset import Interactions
 from engine.features.popularity import PopularityTimeline
@@ -73,6 +72,6 @@ class Exposures:
         return (here + _PRIOR * (anywhere + _PRIOR) / (mean + _PRIOR)).astype(np.float32)
 
 
-def _count(timeline: PopularityTimeline, rows: Int64Array, moments_ms: Int64Array) -> npt.NDArray[np.float32]:
-    counts: npt.NDArray[np.float32] = np.expm1(timeline.at(rows, moments_ms)[..., _WINDOW])
+def _count(timeline: PopularityTimeline, rows: Int64Array, moments_ms: Int64Array) -> Float32Array:
+    counts: Float32Array = np.expm1(timeline.at(rows, moments_ms)[..., _WINDOW])
     return counts

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.config.serving import BlendConfig
 from engine.data.dataset import Dataset, Interactions
 from engine.features.history import Histories, HistoryStates
 from engine.features.seen_history import EVERYTHING_S, offered
 from engine.training.config import RankerConfig
-from engine.types import Int64Array
+from engine.types import BoolArray, Int64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ def _session_starts(histories: Histories, users: Int64Array, session_ttl_s: floa
     return np.maximum.accumulate(np.where(begins, np.arange(len(users)), 0))
 
 
-def _per_user_tail(histories: Histories, config: RankerConfig) -> npt.NDArray[np.bool_]:
+def _per_user_tail(histories: Histories, config: RankerConfig) -> BoolArray:
     counts = histories.lengths()
     tail = np.minimum(np.ceil(counts * config.tail_fraction), config.tail_events).astype(np.int64)
     return np.arange(len(histories.rows)) >= np.repeat(histories.offsets[1:] - tail, counts)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from engine.data.dataset import Dataset
@@ -22,7 +21,7 @@ from engine.training.ranker.fit import ExampleBatches, fit_network
 from engine.training.ranker.item_table import build_item_table, item_popularity
 from engine.training.ranker.network import RankerNetwork
 from engine.training.ranker.split import RankerSplit
-from engine.types import Float32Array, Int64Array
+from engine.types import Float32Array, Float64Array, Int64Array
 
 _SAMPLED_REQUESTS = 16
 
@@ -169,7 +168,7 @@ def _by_user(users: Int64Array, held_out: float, seed: int) -> tuple[Int64Array,
 @torch.no_grad()
 def _weighted_clicks(
     network: RankerNetwork, batches: ExampleBatches, positions: Int64Array
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Logits, clicks and weights of the retrieved candidates of these examples, each (n,).
 
     Random negatives are left out, and so are chosen items that retrieval would not have brought: a probability is

@@ -1,13 +1,12 @@
 """The item tower: a vector from content, plus what the item's own id has learned."""
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.features.content import DENSE_FEATURES, PADDING, ContentFeatures
-from engine.types import Int64Array
+from engine.types import BoolArray, Int64Array
 
 # A token of one item only says no more than the item's id does, and nothing at all of other items.
 _MIN_ITEMS_PER_TOKEN = 2
@@ -56,7 +55,7 @@ class ItemTower(nn.Module):
     """
 
     def __init__(
-        self, features: ContentFeatures, has_events: npt.NDArray[np.bool_], buckets: int, dim: int, id_dropout: float
+        self, features: ContentFeatures, has_events: BoolArray, buckets: int, dim: int, id_dropout: float
     ) -> None:
         super().__init__()
         slot_of = _slots(features.token_ids, buckets)

@@ -4,7 +4,6 @@ import copy
 import math
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,9 +21,7 @@ from engine.training.two_tower.item_tower import ItemTower
 from engine.training.two_tower.model import TwoTowerModel, TwoTowerNetwork
 from engine.training.two_tower.user_tower import UserTower
 from engine.training.two_tower.windows import TrainingBatch, epoch_batches, next_new_items
-from engine.types import Int64Array
-
-Float64Array = npt.NDArray[np.float64]
+from engine.types import Float64Array, Int64Array
 
 # The scale at which id vectors start, as the item tower's random ones do.
 _INITIAL_STD = 0.1

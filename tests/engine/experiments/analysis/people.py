@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.experiments.analysis.statistics import Float64Array
+from engine.types import Float64Array
 
 COLUMNS = ("requests", "items", "clicks", "clicked_requests", "sessions", "converted_sessions", "session_s", "revenue")
 ITEMS_A_REQUEST = 10

@@ -11,7 +11,6 @@ from engine.experiments.analysis.metrics import BEFORE, METRICS, TOTALS, Metric
 from engine.experiments.analysis.sequential import anytime_interval, anytime_p_value
 from engine.experiments.analysis.statistics import (
     Estimate,
-    Float64Array,
     Interval,
     Moments,
     difference_interval,
@@ -20,6 +19,7 @@ from engine.experiments.analysis.statistics import (
     p_value,
     ratio,
 )
+from engine.types import Float64Array
 from tests.engine.experiments.analysis.people import COLUMNS, Crowd, Habits, behave, crowd
 
 EXPERIMENTS = 400

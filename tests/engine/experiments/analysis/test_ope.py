@@ -12,7 +12,7 @@ from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.ope import LoggedItems, OffPolicy, TargetRequests, estimate_off_policy
 from engine.experiments.analysis.ope_read import Reward, off_policy, read_target
 from engine.experiments.analysis.question import Question
-from engine.experiments.analysis.statistics import Float64Array
+from engine.types import Float64Array
 from tests.engine.experiments.analysis.archive import HOUR_MS, START_MS, event, exposure, write
 
 PLACES, POOL = 3, 4

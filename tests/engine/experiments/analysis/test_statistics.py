@@ -22,7 +22,6 @@ from engine.experiments.analysis.sequential import anytime_critical, anytime_int
 from engine.experiments.analysis.srm import check_split
 from engine.experiments.analysis.statistics import (
     Estimate,
-    Float64Array,
     Moments,
     difference_interval,
     lift_interval,
@@ -30,6 +29,7 @@ from engine.experiments.analysis.statistics import (
     p_value,
     ratio,
 )
+from engine.types import Float64Array
 
 
 def people(seed: int, count: int) -> Float64Array:
