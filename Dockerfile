@@ -29,6 +29,14 @@ COPY kernels kernels
 RUN /opt/tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /tmp/wheel . \
     && /opt/tools/bin/pip --python /opt/engine/bin/python install --no-deps --force-reinstall /tmp/wheel/*.whl \
     && rm -rf build ./*.egg-info /tmp/wheel
+# Beside what trains: `engine synth` for a first data set, and what measures.
+COPY bench bench
+RUN case "${EXTRAS}" in *train*) \
+        /opt/tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /tmp/wheel ./bench \
+        && /opt/tools/bin/pip --python /opt/engine/bin/python install --only-binary :all: --constraint constraints.txt \
+            /tmp/wheel/*.whl \
+        && rm -rf /tmp/wheel ;; \
+    esac
 # Compiled kernels are for the processor that they were compiled on; on another one the first start compiles them anew.
 ENV NUMBA_CACHE_DIR=/var/cache/engine
 WORKDIR /

@@ -1,4 +1,7 @@
-"""Modules that have moved: their former names still import, with a DeprecationWarning."""
+"""Modules that have moved: their former names still import, with a DeprecationWarning.
+
+Those of engine_bench are in a distribution of their own, bench/.
+"""
 
 import importlib
 import sys
@@ -49,6 +52,13 @@ MOVED: Final = {
     "engine.catalog.shards": "engine.retrieval.shards",
     "engine.clock": "engine.request.clock",
     "engine.compute": "engine.request.compute",
+    "engine.cli.synth": "engine_bench.commands.synth",
+    "engine.data.synth": "engine_bench.synthetic.tables",
+    "engine.data.synth_catalogue": "engine_bench.synthetic.catalogue",
+    "engine.data.synth_events": "engine_bench.synthetic.events",
+    "engine.data.synth_sampler": "engine_bench.synthetic.sampler",
+    "engine.data.synth_words": "engine_bench.synthetic.words",
+    "engine.data.synth_world": "engine_bench.synthetic.world",
     "engine.elsewhere": "engine.runtime.elsewhere",
     "engine.experiments.check": "engine.config.check_experiments",
     "engine.experiments.declaration": "engine.config.experiments",

@@ -10,10 +10,10 @@ from engine.app.model import train_bundle
 from engine.bundle.store import BundleStore
 from engine.data.build import load_dataset
 from engine.data.dataset import Dataset
-from engine.data.synth import synthesize
-from engine.data.synth_world import WorldSize
 from engine.request.clock import request_deadline
 from engine.training.config import AlsConfig, RankerConfig, TrainingConfig, TwoTowerConfig
+from engine_bench.synthetic.tables import synthesize
+from engine_bench.synthetic.world import WorldSize
 from tests.once import once_a_run
 from tests.order import longest_first
 

@@ -17,8 +17,6 @@ from engine.app.publish import publish_once
 from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig
 from engine.data.build import build_dataset
-from engine.data.synth import synthesize
-from engine.data.synth_world import WorldSize
 from engine.errors import DeadlineExceeded, DependencyUnavailable
 from engine.rpc.client import RecommendationClient
 from engine.rpc.requests import build_event
@@ -26,6 +24,8 @@ from engine.training.config import RankerConfig, TrainingConfig, TwoTowerConfig
 from engine.v1 import event_pb2, recommendation_pb2
 from engine_bench.machine import describe_machine
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
+from engine_bench.synthetic.tables import synthesize
+from engine_bench.synthetic.world import WorldSize
 from engine_bench.targets import Target
 
 WORLD = WorldSize(items=5_000, users=1_500)

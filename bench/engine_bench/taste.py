@@ -11,11 +11,11 @@ from engine.bundle.bundle import open_bundle
 from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig
 from engine.data.build import load_dataset
-from engine.data.synth import synthesize
 from engine.evaluation.taste import TasteFigures, measure_taste, worst
 from engine.training.config import TrainingConfig
 from engine.training.embeddings import Progress
 from engine_bench.demo.world import World
+from engine_bench.synthetic.tables import synthesize
 
 
 def run_taste(

@@ -13,14 +13,14 @@ from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig, RedisConfig
 from engine.data.build import build_dataset
 from engine.data.dataset import Dataset
-from engine.data.synth import tables_of
-from engine.data.synth_events import simulate_events
-from engine.data.synth_world import World, WorldSize
 from engine.features.history import Histories, HistoryStates, window_of
 from engine.kernels.unit_rows import gather_unit_rows
 from engine.publish.users import publish_users
 from engine.training.config import AlsConfig, RankerConfig, TrainingConfig
 from engine.types import Float32Array, Int64Array
+from engine_bench.synthetic.events import simulate_events
+from engine_bench.synthetic.tables import tables_of
+from engine_bench.synthetic.world import World, WorldSize
 
 if TYPE_CHECKING:
     from engine.training.ranker.train import RankerModel

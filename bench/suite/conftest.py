@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from engine.data.synth_world import World, WorldSize
 from engine.types import Float32Array
 from engine_bench.machine import describe_machine
+from engine_bench.synthetic.world import World, WorldSize
 from engine_bench.targets import request_targets, short
 from tests.contracts.clustered import clustered
 

@@ -15,6 +15,7 @@ _OF_BENCH: Final = {
     "bench": "Measure the whole system.",
     "demo": "Everything once, from data to recommendations, on this machine.",
     "simulate": "People of known taste use a server.",
+    "synth": "Make a synthetic world with tastes, drifting sessions, prices, stock and new items.",
 }
 _ANYTHING: Final = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 

@@ -13,7 +13,6 @@ from engine.cli.needs import extra_of
 from engine.cli.process import process
 from engine.cli.publish import publish_users
 from engine.cli.serve import serve
-from engine.cli.synth import synth
 from engine.cli.train import train
 from engine.errors import EngineError
 
@@ -24,7 +23,6 @@ app.add_typer(topics.app, name="topics", help="Make the Kafka topics.")
 app.add_typer(rules.app, name="rules", help="Look at business rules before a server does.")
 app.add_typer(bundles.app, name="bundles", help="See, bring in and choose bundles.")
 app.add_typer(experiment.app, name="experiment", help="Say what experiments are worth.")
-app.command()(synth)
 app.command()(train)
 app.command("publish-users")(publish_users)
 app.command()(serve)

@@ -40,7 +40,7 @@ def test_every_install_is_held_by_pins_and_takes_wheels_alone(name: str) -> None
         for value in values(stage, "RUN")
         for install in re.findall(r"pip\s+(?:--python \S+ )?install .*?(?=&&|$)", value)
     ]
-    assert len(installs) == 3
+    assert len(installs) == 4
     for install in installs:
         held = "--constraint constraints.txt" in install and "--only-binary :all:" in install
         assert held or "--no-deps" in install

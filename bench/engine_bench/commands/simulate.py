@@ -36,10 +36,10 @@ def simulate(
     Moments are simulated: `engine experiment report NAME --clock request` counts by them.
     """
     from engine.cli.progress import progress_bar
-    from engine.data.synth import world_of
     from engine_bench.simulation.behaviour import Behaviour
     from engine_bench.simulation.run import RunSettings
     from engine_bench.simulation.run import simulate as play
+    from engine_bench.synthetic.tables import world_of
 
     two = tuple(name.strip() for name in variants.split(","))
     if len(two) != 2 or not all(two):

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from engine.cli.progress import progress_bar
 from engine.config.serving import EngineConfig
-from engine.data.synth import world_of
 from engine.errors import DependencyUnavailable
 from engine.experiments.analysis.declared import as_declared
 from engine.experiments.analysis.files import Archive
@@ -20,6 +19,7 @@ from engine.experiments.analysis.read import count
 from engine.experiments.analysis.report import Report, make_report
 from engine.experiments.analysis.verdict import signed
 from engine_bench.simulation.run import RunSettings, simulate
+from engine_bench.synthetic.tables import world_of
 
 PATIENCE_S = 90.0
 _PEOPLE = 250

@@ -9,12 +9,12 @@ import polars as pl
 from engine.data.completejourney import import_completejourney
 from engine.data.dataset import Dataset
 from engine.data.movielens import import_movielens
-from engine.data.synth import synthesize
-from engine.data.synth_world import WorldSize
 from engine.data.tables import Tables, read_tables, write_tables
 from engine.errors import DataError
 from engine.training.config import RankerConfig, TrainingConfig, TwoTowerConfig
 from engine.types import Demographics
+from engine_bench.synthetic.tables import synthesize
+from engine_bench.synthetic.world import WorldSize
 
 SEED = 1
 _SIZE = WorldSize(items=5_000, users=1_000)

@@ -9,8 +9,6 @@ import numpy as np
 from scipy import stats
 
 from engine.config.serving import EngineConfig
-from engine.data.synth_catalogue import user_ids
-from engine.data.synth_world import MS_PER_DAY, World, WorldSize
 from engine.experiments.analysis.compare import Bounds, Compared, compare
 from engine.experiments.analysis.counted import Counted, Excluded
 from engine.experiments.analysis.metrics import BEFORE, METRICS, TOTALS
@@ -22,6 +20,8 @@ from engine_bench.simulation.behaviour import Behaviour
 from engine_bench.simulation.people import People
 from engine_bench.simulation.shop import Shop
 from engine_bench.simulation.slates import personal_slates, popularity_slates
+from engine_bench.synthetic.catalogue import user_ids
+from engine_bench.synthetic.world import MS_PER_DAY, World, WorldSize
 
 CONTROL, TREATMENT = "baseline", "engine"
 _SURFACE: Final = "home"

@@ -5,9 +5,9 @@ from typing import Final
 
 import numpy as np
 
-from engine.data.synth_world import INTERESTS_PER_USER, MS_PER_DAY, World, draw_columns
 from engine.types import Float32Array, Float64Array, Int64Array
 from engine_bench.simulation.behaviour import Behaviour
+from engine_bench.synthetic.world import INTERESTS_PER_USER, MS_PER_DAY, World, draw_columns
 
 # A session begins in the first half hour of a slot of two hours and is over before the last half hour, so that two
 # sessions of a person are told apart by the silence between them.

@@ -6,11 +6,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.synth_world import INTERESTS_PER_USER
 from engine.experiments.analysis.metrics import METRICS, TOTALS
 from engine.types import Float32Array, Float64Array, Int64Array
 from engine_bench.simulation.behaviour import Behaviour, Expected, expect, meet
 from engine_bench.simulation.people import People
+from engine_bench.synthetic.world import INTERESTS_PER_USER
 
 
 @dataclass(frozen=True, slots=True)

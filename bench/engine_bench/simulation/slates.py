@@ -4,8 +4,8 @@ from typing import Final
 
 import numpy as np
 
-from engine.data.synth_world import World, normalise
 from engine.types import Int64Array
+from engine_bench.synthetic.world import World, normalise
 
 # How much general appeal counts beside taste; as in the world itself.
 _APPEAL: Final = 0.25

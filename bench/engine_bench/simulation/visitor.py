@@ -7,9 +7,6 @@ from typing import Final
 
 import numpy as np
 
-from engine.data.synth_catalogue import item_ids, user_ids
-from engine.data.synth_events import COUNTRIES
-from engine.data.synth_words import DEVICES, LOCATIONS
 from engine.errors import EngineError, InvalidRequest
 from engine.rpc.client import AsyncRecommendationClient
 from engine.rpc.requests import build_event
@@ -18,6 +15,9 @@ from engine.v1 import event_pb2
 from engine.v1 import recommendation_pb2 as pb
 from engine_bench.simulation.behaviour import Behaviour, Met, meet
 from engine_bench.simulation.people import People
+from engine_bench.synthetic.catalogue import item_ids, user_ids
+from engine_bench.synthetic.events import COUNTRIES
+from engine_bench.synthetic.words import DEVICES, LOCATIONS
 
 _HOME_COUNTRIES: Final = tuple(LOCATIONS.values())
 _MAX_BATCH: Final = 500

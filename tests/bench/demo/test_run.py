@@ -13,10 +13,10 @@ import pytest
 from rich.console import Console
 
 from engine.adapters.redis.embedded import EmbeddedRedis
-from engine.data.synth_world import WorldSize
 from engine.errors import ConfigError
 from engine_bench.demo.run import Demo, run_demo
 from engine_bench.demo.world import World
+from engine_bench.synthetic.world import WorldSize
 from tests.conftest import SMALL_TRAINING
 from tests.ports import free_port
 

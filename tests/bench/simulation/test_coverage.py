@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from engine.data.synth_world import World, WorldSize
 from engine.experiments.analysis.metrics import METRICS, TOTALS
 from engine_bench.simulation.behaviour import Behaviour
 from engine_bench.simulation.coverage import CONTROL, TREATMENT, CoverageSettings, measure_coverage
 from engine_bench.simulation.people import People
 from engine_bench.simulation.shop import Shop
 from engine_bench.simulation.slates import personal_slates, popularity_slates
+from engine_bench.synthetic.world import World, WorldSize
 
 SETTINGS = CoverageSettings(repetitions=80, users=1_000, items=800, seed=3)
 # What is certain to hold but once in 10,000 runs of another seed.

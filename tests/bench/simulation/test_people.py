@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from engine.data.synth_world import World, WorldSize
 from engine.experiments.analysis.question import Rules
 from engine_bench.simulation.behaviour import LONGEST_SESSION_S
 from engine_bench.simulation.people import People
+from engine_bench.synthetic.world import World, WorldSize
 
 BEGIN_MS = 1_772_409_600_000 + 5_000_000
 DAYS = 20

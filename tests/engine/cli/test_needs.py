@@ -3,6 +3,7 @@
 import ast
 import inspect
 import sys
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_what_a_command_imports_is_declared(name: str, command: typer.models.Com
     assert callback is not None
     module = inspect.getmodule(inspect.unwrap(callback))
     assert module is not None
-    body = ast.parse(inspect.getsource(inspect.unwrap(callback)))
+    body = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(callback))))
     packages = set().union(*(needed(found) for found in imported(body, functions=True)), needed(module.__name__))
     declared = {package for extra in getattr(callback, "extras", ()) for package in EXTRAS[extra]}
     assert packages & {package for names in EXTRAS.values() for package in names} <= declared

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from engine.data.synth_words import (
+from engine_bench.synthetic.words import (
     AGE_GROUPS,
     BRAND_ENDS,
     BRAND_STARTS,
@@ -13,7 +13,7 @@ from engine.data.synth_words import (
     SIGNUP_SOURCES,
     STYLES,
 )
-from engine.data.synth_world import SUB_COUNT, SURFACE_SETS, World
+from engine_bench.synthetic.world import SUB_COUNT, SURFACE_SETS, World
 
 _CATEGORY_NAMES = tuple(CATEGORIES)
 _SUB_NAMES = tuple(name for _, _, subs in CATEGORIES.values() for name in subs)

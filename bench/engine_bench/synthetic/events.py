@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.synth_sampler import SOURCE_COUNT, ItemSampler
-from engine.data.synth_words import DEVICES, LOCATIONS, SURFACES
-from engine.data.synth_world import MS_PER_DAY, World, draw_columns
 from engine.types import BoolArray, EventType, Float32Array, Float64Array, Int64Array
+from engine_bench.synthetic.sampler import SOURCE_COUNT, ItemSampler
+from engine_bench.synthetic.words import DEVICES, LOCATIONS, SURFACES
+from engine_bench.synthetic.world import MS_PER_DAY, World, draw_columns
 
 COUNTRIES: Final = tuple(sorted(set(LOCATIONS.values())))
 NO_SURFACE: Final = -1

@@ -10,13 +10,13 @@ import numpy as np
 import polars as pl
 
 from engine.data.files import read_frame
-from engine.data.synth_catalogue import item_ids, items_frame, user_ids, users_frame
-from engine.data.synth_events import COUNTRIES, EventColumns, simulate_events
-from engine.data.synth_words import DEVICES, SURFACES
-from engine.data.synth_world import World, WorldSize
 from engine.data.tables import Tables, make_tables, write_tables
 from engine.errors import ConfigError, DataError, described
 from engine.types import EventType
+from engine_bench.synthetic.catalogue import item_ids, items_frame, user_ids, users_frame
+from engine_bench.synthetic.events import COUNTRIES, EventColumns, simulate_events
+from engine_bench.synthetic.words import DEVICES, SURFACES
+from engine_bench.synthetic.world import World, WorldSize
 
 EVENTS_PER_USER: Final = 150
 # What makes the same world again; nothing of training or serving reads it.

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from engine.data.build import build_dataset
-from engine.data.synth import synthesize, tables_of
-from engine.data.synth_events import EventColumns, simulate_events
-from engine.data.synth_world import World, WorldSize
 from engine.data.tables import Tables, read_tables
 from engine.errors import ConfigError
 from engine.types import EventType
+from engine_bench.synthetic.events import EventColumns, simulate_events
+from engine_bench.synthetic.tables import synthesize, tables_of
+from engine_bench.synthetic.world import World, WorldSize
 
 SIZE = WorldSize(items=1500, users=200, days=30, dim=32)
 EVENTS = 30_000

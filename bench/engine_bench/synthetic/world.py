@@ -1,8 +1,8 @@
 """A seeded synthetic world: items and people in one latent space, with the truth kept.
 
 Items live on a tree of category, sub-category and topic; people have a few interests on that tree, which their
-demographics make more or less likely. What a person does is engine.data.synth_events; what the tables say of an item is
-engine.data.synth_catalogue. Nothing here reaches the tables except through those two.
+demographics make more or less likely. What a person does is in the module events; what the tables say of an item is in
+catalogue. Nothing here reaches the tables except through those two.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.synth_words import AGE_GROUPS, CATEGORIES, DEVICES, LOCATIONS, SIGNUP_SOURCES
 from engine.types import BoolArray, Float32Array, Float64Array, Int16Array, Int64Array
+from engine_bench.synthetic.words import AGE_GROUPS, CATEGORIES, DEVICES, LOCATIONS, SIGNUP_SOURCES
 
 MS_PER_DAY: Final = 86_400_000
 _CATEGORY_COUNT: Final = len(CATEGORIES)
@@ -82,7 +82,7 @@ class UserTruth:
     tastes: float32 (m, dim), unit rows, the long-term mixture of interests. interests: float32 (m, k, dim), unit rows.
     interest_subs: int16 (m, k). interest_weights: float32 (m, k), rows sum to 1. price_sensitivity: float32 (m,).
     activity: float64 (m,), relative session rate. joined_ms: int64 (m,), nobody acts before.
-    age_groups, locations, signup_sources, devices: int16 (m,), places in engine.data.synth_words.
+    age_groups, locations, signup_sources, devices: int16 (m,), places in engine_bench.synthetic.words.
     """
 
     tastes: Float32Array

@@ -4,9 +4,9 @@ from typing import Final
 
 import numpy as np
 
-from engine.data.synth_words import CATEGORIES, SURFACES
-from engine.data.synth_world import SUB_COUNT, SURFACE_SETS, World
 from engine.types import BoolArray, Int64Array
+from engine_bench.synthetic.words import CATEGORIES, SURFACES
+from engine_bench.synthetic.world import SUB_COUNT, SURFACE_SETS, World
 
 _SUBS_PER_CATEGORY: Final = SUB_COUNT // len(CATEGORIES)
 # How a draw is made: popular overall, uniform, among the newest, popular in the category, popular in the sub-category.

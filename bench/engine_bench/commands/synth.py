@@ -9,8 +9,8 @@ from rich.console import Console
 
 from engine.cli.progress import progress_bar
 from engine.cli.summary import print_summary
-from engine.data.synth import EVENTS_PER_USER, synthesize
-from engine.data.synth_world import WorldSize
+from engine_bench.synthetic.tables import EVENTS_PER_USER, synthesize
+from engine_bench.synthetic.world import WorldSize
 
 
 def synth(

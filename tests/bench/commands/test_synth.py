@@ -7,8 +7,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from engine.cli.synth import synth
 from engine.data.tables import read_tables
+from engine_bench.commands.synth import synth
 
 app = typer.Typer()
 app.command()(synth)

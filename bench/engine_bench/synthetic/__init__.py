@@ -1,0 +1,1 @@
+"""The synthetic world: items and users in one latent space, and what they do, with the truth kept."""
