@@ -10,11 +10,12 @@ from engine.contract.limits import (
     MAX_ATTRIBUTES,
     MAX_DESCRIPTION_BYTES,
     MAX_ID_BYTES,
+    MAX_ITEM_SURFACES,
     MAX_TITLE_BYTES,
 )
 from engine.contract.surfaces import checked_surface
 from engine.contract.text import checked_text
-from engine.contract.times import published_ms
+from engine.contract.times import check_published
 from engine.contract.values import amount_fault
 from engine.errors import InvalidRequest
 from engine.v1 import catalog_pb2 as pb
@@ -45,13 +46,15 @@ def check_item(item: pb.Item, surfaces: Set[str] | None, categories: Set[str]) -
     if item.HasField("price") and (fault := amount_fault(item.price)) is not None:
         raise InvalidRequest("price", fault)
     if item.HasField("published"):
-        published_ms(item.published)
+        check_published(item.published)
     if len(item.attributes) > MAX_ATTRIBUTES:
         raise InvalidRequest("attributes", f"must hold at most {MAX_ATTRIBUTES}, got {len(item.attributes)}")
     for position, attribute in enumerate(item.attributes):
         checked_text(f"attributes[{position}]", attribute, MAX_ATTRIBUTE_BYTES, required=True)
         if LIST_SEPARATOR in attribute:
             raise InvalidRequest(f"attributes[{position}]", f"must not hold {LIST_SEPARATOR!r}")
+    if len(item.surfaces) > MAX_ITEM_SURFACES:
+        raise InvalidRequest("surfaces", f"must hold at most {MAX_ITEM_SURFACES}, got {len(item.surfaces)}")
     for position, surface in enumerate(item.surfaces):
         try:
             if surfaces is None:

@@ -40,8 +40,8 @@ def check_event_time(time_ms: int, now_ms: int, max_ahead_ms: int) -> None:
         )
 
 
-def published_ms(moment: Timestamp) -> int:
-    """When an item came out, in milliseconds since 1970, negative before; InvalidRequest where it is no date."""
+def check_published(moment: Timestamp) -> None:
+    """Refuse what cannot be when an item came out: InvalidRequest."""
     if not 0 <= moment.nanos < NANOS_PER_SECOND:
         raise InvalidRequest("published", f"nanos must be between 0 and 999999999, got {moment.nanos}")
     time_ms = moment.seconds * 1000 + moment.nanos // 1_000_000
@@ -49,7 +49,6 @@ def published_ms(moment: Timestamp) -> int:
         raise InvalidRequest(
             "published", f"must lie in the years 1582 to 2100, got {moment.seconds} seconds since 1970"
         )
-    return time_ms
 
 
 def shown(time_ms: int) -> str:

@@ -108,10 +108,12 @@ BAD_ITEMS: dict[str, Row] = {
     "an empty attribute": {"attributes": "red||big"},
     "an attribute that ends in a separator": {"attributes": "red|"},
     "an unknown surface": {"surfaces": "home|nowhere"},
+    "1001 surfaces": {"surfaces": "|".join(["home"] * 1001)},
     "no surface between two": {"surfaces": "home||cart"},
     "a category that is not allowed": {"category": "hats"},
     "no category where they are closed": {"category": ""},
     "came out in 1500": {"published_ms": -14_831_769_600_000},
+    "came out before the first Gregorian day": {"published_ms": -12_219_292_800_001},
     "will come out in 2101": {"published_ms": 4_133_980_800_000},
     "microseconds": {"published_ms": NOW_MS * 1000},
 }
@@ -119,10 +121,12 @@ GOOD_ITEMS: dict[str, Row] = {
     "as it is": {},
     "longest": {"item_id": "i" * 256, "title": "é" * 256, "description": "x" * 4096, "brand": "b" * 256,
                 "seller": "s" * 256, "attributes": "|".join(f"{number:064}" for number in range(32))},
+    "on many surfaces": {"surfaces": "|".join(["home"] * 1000)},
     "bare": {"description": "", "brand": "", "seller": "", "price": None, "published_ms": None, "attributes": "",
              "surfaces": ""},
     "for nothing": {"price": 0.0},
-    "an old book": {"published_ms": -12_000_000_000_000},
+    "came out on the first Gregorian day": {"published_ms": -12_219_292_800_000},
+    "comes out at the end of 2100": {"published_ms": 4_133_980_799_999},
 }  # fmt: skip
 
 

@@ -216,6 +216,31 @@ def test_what_waits_is_bounded_and_a_store_that_is_away_stops_nothing(model: Use
     assert store.asked == [["c", "d"], ["e"]]
 
 
+def test_no_user_waits_for_an_idle_thread(model: UserModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one who was touched before it started, nor one who is touched while it has nothing to do."""
+    monkeypatch.setattr("engine.stream.fresh._IDLE_S", 600.0)
+    store, stop = Away(), threading.Event()
+    refresher = Refresher(store, lambda: model, 1e6, 2, 100, stop)  # type: ignore[arg-type]
+    thread = threading.Thread(target=refresher.run, daemon=True)
+
+    def wait_until_asked(*user_ids: str) -> None:
+        give_up = time.monotonic() + 60
+        while len(store.asked) < len(user_ids) and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert store.asked == [[user_id] for user_id in user_ids]
+
+    refresher.touch(["a"])
+    thread.start()
+    wait_until_asked("a")
+    time.sleep(0.2)  # it is idle by now
+    refresher.touch(["b"])
+    wait_until_asked("a", "b")
+    stop.set()
+    refresher.touch(["c"])
+    thread.join(60)
+    assert not thread.is_alive()
+
+
 def test_a_rate_is_kept(model: UserModel) -> None:
     store, stop = Away(), threading.Event()
     refresher = Refresher(store, lambda: model, 20.0, 2, 100, stop)  # type: ignore[arg-type]

@@ -1,5 +1,8 @@
 """What one batch makes of what is stored, and who hears of it: over a real Redis, without a log."""
 
+import redis
+
+from engine.adapters.redis.keys import popularity_key
 from engine.adapters.redis.state import RedisLiveStore
 from engine.config.serving import ProcessorConfig, RedisConfig
 from engine.contract.events import encode
@@ -45,3 +48,25 @@ def test_who_sends_back_what_they_bought_is_no_longer_counted(redis_url: str) ->
     assert people("") == people('{"surface": "home"}') == [3.0]
     sink.write(batch(3, make_event("a", kind=EventType.RETURN), make_event("d", kind=EventType.RETURN)))
     assert people("") == people('{"surface": "home"}') == [2.0]
+
+
+def test_surfaces_that_take_turns_are_counted_in_log_order(redis_url: str) -> None:
+    """Which items a full list drops depends on the order of the events, and not on where one batch ends."""
+    store = RedisLiveStore(redis_url, RedisConfig(), ProcessorConfig(), "t", lambda: None)
+    events = [
+        make_event(f"u{n}", f"i{n}", name=f"{n}", time_ms=NOW_MS + 1000 * n, surface="home" if n % 2 else "cart")
+        for n in range(9)
+    ]
+
+    def stored(*batches: EventBatch) -> dict[bytes, bytes]:
+        client = redis.Redis.from_url(redis_url)
+        client.flushdb()
+        sink = LiveSink(store, "t", Limits(), popular_items=2)
+        sink.positions([0], log_now())
+        for one in batches:
+            sink.write(one)
+        return client.hgetall(popularity_key("t", 0, ""))
+
+    one_by_one = stored(*(batch(n, event) for n, event in enumerate(events)))
+    assert len(one_by_one) == 3
+    assert stored(batch(0, *events)) == one_by_one
