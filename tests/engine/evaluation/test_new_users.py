@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from engine.data.build import load_dataset
 from engine.data.completejourney import import_completejourney
 from engine.data.dataset import Dataset
 from engine.errors import DataError
-from engine.evaluation.new_users import FIRST_ITEMS, METHODS, NewUsersReport, evaluate_new_users, first_items
+from engine.evaluation.new_users import FIRST_ITEMS, METHODS, NewUsersReport, _measure, evaluate_new_users, first_items
 from tests.conftest import Trained
 from tests.engine.training.worlds import taste_world
 
@@ -65,6 +66,7 @@ def test_nothing_of_a_held_out_person_is_known(trained: Trained, monkeypatch: py
     evaluate_new_users(trained.dataset, [1])
     everyone = set(trained.dataset.interactions.users.tolist())
     missing = [everyone - training for training in seen]
+    assert len(missing) == 5
     assert sum(map(len, missing)) == len(everyone)
     assert set().union(*missing) == everyone
 
@@ -77,6 +79,21 @@ def test_first_items_are_different_and_in_time_order(trained: Trained) -> None:
         rows = histories.rows[histories.offsets[user] : histories.offsets[user + 1]].tolist()
         expected = list(dict.fromkeys(rows))[:FIRST_ITEMS]
         assert line.tolist() == expected + [-1] * (FIRST_ITEMS - len(expected))
+
+
+def test_figures_are_what_one_counts_by_hand() -> None:
+    """Lists of 50 items, and the first five that somebody turned to, wherever they stand; -1 for none."""
+    rng = np.random.default_rng(1)
+    ranked = np.stack([rng.permutation(60)[:50] for _ in range(300)])
+    firsts = np.stack([rng.permutation(60)[:5] for _ in range(300)])
+    firsts[np.arange(5)[None, :] > rng.integers(0, 5, 300)[:, None]] = -1
+    firsts[:4, 0] = ranked[range(4), [9, 10, 48, 49]]
+    for figures, line, items in zip(_measure(ranked, firsts), ranked.tolist(), firsts.tolist(), strict=True):
+        place = line.index(items[0]) if items[0] in line else 50
+        turned_to = [item for item in items if item >= 0]
+        in_10, in_50 = (sum(item in line[:k] for item in turned_to) / len(turned_to) for k in (10, 50))
+        gain = 1 / math.log2(2 + place) if place < 10 else 0
+        assert figures.tolist() == pytest.approx([float(place < 10), gain, float(place < 50), in_10, in_50])
 
 
 def test_data_without_demographics_is_refused() -> None:

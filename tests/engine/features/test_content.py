@@ -1,6 +1,7 @@
 import numpy as np
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from engine.data.schema import ITEMS
 from engine.features.content import ContentSchema, bucket_of, content_features, fit_content
@@ -45,9 +46,10 @@ def test_bucket_is_the_same_on_every_machine() -> None:
 
 
 def test_nulls_become_padding_and_flags() -> None:
-    features = content_features(items({"title": "!?"}, {"title": "x", "price": 0.0, "published_ms": 0}), SCHEMA)
+    frame = items({"title": "!?"}, {"title": "x", "price": 0.0, "published_ms": 0}, {"title": "x", "price": 0.0})
+    features = content_features(frame, SCHEMA)
     assert features.token_ids[0].tolist() == [0] * 12
-    assert features.dense.tolist() == [[0, 0, 0, 0], [0, 1, 0, 1]]
+    assert features.dense.tolist() == [[0, 0, 0, 0], [0, 1, 0, 1], [0, 1, 0, 0]]
     assert (features.token_ids.dtype, features.dense.dtype) == (np.int64, np.float32)
 
 
@@ -83,6 +85,14 @@ def test_token_ids_stay_in_range(buckets_count: int) -> None:
     ids = content_features(frame, schema).token_ids
     assert ids.min() == 0
     assert 1 <= ids[ids > 0].min() <= ids.max() < buckets_count
+
+
+def test_a_schema_of_nothing_or_of_too_much_is_refused() -> None:
+    for good in ({"buckets": 2}, {"max_tokens": 1}, {"max_tokens": 512}):
+        assert ContentSchema.model_validate(good)
+    for bad in ({"buckets": 1}, {"max_tokens": 0}, {"max_tokens": 513}, {"log_price_std": 0}):
+        with pytest.raises(ValidationError):
+            ContentSchema.model_validate(bad)
 
 
 def test_schema_survives_json() -> None:

@@ -45,6 +45,15 @@ def test_window_is_the_naive_slice(users: list[int], window: int, seed: int) -> 
         assert got.ages_s[position].tolist() == [0.0] * padding + ages
 
 
+@given(users=st.lists(st.integers(0, 3), max_size=20), seed=st.integers(0, 99))
+def test_a_state_ends_with_its_latest_event(users: list[int], seed: int) -> None:
+    histories = histories_of(users, 4, seed)
+    every = [(user, length) for user in range(4) for length in range(int(histories.lengths()[user]) + 1)]
+    states = HistoryStates(np.array([user for user, _ in every]), np.array([length for _, length in every]))
+    times = [histories.timestamps_ms[histories.offsets[user] :][:length].max(initial=0) for user, length in every]
+    assert histories.last_times_ms(states).tolist() == times
+
+
 def test_no_events_at_all() -> None:
     histories = histories_of([], 2, seed=0)
     got = window_of(histories, histories.latest(), 3)

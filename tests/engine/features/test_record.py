@@ -1,3 +1,5 @@
+import struct
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -68,11 +70,25 @@ def test_garbage_never_raises_anything_else(blob: bytes) -> None:
             continue
 
 
+def test_a_record_is_stored_as_it_ever_was() -> None:
+    embedding, collaborative, profile = (np.array(one, np.float32) for one in ([1, -2], [0.5], [3, 20_454.25, -1]))
+    record = UserRecord(5, embedding, collaborative, profile, 7, 3, Demographics("a", "ß"), 9)
+    assert pack_record(record) == (
+        struct.pack("<BHHHqIIq", 2, 2, 1, 3, 5, 7, 3, 9)
+        + b"\x01a\x02\xc3\x9f\x00"
+        + struct.pack("<3e3f", 1, -2, 0.5, 3, 20_454.25, -1)
+    )
+
+
 def test_an_unknown_version_is_refused() -> None:
     blob = bytearray(pack_record(make_record()))
     blob[0] = 9
     with pytest.raises(RecordError, match="version 9"):
         unpack_record(bytes(blob))
+    with pytest.raises(RecordError, match="another version"):
+        demographics_of(bytes(blob))
+    with pytest.raises(RecordError, match="truncated"):
+        demographics_of(pack_record(make_record())[:20])
 
 
 def test_values_beyond_float16_are_clipped_not_infinite() -> None:

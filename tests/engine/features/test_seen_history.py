@@ -1,6 +1,7 @@
 """Which events could have been recommendations, against a loop over each user's past."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +36,11 @@ def test_an_event_is_on_offer_unless_an_earlier_one_hides_its_item(
             )
             assert found[event] == (not hidden)
     np.testing.assert_array_equal(offered(histories, EVERYTHING_S), histories.first_events())
+
+
+def test_what_everybody_shares_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        EVERYTHING_S[EventType.VIEW] = 0
 
 
 def test_windows_are_by_the_code_of_the_type() -> None:
