@@ -69,7 +69,7 @@ class Kept(NamedTuple):
     seen: Memory
 
 
-class Folded(NamedTuple):
+class FoldedStates(NamedTuple):
     """What a fold leaves.
 
     states: uint8, the new states one behind the other. ends: int64 (users,), where each ends; one that has not changed
@@ -95,7 +95,7 @@ def fold_states(
     purchase: int,
     returned: int,
     kept: Kept,
-) -> Folded:
+) -> FoldedStates:
     """Fold events into users' states, each user's in their order; engine.stream.state.fold says by which rules.
 
     Args:
@@ -119,7 +119,9 @@ def fold_states(
     kept_s, items, impressions, half_life_s = kept.seen
     if not (items >= 0 and impressions >= 0 and half_life_s > 0 and len(kept_s) == 256):
         raise ValueError(f"limits of seen items that are out of range: {kept.seen}")
-    return Folded(*_fold_states(states, ends, users, *events, positive, purchase, returned, *kept[:-1], *kept.seen))
+    return FoldedStates(
+        *_fold_states(states, ends, users, *events, positive, purchase, returned, *kept[:-1], *kept.seen)
+    )
 
 
 @numba.njit(types.int64(types.int64[::1], types.int64, types.int64, types.int64), **EXACT)

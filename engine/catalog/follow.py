@@ -29,7 +29,7 @@ class HasCatalogue(Protocol):
     def catalogue(self) -> LiveCatalogue: ...
 
 
-class Serving(Protocol):
+class ServingModels(Protocol):
     """Where the models are that serve at this moment; implemented by engine.request.pipeline.Pipeline."""
 
     @property
@@ -119,7 +119,7 @@ class CatalogueFollower:
                 stop.wait(_RETRY_S)
 
 
-async def follow_rules(file: RulesFile, follower: CatalogueFollower, serving: Serving, poll_s: float) -> None:
+async def follow_rules(file: RulesFile, follower: CatalogueFollower, serving: ServingModels, poll_s: float) -> None:
     """Look at the rules file every `poll_s` seconds, for ever; a bad one is refused and the rules of before stay."""
     while True:
         await asyncio.sleep(poll_s)
@@ -132,7 +132,7 @@ async def follow_rules(file: RulesFile, follower: CatalogueFollower, serving: Se
             log.exception("the rules could not be followed")
 
 
-async def _use_rules(rules: Rules, follower: CatalogueFollower, serving: Serving) -> None:
+async def _use_rules(rules: Rules, follower: CatalogueFollower, serving: ServingModels) -> None:
     # A function of its own: between two rounds nothing here holds on to a model that has been replaced.
     for model in serving.models:
         await asyncio.to_thread(follower.use_rules, model.catalogue, rules)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from engine.evaluation.metrics import Estimate
+    from engine.evaluation.metrics import MeanEstimate
     from engine.evaluation.new_users import NewUserFigures, NewUsersReport
     from engine.evaluation.run import MethodResult
     from engine.evaluation.run_new_items import NewItemsReport
@@ -90,7 +90,7 @@ def show_taste(title: str, figures: "list[TasteFigures]") -> None:
     _print_table(f"{title}: share in the user's main categories", headings, rows, first="surface, asked")
 
 
-def _written(*estimates: "Estimate") -> list[str]:
+def _written(*estimates: "MeanEstimate") -> list[str]:
     return [f"{estimate.mean:.4f} ± {estimate.standard_error:.4f}" for estimate in estimates]
 
 

@@ -63,11 +63,11 @@ def report(
     """Say what each variant earns, surface by surface, how sure that is, and whether the figures may be read at all."""
     from engine.cli.experiment_tables import show_report
     from engine.experiments.analysis.declared import as_declared
-    from engine.experiments.analysis.question import HOUR_MS, Question, Rules
+    from engine.experiments.analysis.question import HOUR_MS, Question, ReportRules
     from engine.experiments.analysis.read import count
     from engine.experiments.analysis.report import make_report
 
-    rules = Rules(
+    rules = ReportRules(
         window_ms=int(window_hours * HOUR_MS),
         before_days=before_days,
         bot_hourly_requests=bot_hourly_requests,
@@ -108,12 +108,12 @@ def plan(
     from engine.experiments.analysis.files import Archive
     from engine.experiments.analysis.plan import spread_of_share
     from engine.experiments.analysis.plan_read import Traffic, plan_from_archive, plan_metric
-    from engine.experiments.analysis.question import Question, Rules
+    from engine.experiments.analysis.question import Question, ReportRules
 
     two = list(_shares(shares).values())
     if len(two) != 2:
         raise typer.BadParameter("must be two", param_hint="--shares")
-    question = Question("", surface, *_period(from_day, to_day), rules=Rules(alpha=alpha, before_days=0))
+    question = Question("", surface, *_period(from_day, to_day), rules=ReportRules(alpha=alpha, before_days=0))
     if archive is not None:
         traffic, plans = plan_from_archive(Archive.within(archive), question, lift, two, power)
     elif rate is not None and people_per_day is not None and people_per_day > 0:

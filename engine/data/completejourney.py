@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from engine.data.schema import Column, TableSchema
-from engine.data.source import Imported, Source, read_source
+from engine.data.source import Imported, SourceTable, read_source
 from engine.data.tables import make_tables, write_tables
 from engine.data.validate import refuse_first
 
@@ -74,7 +74,7 @@ def import_completejourney(source_dir: Path, out_dir: Path) -> Imported:
     return Imported(tables, tuple(notes))
 
 
-def _with_times(transactions: Source) -> pl.DataFrame:
+def _with_times(transactions: SourceTable) -> pl.DataFrame:
     written = transactions.frame["transaction_timestamp"]
     times = written.str.to_datetime(_TIME_FORMAT, time_unit="ms", strict=False)
     refuse_first(times.is_null(), written, transactions.path, f"not a time like {_TIME_FORMAT}")

@@ -13,7 +13,7 @@ from engine.data.mapping import FormatSection
 
 
 @dataclass(slots=True)
-class Findings:
+class ImportFindings:
     """What a conversion finds: faults refuse rows, notes tell what was decided on the way."""
 
     faults: list[Fault] = field(default_factory=list)
@@ -47,7 +47,9 @@ class ForeignTable:
         Unreadable: a column that the mapping names is not there.
     """
 
-    def __init__(self, path: Path, frame: pl.DataFrame, columns: dict[str, str], section: str, found: Findings) -> None:
+    def __init__(
+        self, path: Path, frame: pl.DataFrame, columns: dict[str, str], section: str, found: ImportFindings
+    ) -> None:
         self.path, self.frame, self.found = path, frame, found
         self.columns = columns
         self.bad = pl.repeat(False, frame.height, dtype=pl.Boolean, eager=True)

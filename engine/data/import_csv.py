@@ -9,7 +9,7 @@ import polars as pl
 from engine.contract.values import VALUE_TYPES
 from engine.data.faults import Fault, summary
 from engine.data.files import Unreadable
-from engine.data.foreign import Findings, ForeignTable, ignored, read_text
+from engine.data.foreign import ForeignTable, ImportFindings, ignored, read_text
 from engine.data.import_items import derived_items, items_of
 from engine.data.mapping import IGNORE, EventsSection, FormatSection, Mapping
 from engine.data.rules import TableRules
@@ -44,7 +44,7 @@ def import_csv(files: Sequence[Path], out_dir: Path, mapping: Mapping, rules: Ta
         ImportRefused: with all that is wrong: file, column and row, as the files have them.
         ConfigError: files that the mapping has no use for, or none for what it wants.
     """
-    found = Findings()
+    found = ImportFindings()
     taken = _assign(files, mapping)
     events: list[pl.DataFrame] = []
     lines: list[ForeignTable] = []
@@ -80,7 +80,7 @@ def import_csv(files: Sequence[Path], out_dir: Path, mapping: Mapping, rules: Ta
 
 def _write(
     events: list[pl.DataFrame], items: list[pl.DataFrame], users: list[pl.DataFrame], out_dir: Path, rules: TableRules,
-    found: Findings,
+    found: ImportFindings,
 ) -> Imported:  # fmt: skip
     interactions, catalogue = pl.concat(events), pl.concat(items).unique("item_id", keep="first", maintain_order=True)
     known = interactions.join(catalogue.select("item_id"), on="item_id", how="semi", maintain_order="left")
@@ -112,7 +112,7 @@ def _assign(files: Sequence[Path], mapping: Mapping) -> dict[str, list[Path]]:
 
 
 def _open(
-    path: Path, form: FormatSection, columns: dict[str, str], section: str, found: Findings
+    path: Path, form: FormatSection, columns: dict[str, str], section: str, found: ImportFindings
 ) -> ForeignTable | None:
     try:
         return ForeignTable(path, read_text(path, form), columns, section, found)

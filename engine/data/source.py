@@ -21,14 +21,14 @@ class Imported:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceTable:
     """A foreign table, checked: `path` is the file (or the name, when an optional one is absent)."""
 
     path: str
     frame: pl.DataFrame
 
 
-def read_source(directory: Path, schema: TableSchema) -> Source:
+def read_source(directory: Path, schema: TableSchema) -> SourceTable:
     """The schema's columns of `{schema.name}.csv` or `.csv.gz`, parsed and checked; other columns are left out.
 
     Raises:
@@ -39,9 +39,9 @@ def read_source(directory: Path, schema: TableSchema) -> Source:
     names = (f"{schema.name}.csv", f"{schema.name}.csv.gz")
     path = next((directory / name for name in names if (directory / name).exists()), None)
     if path is None and schema.may_be_absent:
-        return Source(schema.name, pl.DataFrame(schema=schema.polars))
+        return SourceTable(schema.name, pl.DataFrame(schema=schema.polars))
     if path is None:
         raise DataError(f"{directory}: neither {' nor '.join(names)} is there")
     frame = read_frame(path)
     known = [name for name in frame.columns if name in schema.polars]
-    return Source(str(path), conform(frame.select(known), schema, str(path)))
+    return SourceTable(str(path), conform(frame.select(known), schema, str(path)))

@@ -63,11 +63,11 @@ class DeviceClient:
         Raises:
             BundleError: the device process refuses the bundle, and why. DependencyUnavailable: it stays away.
         """
-        self._link = _Link(path, bundle, shape, slots)
+        self._link = _DeviceConnection(path, bundle, shape, slots)
         weakref.finalize(self, self._link.close)
         self._link.open(patience_s)
 
-    def take(self) -> "Slot":
+    def take(self) -> "TakenSlot":
         """A slot for one request; to be used as a context manager, which gives it back.
 
         Raises DependencyUnavailable while the device process is away, Overloaded where all slots are in use.
@@ -75,12 +75,12 @@ class DeviceClient:
         return self._link.take()
 
 
-class Slot:
+class TakenSlot:
     """The front end's end of a slot: fill `memory`, ask, read `memory`."""
 
     __slots__ = ("_link", "_readable", "_socket", "broken", "epoch", "memory", "waiting")
 
-    def __init__(self, link: "_Link", connection: socket.socket, memory: SlotMemory, epoch: int) -> None:
+    def __init__(self, link: "_DeviceConnection", connection: socket.socket, memory: SlotMemory, epoch: int) -> None:
         self._link = link
         self._socket = connection
         self._readable = select.poll()
@@ -89,7 +89,7 @@ class Slot:
         self.epoch = epoch
         self.waiting = self.broken = False
 
-    def __enter__(self) -> "Slot":
+    def __enter__(self) -> "TakenSlot":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -144,7 +144,7 @@ class Slot:
         self._socket.close()
 
 
-class _Link:
+class _DeviceConnection:
     """What a client and the thread that keeps its lease share; the thread must not keep the client itself alive."""
 
     def __init__(self, path: Path, bundle: Path, shape: SlotShape, limit: int) -> None:
@@ -159,8 +159,8 @@ class _Link:
         self._lease: socket.socket | None = None
         # Slots that are of another epoch than this belong to a device process that has ended.
         self._epoch = 0
-        self._free: deque[Slot] = deque()
-        self._late: list[Slot] = []
+        self._free: deque[TakenSlot] = deque()
+        self._late: list[TakenSlot] = []
 
     def open(self, patience_s: float) -> None:
         give_up = time.monotonic() + patience_s
@@ -179,7 +179,7 @@ class _Link:
         with self._lock:
             self._end_lease()
 
-    def take(self) -> Slot:
+    def take(self) -> TakenSlot:
         with self._lock:
             if self._late:
                 self._take_back()
@@ -190,7 +190,7 @@ class _Link:
             # The one that was used last: its memory is in the processor's caches, and what is never used takes none.
             return self._free.pop()
 
-    def give_back(self, slot: Slot) -> None:
+    def give_back(self, slot: TakenSlot) -> None:
         with self._lock:
             if slot.epoch != self._epoch:
                 slot.close()
@@ -229,7 +229,7 @@ class _Link:
     def _begin(self) -> socket.socket:
         """A lease, waiting for as long as loading takes, and the slots with it. Raises as DeviceClient does."""
         lease = self._greet([], None)
-        slots: list[Slot] = []
+        slots: list[TakenSlot] = []
         try:
             # Now, and not when they are needed: no request is to wait for that.
             slots.extend(self._open_slot(self._epoch + 1) for _ in range(self._limit))
@@ -274,11 +274,11 @@ class _Link:
                 pause_s = _REFUSED_RETRY_S
         return None
 
-    def _open_slot(self, epoch: int) -> Slot:
+    def _open_slot(self, epoch: int) -> TakenSlot:
         file = allocate(self._shape)
         try:
             memory = SlotMemory(self._shape, file)
-            return Slot(self, self._greet([file], _HELLO_S), memory, epoch)
+            return TakenSlot(self, self._greet([file], _HELLO_S), memory, epoch)
         finally:
             os.close(file)  # both sides have it mapped by now
 

@@ -13,6 +13,7 @@ from engine.device.slot import SlotMemory, SlotShape
 from engine.errors import EngineError
 from engine.retrieval.overfetch import Found, SearchRequest
 from engine.stages.retrieve import ItemIndex
+from engine.stages.seen import ItemRows
 from engine.types import Int64Array, RankingContext
 
 # What the followers of catalogue and live counts write to; opaque here.
@@ -54,12 +55,6 @@ def one_by_one(index: ItemIndex) -> BatchSearch:
             return error
 
     return search
-
-
-class ItemRows(Protocol):
-    """The rows of items in this process; implemented by engine.catalog.live.LiveCatalogue."""
-
-    def rows(self, keys: Int64Array) -> Int64Array: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -52,7 +52,7 @@ class RemoteIndex:
         return self._items.scan(request)
 
 
-class Catalogue(Protocol):
+class FreshItems(Protocol):
     """Which items came after the bundle, in this process; implemented by engine.catalog.live.LiveCatalogue."""
 
     @property
@@ -62,7 +62,7 @@ class Catalogue(Protocol):
 class RemoteRanker:
     """A Ranker. Fresh candidates go by their keys: each process has rows of its own for them."""
 
-    def __init__(self, client: DeviceClient, catalogue: Catalogue) -> None:
+    def __init__(self, client: DeviceClient, catalogue: FreshItems) -> None:
         self._client = client
         self._catalogue = catalogue
 

@@ -49,7 +49,7 @@ class _Slot:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Job:
+class _SlotJob:
     slot: _Slot
     lane: Lane
     deadline: float
@@ -70,7 +70,7 @@ class DeviceServer:
         self._max_batch = max_batch
         self._slots: dict[int, _Slot] = {}
         self._leases: set[socket.socket] = set()
-        self._queue: deque[_Job] = deque()
+        self._queue: deque[_SlotJob] = deque()
         self._epoll = select.epoll()
         self._closing = os.eventfd(0)
         self._epoll.register(self._closing, select.EPOLLIN)
@@ -200,7 +200,7 @@ class DeviceServer:
             if message:
                 kind, count, fresh, share, deadline = REQUEST.unpack(message)
                 asked = Asked(slot.memory, count, fresh, share)
-                self._queue.append(_Job(slot, slot.model.lanes[kind], deadline, asked))
+                self._queue.append(_SlotJob(slot, slot.model.lanes[kind], deadline, asked))
                 return
         except BlockingIOError:
             return

@@ -8,17 +8,17 @@ from engine.types import Float32Array, Float64Array, Int64Array
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class MeanEstimate:
     """A mean over users and its standard error."""
 
     mean: float
     standard_error: float
 
     @staticmethod
-    def of(values: Float64Array) -> "Estimate":
+    def of(values: Float64Array) -> "MeanEstimate":
         if len(values) < 2:
-            return Estimate(float(values.mean()) if len(values) else 0.0, 0.0)
-        return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
+            return MeanEstimate(float(values.mean()) if len(values) else 0.0, 0.0)
+        return MeanEstimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
 
 
 def hit_positions(ranked: Int64Array, targets: Int64Array) -> Int64Array:
@@ -48,7 +48,7 @@ def coverage(ranked: Int64Array, item_count: int) -> float:
     return len(np.unique(ranked[ranked >= 0])) / item_count
 
 
-def intra_list_similarity(ranked: Int64Array, unit_vectors: Float32Array) -> Estimate:
+def intra_list_similarity(ranked: Int64Array, unit_vectors: Float32Array) -> MeanEstimate:
     """Mean cosine between the pairs of a list, over users; lists of one item are left out.
 
     unit_vectors: float32 (items, dim), unit-length rows. Source: Ziegler et al., WWW 2005.
@@ -60,4 +60,4 @@ def intra_list_similarity(ranked: Int64Array, unit_vectors: Float32Array) -> Est
         if count > 1:
             total = vectors.sum(axis=0)
             values.append((total @ total - (vectors**2).sum()) / (count * (count - 1)))
-    return Estimate.of(np.array(values))
+    return MeanEstimate.of(np.array(values))

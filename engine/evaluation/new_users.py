@@ -8,7 +8,7 @@ import numpy as np
 from engine.bundle.popularity import Popularity
 from engine.data.dataset import Dataset
 from engine.errors import DataError
-from engine.evaluation.metrics import Estimate, gains, hit_positions, hits
+from engine.evaluation.metrics import MeanEstimate, gains, hit_positions, hits
 from engine.features.history import Histories
 from engine.features.schema import DEMOGRAPHICS
 from engine.stages.cold_start import popular_candidates
@@ -30,11 +30,11 @@ class NewUserFigures:
     first_items_at_10, first_items_at_50: which share of their first FIRST_ITEMS different items is.
     """
 
-    hr_at_10: Estimate
-    ndcg_at_10: Estimate
-    hr_at_50: Estimate
-    first_items_at_10: Estimate
-    first_items_at_50: Estimate
+    hr_at_10: MeanEstimate
+    ndcg_at_10: MeanEstimate
+    hr_at_50: MeanEstimate
+    first_items_at_10: MeanEstimate
+    first_items_at_50: MeanEstimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,4 +135,4 @@ def _measure(ranked: Int64Array, firsts: Int64Array) -> Float64Array:
 
 
 def _figures(values: Float64Array) -> NewUserFigures:
-    return NewUserFigures(*(Estimate.of(column) for column in values.T))
+    return NewUserFigures(*(MeanEstimate.of(column) for column in values.T))

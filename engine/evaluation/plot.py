@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib
 
-from engine.evaluation.metrics import Estimate
+from engine.evaluation.metrics import MeanEstimate
 
 # Files only: no window, whatever the machine offers.
 matplotlib.use("Agg")
@@ -19,9 +19,9 @@ class TradeOff:
     """What the pipeline does at one diversity weight."""
 
     weight: float
-    similarity_at_10: Estimate
-    similarity_at_50: Estimate
-    ndcg_at_10: Estimate
+    similarity_at_10: MeanEstimate
+    similarity_at_50: MeanEstimate
+    ndcg_at_10: MeanEstimate
 
 
 def plot_trade_off(points: Sequence[TradeOff], title: str, path: Path) -> None:

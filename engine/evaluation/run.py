@@ -14,7 +14,7 @@ from engine.config.seen import SeenConfig, never_again
 from engine.data.dataset import Dataset
 from engine.evaluation.leave_one_out import leave_one_out
 from engine.evaluation.lists import pipeline_lists, popularity_lists, retrieval_lists
-from engine.evaluation.metrics import Estimate, coverage, gains, hit_positions, hits, intra_list_similarity
+from engine.evaluation.metrics import MeanEstimate, coverage, gains, hit_positions, hits, intra_list_similarity
 from engine.features.seen_history import windows_by_type
 from engine.kernels.unit_rows import gather_unit_rows
 from engine.training.config import TrainingConfig
@@ -27,12 +27,12 @@ class MethodResult:
     """One method over all seeds; the estimates are over users, each user averaged over the seeds first."""
 
     method: str
-    hr_at_10: Estimate
-    ndcg_at_10: Estimate
-    hr_at_50: Estimate
+    hr_at_10: MeanEstimate
+    ndcg_at_10: MeanEstimate
+    hr_at_50: MeanEstimate
     coverage_at_10: float
-    intra_list_similarity_at_10: Estimate
-    intra_list_similarity_at_50: Estimate
+    intra_list_similarity_at_10: MeanEstimate
+    intra_list_similarity_at_50: MeanEstimate
     seed_means: dict[str, list[float]]
 
 
@@ -58,7 +58,7 @@ def evaluate_leave_one_out(
     policy = seen or never_again()
     split = leave_one_out(dataset, windows_by_type(policy.hide))
     lists: dict[str, list[Int64Array]] = {}
-    similarities: dict[str, list[tuple[Estimate, Estimate]]] = {}
+    similarities: dict[str, list[tuple[MeanEstimate, MeanEstimate]]] = {}
     for seed in seeds:
         with tempfile.TemporaryDirectory(prefix="engine-evaluate-") as scratch:
             store = BundleStore(Path(scratch) / "bundles")
@@ -85,12 +85,12 @@ def _summarize(
     lists: list[Int64Array],
     targets: Int64Array,
     item_count: int,
-    similarities: list[tuple[Estimate, Estimate]],
+    similarities: list[tuple[MeanEstimate, MeanEstimate]],
 ) -> MethodResult:
     positions = [hit_positions(rows, targets) for rows in lists]
 
-    def over_seeds(metric: Callable[[Int64Array, int], Float64Array], k: int) -> Estimate:
-        return Estimate.of(np.mean([metric(found, k) for found in positions], axis=0))
+    def over_seeds(metric: Callable[[Int64Array, int], Float64Array], k: int) -> MeanEstimate:
+        return MeanEstimate.of(np.mean([metric(found, k) for found in positions], axis=0))
 
     return MethodResult(
         method=method,
@@ -108,9 +108,9 @@ def _summarize(
     )
 
 
-def _mean_estimate(estimates: list[Estimate]) -> Estimate:
+def _mean_estimate(estimates: list[MeanEstimate]) -> MeanEstimate:
     """Over seeds: the users are the same people, so that their error does not shrink with the seeds."""
-    return Estimate(
+    return MeanEstimate(
         float(np.mean([estimate.mean for estimate in estimates])),
         float(np.mean([estimate.standard_error for estimate in estimates])),
     )

@@ -11,7 +11,7 @@ from engine.app.model import open_item_tower
 from engine.data.dataset import Dataset
 from engine.errors import ConfigError
 from engine.evaluation.attributes import ATTRIBUTES, CATEGORY, AttributeTaste
-from engine.evaluation.metrics import Estimate, gains, hits
+from engine.evaluation.metrics import MeanEstimate, gains, hits
 from engine.evaluation.new_items import NewItems, new_items
 from engine.evaluation.revealed import Revealed, folded_by, moved_by
 from engine.evaluation.run_next_event import by_user
@@ -35,10 +35,10 @@ class NewItemFigures:
     hr_at_50_gain: against content alone, the difference taken user by user.
     """
 
-    hr_at_10: Estimate
-    ndcg_at_10: Estimate
-    hr_at_50: Estimate
-    hr_at_50_gain: Estimate
+    hr_at_10: MeanEstimate
+    ndcg_at_10: MeanEstimate
+    hr_at_50: MeanEstimate
+    hr_at_50_gain: MeanEstimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +152,8 @@ def _content_vectors(split: NewItems, towers: TwoTowerModel) -> Float32Array:
 def _figures(found: Int64Array, content: Int64Array, users: Int64Array) -> NewItemFigures:
     in_50 = by_user(hits(found, 50), users)
     return NewItemFigures(
-        hr_at_10=Estimate.of(by_user(hits(found, 10), users)),
-        ndcg_at_10=Estimate.of(by_user(gains(found, 10), users)),
-        hr_at_50=Estimate.of(in_50),
-        hr_at_50_gain=Estimate.of(in_50 - by_user(hits(content, 50), users)),
+        hr_at_10=MeanEstimate.of(by_user(hits(found, 10), users)),
+        ndcg_at_10=MeanEstimate.of(by_user(gains(found, 10), users)),
+        hr_at_50=MeanEstimate.of(in_50),
+        hr_at_50_gain=MeanEstimate.of(in_50 - by_user(hits(content, 50), users)),
     )

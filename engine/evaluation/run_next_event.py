@@ -9,7 +9,7 @@ from engine.config.seen import SeenConfig, never_again
 from engine.config.serving import EngineConfig
 from engine.data.dataset import Dataset
 from engine.errors import DataError
-from engine.evaluation.metrics import Estimate, gains, hits
+from engine.evaluation.metrics import MeanEstimate, gains, hits
 from engine.evaluation.next_event import next_events
 from engine.evaluation.replay import METHODS, STALE, query_vectors, target_positions
 from engine.features.seen_history import windows_by_type
@@ -27,10 +27,10 @@ class Figures:
     hr_at_10_gain: against the stale vector, the difference taken user by user.
     """
 
-    hr_at_10: Estimate
-    ndcg_at_10: Estimate
-    hr_at_50: Estimate
-    hr_at_10_gain: Estimate
+    hr_at_10: MeanEstimate
+    ndcg_at_10: MeanEstimate
+    hr_at_50: MeanEstimate
+    hr_at_10_gain: MeanEstimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +123,8 @@ def _figures(found: list[Int64Array], stale: list[Int64Array], users: Int64Array
 
     hits_at_10 = mean_by_user([hits(one, 10) for one in found])
     return Figures(
-        hr_at_10=Estimate.of(hits_at_10),
-        ndcg_at_10=Estimate.of(mean_by_user([gains(one, 10) for one in found])),
-        hr_at_50=Estimate.of(mean_by_user([hits(one, 50) for one in found])),
-        hr_at_10_gain=Estimate.of(hits_at_10 - mean_by_user([hits(one, 10) for one in stale])),
+        hr_at_10=MeanEstimate.of(hits_at_10),
+        ndcg_at_10=MeanEstimate.of(mean_by_user([gains(one, 10) for one in found])),
+        hr_at_50=MeanEstimate.of(mean_by_user([hits(one, 50) for one in found])),
+        hr_at_10_gain=MeanEstimate.of(hits_at_10 - mean_by_user([hits(one, 10) for one in stale])),
     )

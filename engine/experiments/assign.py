@@ -38,7 +38,7 @@ class Assigned:
 
 
 @dataclass(frozen=True, slots=True)
-class _Surface:
+class _SurfaceExperiments:
     """What concerns one surface. names: of its experiments, the holdout among them."""
 
     holdout: bool
@@ -98,7 +98,7 @@ class Experiments:
                 found[one.name] = np.where(inside, one.owner[buckets(keys, one.seed)], np.int16(NOBODY))
         return found
 
-    def _choose(self, here: _Surface, unit_id: str, overrides: Assignments) -> Assignments:
+    def _choose(self, here: _SurfaceExperiments, unit_id: str, overrides: Assignments) -> Assignments:
         overrides = tuple(one for one in overrides if one.experiment in here.names)
         if not here.names or (overrides and overrides[0] == replace(HELD_OUT, overridden=True)):
             return overrides
@@ -144,9 +144,9 @@ class Experiments:
         variants = [self._variants[one.experiment, one.variant] for one in chosen]
         return Assigned(settings_of(self._config, surface, variants), chosen)
 
-    def _on(self, surface: str) -> _Surface:
+    def _on(self, surface: str) -> _SurfaceExperiments:
         concerned = self._config.holdout.surfaces
         holdout = self._holdout_count > 0 and (not concerned or surface in concerned)
         layers = layers_on(surface, self._config.experiments)
         names = frozenset([HOLDOUT] if holdout else []).union(*(layer.names for layer in layers))
-        return _Surface(holdout, layers, names)
+        return _SurfaceExperiments(holdout, layers, names)

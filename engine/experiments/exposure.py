@@ -39,15 +39,28 @@ class ExposureLog(Protocol):
 
 
 class Recommender(Protocol):
-    """As engine.rpc.servicer.Recommender, which is nearer to the caller."""
+    """What the service needs from the engine."""
 
     async def recommend(
         self, query: RecommendQuery, answer_by: float, deadline: float = float("inf")
-    ) -> Recommendation: ...
+    ) -> Recommendation:
+        """The answer to one valid query.
+
+        Args:
+            query: every field checked.
+            answer_by: a time.monotonic() instant, in seconds: what is not ready then is answered otherwise, at once.
+            deadline: such an instant, too: the caller's own, after which nobody waits. The task is cancelled then, or
+                when the caller leaves before.
+
+        Raises:
+            DeadlineExceeded: the deadline, not answer_by, has passed. EngineError: for the caller to see; anything
+                else is shown as an internal error.
+        """
+        ...
 
 
 class LoggedRecommender:
-    """A recommender whose answers are logged as they are served. Implements engine.rpc.servicer.Recommender.
+    """A recommender whose answers are logged as they are served. Implements Recommender.
 
     Requests that fail are logged, too, with the variants that they were assigned: a variant that fails for some people
     would otherwise only miss them. What the caller did wrong, or no longer waits for, is no failure.

@@ -2,35 +2,15 @@
 
 import time
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 
 from engine.contract.requests import add_debug, to_query, to_response
-from engine.types import Recommendation, RecommendQuery, StageTiming
+from engine.experiments.exposure import Recommender as Recommender
+from engine.types import Recommendation, StageTiming
 from engine.v1 import recommendation_pb2 as pb
 from engine.v1 import recommendation_pb2_grpc as pb_grpc
-
-
-class Recommender(Protocol):
-    """What the service needs from the engine."""
-
-    async def recommend(
-        self, query: RecommendQuery, answer_by: float, deadline: float = float("inf")
-    ) -> Recommendation:
-        """The answer to one valid query.
-
-        Args:
-            query: every field checked.
-            answer_by: a time.monotonic() instant, in seconds: what is not ready then is answered otherwise, at once.
-            deadline: such an instant, too: the caller's own, after which nobody waits. The task is cancelled then, or
-                when the caller leaves before.
-
-        Raises:
-            DeadlineExceeded: the deadline, not answer_by, has passed. EngineError: for the caller to see; anything
-                else is shown as an internal error.
-        """
-        ...
 
 
 class RecommendationServicer(pb_grpc.RecommendationServiceServicer):

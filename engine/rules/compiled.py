@@ -58,7 +58,7 @@ class CompiledRules:
         self._groups = {by: _Groups(frame[by], self.capacity) for by in groupings}
         bound = [self._bind(rule) for rule in rules.rules]
         self._surfaces = {
-            surface: _Surface(surface, [one for one in bound if one.rule.on(surface)], self.capacity)
+            surface: _SurfaceRules(surface, [one for one in bound if one.rule.on(surface)], self.capacity)
             for surface in rules.surfaces
         }
 
@@ -121,7 +121,7 @@ class CompiledRules:
         return BoundRule(rule, members, self._groups[rule.by].codes if isinstance(rule, Cap) else None)
 
 
-class _Surface:
+class _SurfaceRules:
     """What one surface keeps: its bitmap, and its rules by the condition that they wait for."""
 
     def __init__(self, name: str, rules: list[BoundRule], capacity: int) -> None:

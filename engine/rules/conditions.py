@@ -132,7 +132,7 @@ class Values:
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class RuleSchedule:
     """Minutes of the local week, Monday 00:00 first: bytes (7 * 1440,), 1 where the rule applies.
 
     Wall-clock minutes, so that daylight saving needs no thought: an hour that the clocks skip never is, one that they
@@ -142,7 +142,7 @@ class Schedule:
     timezone: str
     minutes: bytes
 
-    def overlap(self, other: "Schedule") -> bool:
+    def overlap(self, other: "RuleSchedule") -> bool:
         """Whether some minute is in both; between two zones that is taken for granted."""
         if self.timezone != other.timezone:
             return True
@@ -177,7 +177,7 @@ class Condition:
     age_group: Values = Values()
     start_ms: int | None = None
     end_ms: int | None = None
-    schedule: Schedule | None = None
+    schedule: RuleSchedule | None = None
 
     @staticmethod
     def of(when: When | None) -> "Condition":
@@ -227,7 +227,7 @@ def _values(among: tuple[str, ...] | None, but_not: tuple[str, ...] | None) -> V
     return Values(frozenset(among) - frozenset(but_not or ()), outside=False)
 
 
-def _schedule(when: When) -> Schedule | None:
+def _schedule(when: When) -> RuleSchedule | None:
     timezone = when.timezone or (when.hours.timezone if when.hours else None)
     if timezone is None:
         return None
@@ -239,7 +239,7 @@ def _schedule(when: When) -> Schedule | None:
             # Friday 22:00 to 02:00 ends on Saturday: a stretch belongs to the day that it starts on.
             for minute in range(start, start + length):
                 week[(day * DAY_MINUTES + minute) % len(week)] = 1
-    return Schedule(timezone, bytes(week))
+    return RuleSchedule(timezone, bytes(week))
 
 
 @lru_cache(maxsize=256)

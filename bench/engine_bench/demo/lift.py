@@ -14,7 +14,7 @@ from engine.errors import DependencyUnavailable
 from engine.experiments.analysis.declared import as_declared
 from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.metrics import METRICS
-from engine.experiments.analysis.question import Clock, Question, Rules
+from engine.experiments.analysis.question import Clock, Question, ReportRules
 from engine.experiments.analysis.read import count
 from engine.experiments.analysis.report import Report, make_report
 from engine.experiments.analysis.verdict import signed
@@ -50,7 +50,7 @@ def show_lift(data: Path, archive: Path, surface: str, settings: EngineConfig, c
         ended = sum(summary["errors"].values())
         console.print(f"{ended} of {summary['sessions']} sessions ended early: {next(iter(summary['errors']))}")
     _wait(archive, summary["run"], summary["requests"])
-    rules = Rules(clock=Clock.REQUEST, before_days=0)
+    rules = ReportRules(clock=Clock.REQUEST, before_days=0)
     asked = Question("holdout", surface, summary["begin_ms"], summary["end_ms"], rules=rules)
     question = as_declared(asked, settings)
     report = make_report(count(Archive.within(archive), question), question)

@@ -12,7 +12,7 @@ from engine.config.serving import EngineConfig
 from engine.experiments.analysis.compare import Bounds, Compared, compare
 from engine.experiments.analysis.counted import Counted, Excluded
 from engine.experiments.analysis.metrics import BEFORE, METRICS, TOTALS
-from engine.experiments.analysis.question import Rules
+from engine.experiments.analysis.question import ReportRules
 from engine.experiments.analysis.srm import check_split
 from engine.experiments.assign import Experiments
 from engine.types import Float64Array
@@ -136,7 +136,7 @@ def _compared(
         unit=np.arange(units), surface=nowhere, day=nowhere, values=totals,
         first_ms=0, last_ms=0, events_end_ms=0, excluded=Excluded(0, 0, 0, 0), guardrails=(),
     )  # fmt: skip
-    return compare(counted, counted.totals(0), np.ones(units, bool), 1, 0, Rules(), resample=False)
+    return compare(counted, counted.totals(0), np.ones(units, bool), 1, 0, ReportRules(), resample=False)
 
 
 def _described(found: list[Compared], nothing: list[Compared], true_lift: float) -> dict[str, Any]:

@@ -40,13 +40,13 @@ class CudaProgram:
         self._driver: Any = driver
         self._module = check(driver.cuModuleLoadData(image))
 
-    def kernel(self, name: str, arguments: "Arguments", shared_bytes: int = 0) -> "Kernel":
+    def kernel(self, name: str, arguments: "Arguments", shared_bytes: int = 0) -> "CudaKernel":
         """A kernel of the source, bound to arguments; raises ConfigError where there is none of that name."""
         function = check(self._driver.cuModuleGetFunction(self._module, name.encode()))
         if shared_bytes:
             dynamic = self._driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             check(self._driver.cuFuncSetAttribute(function, dynamic, shared_bytes))
-        return Kernel(self._driver, function, arguments, shared_bytes)
+        return CudaKernel(self._driver, function, arguments, shared_bytes)
 
 
 class Arguments:
@@ -59,7 +59,7 @@ class Arguments:
         self.address: int = ctypes.addressof(self._addresses)
 
 
-class Kernel:
+class CudaKernel:
     """A function on the device with its arguments."""
 
     def __init__(self, driver: Any, function: Any, arguments: Arguments, shared_bytes: int) -> None:

@@ -25,7 +25,7 @@ class _Owed(NamedTuple):
     since: float
 
 
-class _Link(asyncio.Protocol):
+class _Connection(asyncio.Protocol):
     """One connection, from its first byte to its last."""
 
     def __init__(self) -> None:
@@ -102,8 +102,8 @@ class MultiplexedRedis:
         self._port: int = getattr(connection, "port", 0)
         self._username, self._password, self._db = connection.username, connection.password, connection.db
         self._connect_timeout_s = connect_timeout_s
-        self._link: _Link | None = None
-        self._connecting: asyncio.Task[_Link] | None = None
+        self._link: _Connection | None = None
+        self._connecting: asyncio.Task[_Connection] | None = None
 
     async def call(self, *command: bytes | str | int) -> Any:
         """The reply to one command, bytes undecoded. Raises DependencyUnavailable, also for a reply that is an error.
@@ -124,7 +124,7 @@ class MultiplexedRedis:
         if self._link is not None:
             self._link.close("the client is closed")
 
-    async def _connected(self) -> _Link:
+    async def _connected(self) -> _Connection:
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect())
             # Everybody may have given up by the time that it fails.
@@ -132,15 +132,15 @@ class MultiplexedRedis:
         # Whoever gives up must not take the connection from those who still wait for it.
         return await asyncio.shield(self._connecting)
 
-    async def _connect(self) -> _Link:
+    async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
-        link: _Link | None = None
+        link: _Connection | None = None
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 if self._path is not None:
-                    _, link = await loop.create_unix_connection(_Link, self._path)
+                    _, link = await loop.create_unix_connection(_Connection, self._path)
                 else:
-                    _, link = await loop.create_connection(_Link, self._host, self._port, ssl=self._ssl)
+                    _, link = await loop.create_connection(_Connection, self._host, self._port, ssl=self._ssl)
                 for command in self._greeting():
                     reply = await link.send(command)
                     if isinstance(reply, hiredis.ReplyError):

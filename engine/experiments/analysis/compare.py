@@ -10,7 +10,7 @@ from engine.experiments.analysis.counted import Counted
 from engine.experiments.analysis.cuped import adjusted_ratios
 from engine.experiments.analysis.metrics import BEFORE, METRICS, TOTALS, Metric
 from engine.experiments.analysis.plan import detectable_lift
-from engine.experiments.analysis.question import Rules
+from engine.experiments.analysis.question import ReportRules
 from engine.experiments.analysis.sequential import anytime_interval, anytime_p_value
 from engine.experiments.analysis.statistics import (
     Estimate,
@@ -67,7 +67,7 @@ def compare(
     among: BoolArray,
     variant: int,
     control: int,
-    rules: Rules,
+    rules: ReportRules,
     *,
     resample: bool,
 ) -> Iterator[Compared]:
@@ -106,7 +106,7 @@ def covariate_columns(metric: Metric) -> list[int]:
 
 
 def _compare(
-    metric: Metric, treated: Moments, held: Moments, resampled: Interval | None, rules: Rules, *, adjust: bool
+    metric: Metric, treated: Moments, held: Moments, resampled: Interval | None, rules: ReportRules, *, adjust: bool
 ) -> Compared:
     places = ratio_columns(metric)
     plain = ratio(treated.columns(places)), ratio(held.columns(places))
@@ -135,7 +135,7 @@ def _compare(
     )
 
 
-def _detectable(lift: Estimate, control: Estimate, held: Moments, treated: Moments, rules: Rules) -> float | None:
+def _detectable(lift: Estimate, control: Estimate, held: Moments, treated: Moments, rules: ReportRules) -> float | None:
     if not (np.isfinite(lift.variance) and control.value > 0):
         return None
     # From the variance of the lift itself: the units of both variants as they are.

@@ -8,7 +8,7 @@ import numpy as np
 from engine.experiments.analysis.compare import Bounds, bounds, ratio_columns
 from engine.experiments.analysis.counted import Counted
 from engine.experiments.analysis.metrics import METRICS, TOTALS
-from engine.experiments.analysis.question import Rules
+from engine.experiments.analysis.question import ReportRules
 from engine.experiments.analysis.sequential import anytime_interval
 from engine.experiments.analysis.statistics import Moments, lift_interval, log_lift, ratio
 
@@ -25,7 +25,7 @@ class Day:
     anytime: Bounds
 
 
-def daily_lifts(counted: Counted, control: int, rules: Rules) -> Iterator[Day]:
+def daily_lifts(counted: Counted, control: int, rules: ReportRules) -> Iterator[Day]:
     """Every surface, metric and variant, day by day, without the adjustment by the time before.
 
     Days on which a lift cannot be told yet are left out.
@@ -49,7 +49,7 @@ def daily_lifts(counted: Counted, control: int, rules: Rules) -> Iterator[Day]:
                     yield from _of_day(name, variant, int(today), treated, moments[control], rules)
 
 
-def _of_day(surface: str, variant: str, day: int, treated: Moments, held: Moments, rules: Rules) -> Iterator[Day]:
+def _of_day(surface: str, variant: str, day: int, treated: Moments, held: Moments, rules: ReportRules) -> Iterator[Day]:
     for metric in METRICS:
         places = ratio_columns(metric)
         lift = log_lift(ratio(treated.columns(places)), ratio(held.columns(places)))

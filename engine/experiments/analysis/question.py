@@ -32,7 +32,7 @@ class Clock(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class ReportRules:
     """How a report counts.
 
     window_ms: a click or purchase belongs to an exposure for so long.
@@ -93,7 +93,7 @@ class Question:
     to_ms: int | None = None
     control: str = ""
     shares: Mapping[str, float] = field(default_factory=dict)
-    rules: Rules = field(default_factory=Rules)
+    rules: ReportRules = field(default_factory=ReportRules)
 
     def __post_init__(self) -> None:
         if self.from_ms is not None and self.to_ms is not None and self.from_ms >= self.to_ms:

@@ -13,9 +13,9 @@ from engine.experiments.analysis.daily import Day, daily_lifts
 from engine.experiments.analysis.lines import Comparison, Cut
 from engine.experiments.analysis.metrics import TOTALS
 from engine.experiments.analysis.notes import notes
-from engine.experiments.analysis.question import Question, Rules
+from engine.experiments.analysis.question import Question, ReportRules
 from engine.experiments.analysis.srm import Split, check_split
-from engine.experiments.analysis.verdict import Verdict, judge, outcome, sentence
+from engine.experiments.analysis.verdict import ReportVerdict, judge, outcome, sentence
 from engine.types import BoolArray, Float64Array
 
 # Countries and devices beyond the commonest are too few people each to say anything.
@@ -32,10 +32,10 @@ class Report:
     surfaces: tuple[str, ...]
     first_ms: int
     last_ms: int
-    rules: Rules
+    rules: ReportRules
     shares: Mapping[str, float]
     excluded: Excluded
-    verdict: Verdict
+    verdict: ReportVerdict
     splits: tuple[Split, ...]
     comparisons: tuple[Comparison, ...]
     cut_surface: str
@@ -114,7 +114,7 @@ def _splits(counted: Counted, question: Question) -> Iterator[Split]:
         yield check_split(surface, counts, question.shares)
 
 
-def _cuts(counted: Counted, totals: Float64Array, control: int, rules: Rules) -> Iterator[Cut]:
+def _cuts(counted: Counted, totals: Float64Array, control: int, rules: ReportRules) -> Iterator[Cut]:
     """By new and known users, device and country, on the last surface, which is all of them where there are several."""
     for dimension, value, among in _groups(counted, rules):
         for variant in _treatments(counted, control):
@@ -122,7 +122,7 @@ def _cuts(counted: Counted, totals: Float64Array, control: int, rules: Rules) ->
                 yield Cut(dimension, value, counted.variants[variant], figures)
 
 
-def _groups(counted: Counted, rules: Rules) -> Iterator[tuple[str, str, BoolArray]]:
+def _groups(counted: Counted, rules: ReportRules) -> Iterator[tuple[str, str, BoolArray]]:
     new = counted.interaction_count < rules.new_below
     yield "users", "new", new
     yield "users", "known", ~new
@@ -133,20 +133,20 @@ def _groups(counted: Counted, rules: Rules) -> Iterator[tuple[str, str, BoolArra
             yield dimension, str(name), values == name
 
 
-def _judged(lines: Sequence[Comparison], rules: Rules, spoiled: set[str]) -> Iterator[Comparison]:
+def _judged(lines: Sequence[Comparison], rules: ReportRules, spoiled: set[str]) -> Iterator[Comparison]:
     adjusted = _adjusted([line.figures for line in lines], rules)
     for line, p in zip(lines, adjusted, strict=True):
         judged = replace(line, adjusted_p_value=p, outcome=outcome(line.figures, p, rules, line.surface in spoiled))
         yield replace(judged, sentence=sentence(judged, rules))
 
 
-def _judged_cuts(cuts: Sequence[Cut], rules: Rules, *, spoiled: bool) -> Iterator[Cut]:
+def _judged_cuts(cuts: Sequence[Cut], rules: ReportRules, *, spoiled: bool) -> Iterator[Cut]:
     adjusted = _adjusted([cut.figures for cut in cuts], rules)
     for cut, p in zip(cuts, adjusted, strict=True):
         yield replace(cut, adjusted_p_value=p, outcome=outcome(cut.figures, p, rules, spoiled))
 
 
-def _adjusted(figures: Sequence[Compared], rules: Rules) -> list[float | None]:
+def _adjusted(figures: Sequence[Compared], rules: ReportRules) -> list[float | None]:
     """Corrected for each other. All surfaces together count as one more surface, which errs on the safe side."""
     values = np.array([np.nan if one.p_value is None else one.p_value for one in figures], np.float64)
     return [None if np.isnan(p) else float(p) for p in adjusted_p_values(values, rules.correction)]

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from engine.experiments.analysis.compare import Bounds, Compared
 from engine.experiments.analysis.lines import Comparison, Outcome
 from engine.experiments.analysis.metrics import METRICS, Metric
-from engine.experiments.analysis.question import Rules
+from engine.experiments.analysis.question import ReportRules
 from engine.experiments.analysis.srm import Split
 
 METRIC_OF = {metric.name: metric for metric in METRICS}
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ReportVerdict:
     """readable: whether the figures may be read at all. headline: the first thing to know. sentences: what else."""
 
     readable: bool
@@ -21,7 +21,7 @@ class Verdict:
     sentences: tuple[str, ...]
 
 
-def outcome(figures: Compared, adjusted_p_value: float | None, rules: Rules, spoiled: bool) -> Outcome:
+def outcome(figures: Compared, adjusted_p_value: float | None, rules: ReportRules, spoiled: bool) -> Outcome:
     """What may be said of one comparison. spoiled: its split is not what was planned."""
     if spoiled:
         return Outcome.UNREADABLE
@@ -32,7 +32,7 @@ def outcome(figures: Compared, adjusted_p_value: float | None, rules: Rules, spo
     return Outcome.MORE if figures.lift.value > 0 else Outcome.LESS
 
 
-def sentence(line: Comparison, rules: Rules) -> str:
+def sentence(line: Comparison, rules: ReportRules) -> str:
     """One comparison in words."""
     metric = METRIC_OF[line.figures.metric]
     where = place(line.surface)
@@ -50,7 +50,7 @@ def sentence(line: Comparison, rules: Rules) -> str:
             return _sure(line, metric, lift, rules)
 
 
-def _sure(line: Comparison, metric: Metric, lift: Bounds, rules: Rules) -> str:
+def _sure(line: Comparison, metric: Metric, lift: Bounds, rules: ReportRules) -> str:
     word = "more" if line.outcome is Outcome.MORE else metric.fewer
     near, far = sorted((abs(lift.low), abs(lift.high)))
     said = (
@@ -66,7 +66,7 @@ def _sure(line: Comparison, metric: Metric, lift: Bounds, rules: Rules) -> str:
     )
 
 
-def _unsure(line: Comparison, metric: Metric, lift: Bounds, rules: Rules) -> str:
+def _unsure(line: Comparison, metric: Metric, lift: Bounds, rules: ReportRules) -> str:
     said = (
         f"No sure difference in {metric.title.lower()} {place(line.surface)}: {line.variant} is between "
         f"{signed(lift.low)} and {signed(lift.high)}."
@@ -78,22 +78,22 @@ def _unsure(line: Comparison, metric: Metric, lift: Bounds, rules: Rules) -> str
     return said
 
 
-def judge(comparisons: Sequence[Comparison], splits: Sequence[Split], rules: Rules) -> Verdict:
+def judge(comparisons: Sequence[Comparison], splits: Sequence[Split], rules: ReportRules) -> ReportVerdict:
     """The whole report in words."""
     bad = [split for split in splits if split.mismatch]
     if bad and all(line.outcome is Outcome.UNREADABLE for line in comparisons):
-        return Verdict(False, f"Do not read these numbers: {_mismatch(bad[-1])}", tuple(_advice()))
+        return ReportVerdict(False, f"Do not read these numbers: {_mismatch(bad[-1])}", tuple(_advice()))
     warnings = [f"Do not read {place(split.surface)}: {_mismatch(split)}" for split in bad]
     found = [line for line in comparisons if line.outcome in (Outcome.MORE, Outcome.LESS)]
     # What holds everywhere first.
     found.sort(key=lambda line: line.surface != comparisons[-1].surface)
     if found:
-        return Verdict(True, found[0].sentence, (*warnings, *(line.sentence for line in found[1:])))
+        return ReportVerdict(True, found[0].sentence, (*warnings, *(line.sentence for line in found[1:])))
     unsure = [line for line in comparisons if line.outcome is Outcome.UNSURE]
     if not unsure:
-        return Verdict(True, "There is too little to compare yet.", tuple(warnings))
+        return ReportVerdict(True, "There is too little to compare yet.", tuple(warnings))
     headline = f"No difference is sure, in any of {len(unsure)} comparisons."
-    return Verdict(True, headline, (*warnings, *_what_could_be_found(unsure)))
+    return ReportVerdict(True, headline, (*warnings, *_what_could_be_found(unsure)))
 
 
 def _what_could_be_found(unsure: Sequence[Comparison]) -> Iterator[str]:

@@ -49,7 +49,7 @@ class Frames:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class PauseEvidence:
     """What was seen of one pause of an event loop.
 
     due, ran: time.monotonic() instants between which the loop was late.
@@ -112,7 +112,7 @@ class Stall:
         }
 
 
-def explain(seen: Evidence) -> Stall:
+def explain(seen: PauseEvidence) -> Stall:
     """Name the cause of a pause, and how much of it was of the process's own making.
 
     The kernel's figures say who computed and who waited for a processor, the collector's clock says when it ran, and
@@ -127,7 +127,7 @@ def explain(seen: Evidence) -> Stall:
     return Stall(seen.due, seen.length * 1000.0, own * 1000.0, cause, name, _stack(seen, thread))
 
 
-def _blame(seen: Evidence) -> tuple[Cause, int, float]:
+def _blame(seen: PauseEvidence) -> tuple[Cause, int, float]:
     """The cause, the thread, and the seconds that are the process's own."""
     most = _MOST * seen.length
     loop = seen.used.get(seen.loop, _NOTHING)
@@ -159,7 +159,7 @@ def _blame(seen: Evidence) -> tuple[Cause, int, float]:
     return Cause.MACHINE, seen.loop if seen.looks else holder, loop.ran
 
 
-def _busy_looks(seen: Evidence) -> list[Frames]:
+def _busy_looks(seen: PauseEvidence) -> list[Frames]:
     """The looks at which the loop's thread was in Python code of a callback."""
     return [frames for frames in seen.looks if (stack := frames.stacks.get(seen.loop)) and not _idle(stack)]
 
@@ -168,7 +168,7 @@ def _idle(stack: Stack) -> bool:
     return stack[0].split(":", 1)[0].endswith(_LOOP_FILES)
 
 
-def _collected(seen: Evidence) -> tuple[float, float, int]:
+def _collected(seen: PauseEvidence) -> tuple[float, float, int]:
     """Seconds of the pause in which the collector was at work, those of them that it had a processor for, and the
     native id of the thread with the longest collection."""
     longest, total, ran, where = 0.0, 0.0, 0.0, seen.loop
@@ -182,7 +182,7 @@ def _collected(seen: Evidence) -> tuple[float, float, int]:
     return total, ran, where
 
 
-def _stack(seen: Evidence, thread: int) -> Stack:
+def _stack(seen: PauseEvidence, thread: int) -> Stack:
     """The thread's stack at the moment that says most: the last look in the middle of it, else the first one after."""
     known = [frames for frames in seen.frames if thread in frames.stacks]
     within = [frames for frames in known if frames.at <= seen.ran]

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Final, Protocol
 
 from engine.config.serving import StallsConfig
-from engine.runtime.stalls.cause import Cause, Evidence, Frames, Stack, Stall, explain
+from engine.runtime.stalls.cause import Cause, Frames, PauseEvidence, Stack, Stall, explain
 from engine.runtime.stalls.collector import Collection, CollectorClock
 from engine.runtime.stalls.usage import Sample, ThreadUsage, used_between
 
@@ -41,7 +41,7 @@ _PLACES: Final = tuple(
 _REMEMBERED_S: Final = 30.0
 
 
-class Sink(Protocol):
+class PauseSink(Protocol):
     """Who counts; implemented by engine.runtime.stalls.metrics.StallMetrics."""
 
     def collected(self, collection: Collection) -> None: ...
@@ -52,7 +52,7 @@ class Sink(Protocol):
 
 
 @asynccontextmanager
-async def watching(settings: StallsConfig, sink: Sink | None = None) -> AsyncIterator[None]:
+async def watching(settings: StallsConfig, sink: PauseSink | None = None) -> AsyncIterator[None]:
     """Watch the running event loop for as long as the context lasts.
 
     Args:
@@ -74,7 +74,7 @@ async def watching(settings: StallsConfig, sink: Sink | None = None) -> AsyncIte
 
 
 @contextmanager
-def timing_collections(sink: Sink, period_s: float = 1.0) -> Iterator[None]:
+def timing_collections(sink: PauseSink, period_s: float = 1.0) -> Iterator[None]:
     """Tell a sink of every collection, for processes without an event loop."""
     clock, stop = CollectorClock(), threading.Event()
 
@@ -97,7 +97,7 @@ def timing_collections(sink: Sink, period_s: float = 1.0) -> Iterator[None]:
 class _Watch:
     """One loop's. `beat` belongs to the loop, the rest to the watching thread."""
 
-    def __init__(self, settings: StallsConfig, sink: Sink | None) -> None:
+    def __init__(self, settings: StallsConfig, sink: PauseSink | None) -> None:
         self.stop = threading.Event()
         self._period_s = settings.period_ms / 1000.0
         self._log_s = settings.log_ms / 1000.0
@@ -110,7 +110,7 @@ class _Watch:
         self._collector = CollectorClock()
         self._collections: deque[Collection] = deque(maxlen=1024)
         self._frames: deque[Frames] = deque(maxlen=2 * _MOST_LOOKS)
-        self._lines = {True: _Lines(OWN_LINE_PERIOD_S), False: _Lines(MACHINE_LINE_PERIOD_S)}
+        self._lines = {True: _RecordLines(OWN_LINE_PERIOD_S), False: _RecordLines(MACHINE_LINE_PERIOD_S)}
 
     async def beat(self) -> None:
         while True:
@@ -171,7 +171,7 @@ class _Watch:
             if thread.ident is not None and thread.native_id is not None
         }
         frames = [frames for frames in self._frames if due <= frames.at]
-        evidence = Evidence(
+        evidence = PauseEvidence(
             due, ran, self._loop_thread, own, used, tuple(self._collections), frames, dict(usage.names), idents
         )
         return explain(evidence)
@@ -200,7 +200,7 @@ class _Watch:
             log.log(logging.WARNING if own else logging.INFO, "the event loop stood still for %s", line)
 
 
-class _Lines:
+class _RecordLines:
     """Writes of one pause in a while; the next line says how many it did not write of."""
 
     def __init__(self, period_s: float) -> None:

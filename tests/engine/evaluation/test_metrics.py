@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from engine.evaluation.metrics import Estimate, coverage, gains, hit_positions, hits, intra_list_similarity
+from engine.evaluation.metrics import MeanEstimate, coverage, gains, hit_positions, hits, intra_list_similarity
 
 
 def random_lists(seed: int, users: int = 40, k: int = 12, items: int = 30) -> tuple[np.ndarray, np.ndarray]:
@@ -50,15 +50,15 @@ def test_ndcg_agrees_with_scikit_learn(seed: int) -> None:
 
 def test_standard_error_is_that_of_the_mean() -> None:
     values = np.random.default_rng(0).normal(size=400)
-    estimate = Estimate.of(values)
+    estimate = MeanEstimate.of(values)
     assert estimate.mean == pytest.approx(values.mean())
     assert estimate.standard_error == pytest.approx(values.std(ddof=1) / 20)
 
 
 def test_of_one_value_or_none_there_is_no_error_to_speak_of() -> None:
-    assert Estimate.of(np.array([3.5])) == Estimate(3.5, 0.0)
-    assert Estimate.of(np.empty(0)) == Estimate(0.0, 0.0)
-    assert Estimate.of(np.array([1.0, 2.0])).standard_error == pytest.approx(0.5)
+    assert MeanEstimate.of(np.array([3.5])) == MeanEstimate(3.5, 0.0)
+    assert MeanEstimate.of(np.empty(0)) == MeanEstimate(0.0, 0.0)
+    assert MeanEstimate.of(np.array([1.0, 2.0])).standard_error == pytest.approx(0.5)
 
 
 def test_intra_list_similarity_is_the_mean_over_pairs() -> None:

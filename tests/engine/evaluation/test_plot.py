@@ -1,13 +1,16 @@
 from pathlib import Path
 
-from engine.evaluation.metrics import Estimate
+from engine.evaluation.metrics import MeanEstimate
 from engine.evaluation.plot import TradeOff, plot_trade_off
 
 
 def test_the_picture_is_a_png_that_shows_the_points(tmp_path: Path) -> None:
     points = [
         TradeOff(
-            weight, Estimate(0.5 - weight, 0.01), Estimate(0.4 - weight, 0.01), Estimate(0.08 - weight / 50, 0.005)
+            weight,
+            MeanEstimate(0.5 - weight, 0.01),
+            MeanEstimate(0.4 - weight, 0.01),
+            MeanEstimate(0.08 - weight / 50, 0.005),
         )
         for weight in (0.2, 0.0, 0.1)
     ]

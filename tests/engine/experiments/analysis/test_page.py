@@ -16,7 +16,7 @@ from engine.experiments.analysis.daily import Day
 from engine.experiments.analysis.page import render_page
 from engine.experiments.analysis.plots import curve, scale_around
 from engine.experiments.analysis.report import Report
-from engine.experiments.analysis.verdict import Verdict
+from engine.experiments.analysis.verdict import ReportVerdict
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
@@ -91,7 +91,7 @@ def test_a_name_is_text_and_not_markup(report: Report) -> None:
 
 
 def test_what_must_not_be_read_says_so(report: Report) -> None:
-    page = render_page(replace(report, verdict=Verdict(False, "Do not read these numbers: 1 and 2", ())))
+    page = render_page(replace(report, verdict=ReportVerdict(False, "Do not read these numbers: 1 and 2", ())))
     assert 'class="card verdict unreadable"' in page
 
 

@@ -12,7 +12,7 @@ from engine.errors import DataError, InvalidRequest
 from engine.experiments.analysis.counted import ALL_SURFACES, Counted
 from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.metrics import BEFORE, TOTALS
-from engine.experiments.analysis.question import Clock, Question, Rules
+from engine.experiments.analysis.question import Clock, Question, ReportRules
 from engine.experiments.analysis.read import count
 from engine.experiments.analysis.report import make_report
 from tests.engine.experiments.analysis.archive import DAY_MS, HOUR_MS, START_MS, event, exposure, write
@@ -180,13 +180,13 @@ class TestPurchases:
         shown = [exposure("u", "engine", T)]
         late = [event("u", "purchase", "a", T + 30 * HOUR_MS, value=7.0)]
         assert of_unit(counted(tmp_path, shown, late), 0)["revenue"] == 0.0
-        longer = Question("worth", rules=Rules(window_ms=48 * HOUR_MS))
+        longer = Question("worth", rules=ReportRules(window_ms=48 * HOUR_MS))
         assert of_unit(count(Archive.within(tmp_path), longer), 0)["revenue"] == 7.0
 
     @pytest.mark.parametrize("named", [True, False])
     def test_the_end_of_the_window_is_not_in_it(self, tmp_path: Path, named: bool) -> None:
         shown = [exposure("u", "engine", T), exposure("v", "engine", T)]
-        window_ms = Rules().window_ms
+        window_ms = ReportRules().window_ms
         events = [
             event(user, kind, "a", T + window_ms - left_ms, request_id=one["request_id"] if named else "", value=3.0)
             for user, one, left_ms in (("u", shown[0], 1), ("v", shown[1], 0))
@@ -245,7 +245,7 @@ class TestWhoCounts:
             *(exposure("bot", "control", T + n) for n in range(6)),
             *(exposure("regular", "control", T + n * HOUR_MS) for n in range(6)),
         ]
-        read = counted(tmp_path, shown, rules=Rules(bot_hourly_requests=5))
+        read = counted(tmp_path, shown, rules=ReportRules(bot_hourly_requests=5))
         assert len(read.variant) == 2
         excluded = read.excluded
         assert (excluded.testers, excluded.crossovers, excluded.bots, excluded.repeats) == (1, 1, 1, 0)
@@ -301,7 +301,7 @@ class TestTheTimeBefore:
 
     def test_is_unknown_without_events(self, tmp_path: Path) -> None:
         assert counted(tmp_path, [exposure("u", "engine", T)]).before is None
-        off = Question("worth", rules=Rules(before_days=0))
+        off = Question("worth", rules=ReportRules(before_days=0))
         write(tmp_path, [], self.events())
         assert count(Archive.within(tmp_path), off).before is None
 
@@ -358,8 +358,8 @@ class TestClock:
         shown = [exposure("u", "engine", T + n, time_ms=T - n * DAY_MS, request_id=f"r{n}") for n in range(3)]
         clicks = [event("u", "click", "a", T - 2 * DAY_MS + 60_000, request_id="r2", received_ms=T)]
         archive = Archive.within(write(tmp_path, shown, clicks))
-        by_request = Question("worth", rules=Rules(clock=Clock.REQUEST, before_days=0))
-        [server] = count(archive, Question("worth", rules=Rules(before_days=0))).totals(0)
+        by_request = Question("worth", rules=ReportRules(clock=Clock.REQUEST, before_days=0))
+        [server] = count(archive, Question("worth", rules=ReportRules(before_days=0))).totals(0)
         [request] = count(archive, by_request).totals(0)
         assert server[TOTALS.index("sessions")] == 1
         assert request[TOTALS.index("sessions")] == 3
@@ -375,7 +375,7 @@ class TestClock:
         clicks = [event("u", "click", "a", T - 12 * DAY_MS, received_ms=T - 12 * DAY_MS)]
         archive = Archive.within(write(tmp_path, shown, clicks))
         # It ends days before the directory that the server has written into.
-        days = Question("worth", from_ms=T - 11 * DAY_MS, to_ms=T - 10 * DAY_MS, rules=Rules(clock=Clock.REQUEST))
+        days = Question("worth", from_ms=T - 11 * DAY_MS, to_ms=T - 10 * DAY_MS, rules=ReportRules(clock=Clock.REQUEST))
         before = count(archive, days).before
         assert before is not None
         assert before[0, BEFORE.index("clicks_before")] == 1
@@ -385,7 +385,7 @@ class TestClock:
         for path in tmp_path.rglob("engine.exposures*.parquet"):
             pl.read_parquet(path).drop("time_ms", "error").write_parquet(path)
         for clock in Clock:
-            read = count(Archive.within(tmp_path), Question("worth", rules=Rules(clock=clock)))
+            read = count(Archive.within(tmp_path), Question("worth", rules=ReportRules(clock=clock)))
             assert read.first_ms == T
             assert read.guardrails[0]["error_share"] == 0.0
 

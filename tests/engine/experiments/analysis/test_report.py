@@ -17,7 +17,7 @@ from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.lines import Comparison, Outcome
 from engine.experiments.analysis.metrics import METRICS
 from engine.experiments.analysis.page import render_page
-from engine.experiments.analysis.question import Correction, Question, Rules
+from engine.experiments.analysis.question import Correction, Question, ReportRules
 from engine.experiments.analysis.read import count
 from engine.experiments.analysis.report import Report, make_report
 from engine.experiments.analysis.verdict import outcome, percent, sentence, signed
@@ -76,7 +76,7 @@ def test_what_people_did_before_takes_noise_away(report: Report) -> None:
 def test_the_correction_is_over_all_lines(report: Report, counted: Counted) -> None:
     p = np.array([one.figures.p_value for one in report.comparisons], np.float64)
     assert [one.adjusted_p_value for one in report.comparisons] == pytest.approx(adjusted_p_values(p, Correction.HOLM))
-    milder = make_report(counted, replace(QUESTION, rules=Rules(correction=Correction.BH)))
+    milder = make_report(counted, replace(QUESTION, rules=ReportRules(correction=Correction.BH)))
     pairs = zip(report.comparisons, milder.comparisons, strict=True)
     assert all((mild.adjusted_p_value or 0) <= (one.adjusted_p_value or 0) for one, mild in pairs)
 
@@ -207,7 +207,7 @@ def test_how_a_lift_is_written(lift: float, said: str) -> None:
 
 @pytest.mark.parametrize(("alpha", "said"), [(0.05, "95%"), (0.1, "90%"), (0.01, "99%"), (0.001, "99.9%")])
 def test_the_level_of_the_intervals_is_said_as_it_is(report: Report, alpha: float, said: str) -> None:
-    rules = Rules(alpha=alpha)
+    rules = ReportRules(alpha=alpha)
     clicks = line(report, "all", "request_ctr")
     assert f"we are {said} sure" in sentence(clicks, rules)
     page = render_page(replace(report, rules=rules))
@@ -232,14 +232,14 @@ def verdict_of(outcome: Outcome, **figures: object) -> Comparison:
     ],
 )
 def test_who_looks_early_is_told_what_is_not_sure_yet(anytime: Bounds | None, early: bool) -> None:
-    said = sentence(verdict_of(Outcome.MORE, anytime=anytime), Rules())
+    said = sentence(verdict_of(Outcome.MORE, anytime=anytime), ReportRules())
     assert ("not sure yet" in said) is early
     assert "earns 20% more requests that lead to a click on home" in said
     assert "between 10% and 30%" in said
 
 
 def test_a_loss_is_said_from_the_least_to_the_most() -> None:
-    said = sentence(verdict_of(Outcome.LESS, lift=Bounds(-0.2, -0.3, -0.1)), Rules())
+    said = sentence(verdict_of(Outcome.LESS, lift=Bounds(-0.2, -0.3, -0.1)), ReportRules())
     assert "earns 20% fewer requests" in said
     assert "between 10% and 30%" in said
 
@@ -256,21 +256,21 @@ def test_a_loss_is_said_from_the_least_to_the_most() -> None:
 )
 def test_what_may_be_said(adjusted: float | None, lift: Bounds | None, expected: Outcome) -> None:
     figures = verdict_of(Outcome.UNKNOWN, lift=lift).figures
-    assert outcome(figures, adjusted, Rules(), spoiled=False) is expected
-    assert outcome(figures, adjusted, Rules(), spoiled=True) is Outcome.UNREADABLE
+    assert outcome(figures, adjusted, ReportRules(), spoiled=False) is expected
+    assert outcome(figures, adjusted, ReportRules(), spoiled=True) is Outcome.UNREADABLE
 
 
 @pytest.mark.parametrize(
     ("p", "detectable", "said"), [(0.049, 0.1, "Alone it would count"), (0.05, 0.1, "of 10% would have been found")]
 )
 def test_what_is_not_sure_says_why(p: float, detectable: float, said: str) -> None:
-    assert said in sentence(verdict_of(Outcome.UNSURE, p_value=p, detectable=detectable), Rules())
+    assert said in sentence(verdict_of(Outcome.UNSURE, p_value=p, detectable=detectable), ReportRules())
 
 
 def test_a_question_that_cannot_be_asked() -> None:
     with pytest.raises(InvalidRequest, match="later than"):
         Question("worth", from_ms=2, to_ms=2)
     with pytest.raises(InvalidRequest, match="alpha"):
-        Rules(alpha=0.7)
+        ReportRules(alpha=0.7)
     with pytest.raises(InvalidRequest, match="window_ms"):
-        Rules(window_ms=0)
+        ReportRules(window_ms=0)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.runtime.stalls.cause import Cause, Evidence, Frames, Stack, explain
+from engine.runtime.stalls.cause import Cause, Frames, PauseEvidence, Stack, explain
 from engine.runtime.stalls.collector import Collection
 from engine.runtime.stalls.usage import Usage
 
@@ -13,10 +13,12 @@ BUSY: Stack = ("shop.py:7 handle", "asyncio/runners.py:118 run")
 PARSING: Stack = ("rules.py:3 parse", "threading.py:1 run")
 
 
-def seen(used: dict[int, tuple[float, float]], *frames: Frames, collections: tuple[Collection, ...] = ()) -> Evidence:
+def seen(
+    used: dict[int, tuple[float, float]], *frames: Frames, collections: tuple[Collection, ...] = ()
+) -> PauseEvidence:
     """A pause of 100 ms from second 10 on. used: milliseconds on a processor, and without one."""
     usage = {thread: Usage(ran / 1000, waited / 1000) for thread, (ran, waited) in used.items()}
-    return Evidence(10.0, 10.1, LOOP, WATCHER, usage, collections, frames, NAMES, {77: HELPER})
+    return PauseEvidence(10.0, 10.1, LOOP, WATCHER, usage, collections, frames, NAMES, {77: HELPER})
 
 
 def look(at: float, stack: Stack, *, held_up: bool = False, state: str = "S", helper: Stack = PARSING) -> Frames:
@@ -95,7 +97,7 @@ def test_threads_that_take_turns_hold_it_together() -> None:
         ),
     ],
 )
-def test_what_the_machine_does_is_not_of_our_own_making(evidence: Evidence) -> None:
+def test_what_the_machine_does_is_not_of_our_own_making(evidence: PauseEvidence) -> None:
     stall = explain(evidence)
     assert stall.cause is Cause.MACHINE
     assert stall.own_ms < 50

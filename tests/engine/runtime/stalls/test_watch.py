@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from engine.config.serving import EngineConfig, StallsConfig
 from engine.runtime.stalls.cause import Cause, Stall
 from engine.runtime.stalls.metrics import StallMetrics
-from engine.runtime.stalls.watch import OWN_LINE_PERIOD_S, _Lines, timing_collections, watching
+from engine.runtime.stalls.watch import OWN_LINE_PERIOD_S, _RecordLines, timing_collections, watching
 
 SETTINGS = StallsConfig(period_ms=2)
 
@@ -115,7 +115,7 @@ def test_collections_are_timed_without_an_event_loop() -> None:
 
 
 def test_many_pauses_make_one_line_and_a_number() -> None:
-    lines = _Lines(OWN_LINE_PERIOD_S)
+    lines = _RecordLines(OWN_LINE_PERIOD_S)
     stall = Stall(1.0, 50.0, 50.0, Cause.LOOP, "MainThread", ("shop.py:7 handle",))
     said = [lines.about(stall, now) for now in (100.0, 101.0, 109.0, 100.0 + OWN_LINE_PERIOD_S)]
     assert said[0] == "50 ms, 50 ms of its own making: loop, MainThread: shop.py:7 handle"
