@@ -1,90 +1,45 @@
 """The figures that a README shows, as Markdown tables."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from engine.stages import BUDGETS_MS
-from engine_bench.report.goals import goals
-from engine_bench.report.gpu import read_gpu
-from engine_bench.report.gpu_tables import gpu_tables
-from engine_bench.report.numbers import amount, milliseconds, recall
+from engine_bench.report.gpu import gpu_tables
 from engine_bench.report.read import Reports, number, objects, provenance
-from engine_bench.report.suite import PARTS, read_suite
-
-_PARTS = {
-    "features": "features: one read of Redis",
-    "retrieve": "eligibility, blend, retrieve 1000",
-    "rank": "rank 1000",
-    "respond": "filter, rules, diversity, respond",
-}
+from engine_bench.report.suite import parts_table, requests
+from engine_bench.report.tables import Cell, Table, amount, count, ms, recall, text
+from engine_bench.report.targets import judged
 
 
 def markdown(reports: Reports) -> str:
     """Tables of parts by catalogue size, of rates, of a GPU, and of targets, with what they were measured on."""
-    blocks = [*_request(reports), *_rates(reports), *_gpu(reports), *_targets(reports), *_origins(reports)]
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join(block for title, table in _tables(reports) for block in (title, table.markdown())) + (
+        f"\n\nMeasured on {'; '.join(_machines(reports))}.\n"
+    )
 
 
-def _request(reports: Reports) -> Iterator[str]:
-    suite = read_suite(reports.of("bench"))
-    for items, request in suite.requests.items():
-        rows = [
-            [
-                _PARTS[part],
-                *(milliseconds(number(request, "parts_ms", part, name)) for name in ("p50", "p99")),
-                f"{BUDGETS_MS[part]:g}",
-            ]
-            for part in PARTS
-        ]
-        total = [milliseconds(number(request, "p50_ms")), milliseconds(number(request, "p99_ms")), "100"]
-        rows.append(["whole request on the server, without gRPC", *total])
-        yield f"{items:,} items, recall@1000 {recall(number(request, 'recall_at_1000'))} (`make bench`):"
-        yield _table(["part", "p50 ms", "p99 ms", "budget ms"], rows)
+def _tables(reports: Reports) -> Iterator[tuple[str, Table]]:
+    for items, request in requests(reports.of("bench")).items():
+        found = recall(number(request, "recall_at_1000"))
+        yield f"{items:,} items, recall@1000 {found} (`make bench`):", parts_table(request, "")
+    load, gpu = reports.of("load"), reports.of("gpu")
+    columns: dict[str, Cell] = {
+        "p99 within ms": count("bound_ms"), "requests/s": count("per_s"), "p50 ms": ms("p50_ms", "median"),
+        "p99 ms": ms("p99_ms", "median"), "limit of the": text("ended_by"),
+    }  # fmt: skip
+    if rates := list(objects(load, "rates")):
+        size = amount(number(load, "settings", "items"))
+        title = f"One server under load, {size} items, as callers see it (`make bench-load`):"
+        yield title, Table.of("", rates, columns)
+    where = "rehearsed on the processor, not on a GPU" if gpu.get("rehearsal") else f"on {gpu.get('device', 'a GPU')}"
+    for table in gpu_tables(gpu):
+        yield f"{table.title}, {where} (`make bench-gpu`):", table
+    if rows := [
+        [each.title, f"{each.relation} {amount(each.target.bound)}", amount(each.target.measured), each.outcome]
+        for each in judged(reports)
+        if not (each.source == "gpu" and gpu.get("rehearsal"))
+    ]:
+        yield "Targets:", Table("", ["target", "bound", "measured", ""], rows)
 
 
-def _rates(reports: Reports) -> Iterator[str]:
-    report = reports.of("load")
-    rows = [
-        [
-            f"{amount(number(rate, 'bound_ms'))}",
-            amount(number(rate, "per_s")),
-            milliseconds(number(rate, "p50_ms", "median")),
-            milliseconds(number(rate, "p99_ms", "median")),
-            str(rate.get("ended_by", "–")),
-        ]
-        for rate in objects(report, "rates")
-    ]
-    if rows:
-        items = number(report, "settings", "items")
-        yield f"One server under load, {amount(items)} items, as callers see it (`make bench-load`):"
-        yield _table(["p99 within ms", "requests/s", "p50 ms", "p99 ms", "limit of the"], rows)
-
-
-def _gpu(reports: Reports) -> Iterator[str]:
-    run = read_gpu(reports.of("gpu"))
-    where = "rehearsed on the processor, not on a GPU" if run.rehearsal else f"on {run.device}"
-    for table in gpu_tables(run):
-        yield f"{table.title}, {where} (`make bench-gpu`):"
-        yield _table(table.columns, table.rows)
-
-
-def _targets(reports: Reports) -> Iterator[str]:
-    rows = [
-        [goal.title, f"{goal.relation} {amount(goal.bound)}", amount(goal.value), goal.outcome]
-        for goal in goals(reports)
-    ]
-    if rows:
-        yield _table(["target", "bound", "measured", ""], rows)
-    if why := [f"- {goal.title}: {goal.why}" for goal in goals(reports) if goal.why]:
-        yield "\n".join(["Of those that were missed:", "", *why])
-
-
-def _origins(reports: Reports) -> Iterator[str]:
+def _machines(reports: Reports) -> list[str]:
     known = {provenance(report) for report in reports.found.values()}
-    machines = sorted({f"{each.machine} (commit {each.commit}, {each.date} UTC)" for each in known})
-    yield "Measured on " + "; ".join(machines) + "."
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    # A bar inside a cell would be the end of the cell.
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return sorted({f"{each.machine} (commit {each.commit}, {each.date} UTC)" for each in known})

@@ -1,40 +1,25 @@
-"""The page: sections in their order, rendered by a template into one file that needs nothing else."""
+"""The page: sections in their order, rendered by templates into one file that needs nothing else."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.errors import ConfigError
-from engine_bench.report.drawing import PALETTE
-from engine_bench.report.goals import goals
-from engine_bench.report.numbers import amount
-from engine_bench.report.read import SOURCES, Provenance, Reports, Source, provenance
-from engine_bench.report.section import Section
-from engine_bench.report.sections_gpu import gpu_sections
-from engine_bench.report.sections_load import load_sections
-from engine_bench.report.sections_other import other_sections
-from engine_bench.report.sections_peers import peer_sections
-from engine_bench.report.sections_suite import suite_sections
-from engine_bench.report.suite import read_suite
-
-TEMPLATE = Path(__file__).with_name("page.html")
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """One file of the report, and where it was made; `provenance` is None where there is no file."""
-
-    source: Source
-    provenance: Provenance | None
-    problem: str
+from engine_bench.report.charts import PALETTE, Section
+from engine_bench.report.gpu import gpu_sections, missing_parts
+from engine_bench.report.read import SOURCES, Reports, objects, provenance
+from engine_bench.report.suite import requests, suite_sections
+from engine_bench.report.system import system_sections
+from engine_bench.report.tables import amount, milliseconds
+from engine_bench.report.targets import judged
+from engine_bench.targets import GROWTH_AT_MOST, target_size
 
 
 def write_page(reports: Reports, output: Path) -> list[Path]:
-    """Write the page, and beside it every picture as a PNG.
+    """Write the page, and beside it every chart as a PNG.
 
     Args:
-        output: the page's file; pictures go into `<its name without suffix>-figures`.
+        output: the page's file; charts go into `<its name without suffix>-figures`.
 
     Returns all files that were written. Raises ConfigError where jinja2 or matplotlib is not installed.
     """
@@ -44,48 +29,48 @@ def write_page(reports: Reports, output: Path) -> list[Path]:
     written = [output]
     pictures = output.with_name(f"{output.stem}-figures")
     pictures.mkdir(exist_ok=True)
-    for figure in (figure for section in sections for figure in section.figures):
-        written.append(pictures / f"{figure.name}.png")
-        written[-1].write_bytes(figure.picture.png)
+    for chart in (chart for section in sections for chart in section.charts):
+        written.append(pictures / f"{chart.name}.png")
+        written[-1].write_bytes(chart.png)
     return written
 
 
 def all_sections(reports: Reports) -> list[Section]:
-    return [
-        *suite_sections(read_suite(reports.of("bench"))),
-        *load_sections(reports.of("load")),
-        *peer_sections(reports.of("peers")),
-        *other_sections(reports),
-        *gpu_sections(reports.of("gpu")),
-    ]
+    """Those for which there are figures, in the order of the page."""
+    return [*suite_sections(reports.of("bench")), *system_sections(reports), *gpu_sections(reports.of("gpu"))]
 
 
 def render(reports: Reports, sections: list[Section]) -> str:
-    """The page's HTML; figures are inline, and nothing is fetched."""
-    found = goals(reports)
-    origins = {
-        source.name: Origin(
-            source,
-            provenance(reports.of(source.name)) if source.name in reports.found else None,
-            reports.problems.get(source.name, ""),
-        )
-        for source in SOURCES
+    """The page's HTML; charts are inline, and nothing is fetched."""
+    jinja2 = _require_jinja()
+    # What a file does not hold is undefined in the templates, however deep.
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.ChainableUndefined,
+    )  # fmt: skip
+    environment.filters |= {
+        "amount": amount,
+        "ms": milliseconds,
+        "code": _code,
+        "objects": lambda tree: list(objects({"": tree}, "")),
     }
-    known = [origin.provenance for origin in origins.values() if origin.provenance is not None]
-    environment = _require_jinja().Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["amount"] = amount
-    environment.filters["code"] = _code
-    page: str = environment.from_string(TEMPLATE.read_text()).render(
-        goals=found,
-        missing=reports.missing,
-        met=sum(goal.met is True for goal in found),
-        judged=sum(goal.met is not None for goal in found),
+    found = {source.name: provenance(reports.of(source.name)) for source in SOURCES if source.name in reports.found}
+    targets, by_items = judged(reports), requests(reports.of("bench"))
+    page: str = environment.get_template("page.html.j2").render(
+        targets=targets,
+        counted=[each for each in targets if each.counts],
         sections=sections,
-        origins=origins,
-        titles={source.name: source.title for source in SOURCES},
-        machines=sorted({each.machine for each in known}),
-        commits=sorted({each.commit for each in known}),
-        dates=sorted(each.date for each in known),
+        reports={source.name: reports.of(source.name) for source in SOURCES},
+        whole=by_items[target_size(by_items)] if by_items else {},
+        growth_at_most=GROWTH_AT_MOST,
+        absent=missing_parts(reports.of("gpu")),
+        sources={source.name: source for source in SOURCES},
+        missing=reports.missing,
+        problems=reports.problems,
+        origins=found,
+        machines=sorted({each.machine for each in found.values()}),
+        commits=sorted({each.commit for each in found.values()}),
+        dates=sorted(each.date for each in found.values()),
         palette=PALETTE,
     )
     return page

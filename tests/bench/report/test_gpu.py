@@ -4,14 +4,12 @@ from typing import Any
 
 import pytest
 
-from engine_bench.report.goals import goals, gpu_goals
-from engine_bench.report.gpu import read_gpu
-from engine_bench.report.gpu_tables import gpu_tables
+from engine_bench.report.charts import Section
+from engine_bench.report.gpu import gpu_sections, gpu_tables
 from engine_bench.report.markdown import markdown
 from engine_bench.report.page import all_sections, render
 from engine_bench.report.read import Reports
-from engine_bench.report.section import Section
-from engine_bench.report.sections_gpu import gpu_sections
+from engine_bench.report.targets import judged
 from tests.bench.report import files, gpu_file
 
 
@@ -20,12 +18,9 @@ def only(report: dict[str, Any]) -> Section:
     return section
 
 
-def said(section: Section) -> str:
-    return " ".join(section.paragraphs)
-
-
 def page_of(report: dict[str, Any], *sections: Section) -> str:
-    return render(Reports({"gpu": report}, {}), list(sections))
+    """The page's text, its whitespace as a browser shows it."""
+    return " ".join(render(Reports({"gpu": report}, {}), list(sections)).split())
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +29,7 @@ def whole() -> Section:
 
 
 def test_every_part_has_its_picture_and_its_table(whole: Section) -> None:
-    assert [figure.name for figure in whole.figures] == [
+    assert [chart.name for chart in whole.charts] == [
         "gpu-retrieval", "gpu-filtered", "gpu-ranking", "gpu-stages", "gpu-loaded", "gpu-front-ends",
     ]  # fmt: skip
     assert [len(table.rows) for table in whole.tables] == [4 * 4 + 4, 4 * 4 * 2, 5, 6, 4, 10]
@@ -42,57 +37,56 @@ def test_every_part_has_its_picture_and_its_table(whole: Section) -> None:
 
 
 def test_the_device_and_its_floor_in_words(whole: Section) -> None:
-    text = said(whole)
-    assert "The device, Some GPU 80GB, copies 2.50 trillion bytes a second" in text
-    assert "750 trillion operations a second in products of float16 matrices" in text
-    # 10,000,000 vectors of 256 bytes at 2.5e12 bytes a second.
-    assert "1.02 ms over 10M × 128 for one request" in text
-    assert "Up to 300 requests in one call that is the reading" in text
+    text = page_of(gpu_file.gpu(), whole)
+    assert "Some GPU 80GB copies 2,500 GB a second within its memory" in text
+    assert "750,000 billion operations a second in products of matrices" in text
     assert "differ by 0.0021 at most" in text
     assert "99.4% of the first 50" in text
     assert "Not in this file" not in text
 
 
 def test_kinds_stand_beside_their_recall_and_the_floor(whole: Section) -> None:
-    picture = whole.figures[0].picture
     for written in (
         "exact-fused, recall 1.000",
         "cagra, recall 0.953–0.981",
         "the device's floor",
         "10M × 128 vectors",
     ):
-        assert written in picture.wide
-        assert written in picture.narrow
+        assert written in whole.charts[0].svg
     rows = {tuple(row[:2]): row[2:] for row in whole.tables[0].rows}
     assert rows["1M × 64", "the device's floor"] == ["", *["0.051"] * 5]
+    # 10,000,000 vectors of 256 bytes at 2.5e12 bytes a second.
+    assert rows["10M × 128", "the device's floor"] == ["", *["1.02"] * 5]
     assert rows["10M × 64", "cagra"][0] == "0.953"
 
 
 def test_targets_are_met_missed_or_not_measured() -> None:
-    found = goals(Reports({"gpu": gpu_file.gpu()}, {}))
-    assert [goal.outcome for goal in found] == ["met", "missed", "met", "met", "met", "missed"]
-    assert [goal.relation for goal in found] == ["≤"] * 5 + ["≥"]
+    found = judged(Reports({"gpu": gpu_file.gpu()}, {}))
+    assert [each.outcome for each in found] == ["met", "MISSED", "met", "met", "met", "MISSED"]
+    assert [each.relation for each in found] == ["≤"] * 5 + ["≥"]
     early = gpu_file.ended_early()
-    assert [goal.outcome for goal in goals(Reports({"gpu": early}, {}))].count("not measured") == 5
+    assert [each.outcome for each in judged(Reports({"gpu": early}, {}))].count("not measured") == 5
     text = page_of(early)
     assert "<strong>1 of 1</strong> targets met, 5 more not measured" in text
-    assert "missed</span>" not in text
+    assert ">MISSED<" not in text
     # Those of ranking and requests are of a catalogue whose size a run can choose.
     assert "rank 1,000 candidates of one request, p50 ms, 1M items" in text
 
 
 def test_a_target_that_the_report_does_not_know_is_shown_by_its_name() -> None:
     unknown = {"front_ends_requests_per_s": gpu_file.outcome(10.0, 12.0, True), "x_ms": None}
-    (goal,) = goals(Reports({"gpu": {"targets": unknown}}, {}))
-    assert (goal.title, goal.relation, goal.outcome) == ("front ends requests per s", "≥", "met")
+    (found,) = judged(Reports({"gpu": {"targets": unknown}}, {}))
+    assert (found.title, found.relation, found.outcome) == ("front_ends_requests_per_s", "≥", "met")
 
 
 def test_a_run_that_ended_early_shows_what_it_has_and_says_what_it_has_not() -> None:
-    section = only(gpu_file.ended_early())
-    assert [figure.name for figure in section.figures] == ["gpu-retrieval", "gpu-filtered", "gpu-ranking"]
+    report = gpu_file.ended_early()
+    section = only(report)
+    assert [chart.name for chart in section.charts] == ["gpu-retrieval", "gpu-filtered", "gpu-ranking"]
     assert (
         "Not in this file, because its run did not get that far: whole requests; "
-        "exact-classic and cagra over 1M × 128; any search over 10M × 64; any search over 10M × 128." in said(section)
+        "exact-classic and cagra over 1M × 128; any search over 10M × 64; any search over 10M × 128."
+        in page_of(report, section)
     )
     assert not any("10M" in cell for table in section.tables for row in table.rows for cell in row)
 
@@ -117,8 +111,9 @@ def test_a_part_that_is_missing_or_odd_takes_nothing_else_along(
 ) -> None:
     report = gpu_file.gpu() | {part: value}
     expected = [table for number, table in enumerate(whole.tables) if number not in lost]
-    assert gpu_tables(read_gpu(report)) == expected
-    assert len(gpu_goals(report)) == (0 if part == "targets" else 6)
+    assert gpu_tables(report) == expected
+    assert len(judged(Reports({"gpu": report}, {}))) == (0 if part == "targets" else 6)
+    assert 'id="gpu"' in page_of(report, only(report))
 
 
 def test_the_page_of_odd_parts_alone() -> None:
@@ -129,8 +124,7 @@ def test_the_page_of_odd_parts_alone() -> None:
         "retrieval": [{"kind": "new", "items": 1000, "dim": 16, "all_eligible": [], "filtered": None}],
     }
     section = only(report)
-    assert [figure.name for figure in section.figures] == ["gpu-ranking", "gpu-loaded"]
-    assert "multiplies every vector with every request's, and takes as long" in said(section)
+    assert [chart.name for chart in section.charts] == ["gpu-ranking", "gpu-loaded"]
     assert 'id="gpu"' in page_of(report, section)
 
 
@@ -146,23 +140,19 @@ def test_without_the_file_there_is_no_such_section() -> None:
 def test_floors_alone_make_a_section_without_pictures() -> None:
     report = {name: each for name, each in gpu_file.gpu().items() if name in ("device", "floors", "settings")}
     section = only(report)
-    assert not section.figures
+    assert not section.charts
     assert not section.tables
-    assert "ranking; whole requests; any search over 1M × 64" in said(section)
+    assert "ranking; whole requests; any search over 1M × 64" in page_of(report, section)
 
 
 def test_a_rehearsal_says_that_it_is_one_and_is_judged_by_nothing() -> None:
     report = gpu_file.rehearsal()
     section = only(report)
     assert "rehearsal on the processor" in section.title
-    assert section.paragraphs[0].startswith("This is a rehearsal: everything ran on the processor")
-    assert all("rehearsal on the processor" in figure.title for figure in section.figures)
-    # A picture can leave the page: it says so itself.
-    for figure in section.figures:
-        assert "rehearsed on the processor, not on a GPU" in figure.picture.wide
-        assert "rehearsed on the processor, not on a GPU" in figure.picture.narrow
-    assert {goal.outcome for goal in section.goals} == {"not judged"}
-    assert goals(Reports({"gpu": report}, {})) == []
+    assert "This is a rehearsal: everything ran on the processor" in page_of(report, section)
+    # A chart can leave the page: it says so itself.
+    assert all("rehearsed on the processor, not on a GPU" in chart.svg for chart in section.charts)
+    assert {each.outcome for each in judged(Reports({"gpu": report}, {}))} == {"not judged"}
     assert "targets met" not in page_of(report, section)
     tables = markdown(Reports({"gpu": report}, {}))
     assert tables.count("rehearsed on the processor, not on a GPU (`make bench-gpu`)") == len(section.tables)
@@ -180,5 +170,5 @@ def test_tables_for_a_readme() -> None:
     assert "| 4 | 0.38 | 0.53 | 0.095 |" in tables
     assert "| 10M × 64 | exact-fused | 64 | 1.53 – 2.15 | 1.53 – 2.15 | 1.53 – 2.15 |" in tables
     assert "| 32 | 736 | 43.5 | 60.9 |" in tables
-    assert "| requests a second of one GPU, 1M items | ≥ 5,000 | 736 | missed |" in tables
+    assert "| requests a second of one GPU, 1M items | ≥ 5,000 | 736 | MISSED |" in tables
     assert "Some Processor, 2 cores, 8.0 GiB of memory, Some GPU 80GB" in tables

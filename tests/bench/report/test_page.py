@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from engine.errors import ConfigError
 from engine_bench.commands.bench import app
-from engine_bench.report.drawing import PALETTE
+from engine_bench.report.charts import PALETTE
 from engine_bench.report.page import all_sections, render, write_page
 from engine_bench.report.read import SOURCES, Reports, read_reports
 from tests.bench.report import files
@@ -74,7 +74,9 @@ def test_every_figure_explains_itself_to_eyes_and_ears(written: tuple[str, list[
     text, pictures = written
     count = text.count("<figure>")
     assert count == text.count("<figcaption>") == len(pictures) == 22
-    assert text.count('role="img" aria-label="') == 2 * count
+    assert text.count('role="img" aria-label="') == count
+    # Every figure has the command that measured it.
+    assert len(re.findall(r"<figcaption>.*<code>(make|engine) bench.*</code></figcaption>", text)) == count
     assert not re.search(r'<figcaption>.{0,60}</figcaption>|aria-label=""', text)
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
 
@@ -97,7 +99,7 @@ def test_figures_are_on_it(written: tuple[str, list[Path]]) -> None:
         "300 requests a second are answered with p99 within 100 ms, in 3 of 3 repeats",
         "recall@1000 of the search 0.981",
         "applies 22,075 events a second",
-        "An event takes 17.4 µs of a core in the processor and 9.8 µs in Redis.",
+        "An event takes 17.4 µs of a core in the processor and 9.80 µs in Redis.",
         "Some Processor, 2 cores",
         "commit 0123456789ab",
         "not installed",
@@ -118,8 +120,8 @@ def test_the_page_of_one_file_says_how_to_make_the_others(name: str) -> None:
 @pytest.mark.parametrize(("name", "rows"), [("freshness", 1), ("inventory", 2)])
 def test_a_section_of_two_files_is_there_for_one(name: str, rows: int) -> None:
     (section,) = all_sections(Reports({name: files.all_files()[name]}, {}))
-    assert section.source == name
-    assert len(section.figures) == 1
+    assert section.sources == [name]
+    assert len(section.charts) == 1
     assert len(section.tables[0].rows) == rows
 
 
@@ -134,9 +136,10 @@ def test_a_size_alone_says_what_would_show_growth() -> None:
     (request,) = (bench for bench in suite["benchmarks"] if bench["name"] == "test_request[1000000]")
     request["extra_info"] |= {"parts_ms": {}, "stages_ms": {}}  # nothing to draw, either
     suite["benchmarks"] = [request]
-    growth = next(section for section in all_sections(Reports({"bench": suite}, {})) if section.name == "growth")
-    assert growth.figures == ()
-    assert "BENCH_ITEMS" in growth.paragraphs[-1]
+    reports = Reports({"bench": suite}, {})
+    growth = next(section for section in all_sections(reports) if section.name == "growth")
+    assert growth.charts == ()
+    assert "BENCH_ITEMS" in render(reports, [growth])
 
 
 def test_text_of_files_is_text_on_the_page() -> None:

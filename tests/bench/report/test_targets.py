@@ -2,17 +2,17 @@
 
 import pytest
 
-from engine_bench.report.goals import goals
 from engine_bench.report.read import Reports
+from engine_bench.report.targets import judged
 from tests.bench.report import files
 
 
 def test_all_targets_of_all_files_in_their_order() -> None:
     reports = Reports(files.all_files(), {})
-    found = goals(reports)
+    found = judged(reports)
     assert len(found) == sum(len(report["targets"]) for report in reports.found.values())
-    assert list(dict.fromkeys(goal.source for goal in found)) == list(reports.found)
-    assert [goal.met for goal in found].count(False) == 3
+    assert list(dict.fromkeys(each.source for each in found)) == list(reports.found)
+    assert [each.outcome for each in found].count("MISSED") == 3
 
 
 @pytest.mark.parametrize(
@@ -28,9 +28,9 @@ def test_all_targets_of_all_files_in_their_order() -> None:
     ],
 )
 def test_which_side_is_the_good_one(target: dict[str, object], relation: str) -> None:
-    (goal,) = goals(Reports({"load": {"targets": [target]}}, {}))
-    assert goal.relation == relation
+    (found,) = judged(Reports({"load": {"targets": [target]}}, {}))
+    assert found.relation == relation
 
 
 def test_what_is_no_target_is_left_out() -> None:
-    assert goals(Reports({"load": {"targets": [{"name": "x"}, "text", None]}, "bench": {"targets": 3}}, {})) == []
+    assert judged(Reports({"load": {"targets": [{"name": "x"}, "text", None]}, "bench": {"targets": 3}}, {})) == []
