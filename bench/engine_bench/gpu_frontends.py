@@ -19,7 +19,7 @@ import psutil
 
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.redis.embedded import EmbeddedRedis
-from engine.app.child import SERVING
+from engine.app.heartbeat import SERVING
 from engine.app.supervisor import WORKER_COMMAND, Program
 from engine.app.workers import with_device_process, worker_settings
 from engine.bundle.bundle import Bundle

@@ -12,7 +12,6 @@ from engine.app.heartbeat import Pulse
 
 log = logging.getLogger(__name__)
 
-SERVING: Final = "serving"
 FAILED: Final = "failed"
 # Has a process write the stacks of its threads to its log.
 STACKS_SIGNAL: Final = signal.SIGUSR2

@@ -1,12 +1,14 @@
 """From settings to the process that searches and ranks for several front ends."""
 
 import asyncio
+import logging
 import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from engine.app.backends import slot_shape
+from engine.app.last_good import AnotherTries, LastGood
 from engine.app.model import load_model
 from engine.app.serve import kafka_brokers, live_counts, living_catalogue
 from engine.app.trending import Trending, follow_trending
@@ -17,22 +19,26 @@ from engine.config.serving import EngineConfig
 from engine.device.model import DeviceModel, HeldModels, RankLane, SearchLane, one_by_one
 from engine.device.server import DeviceServer
 from engine.device.slot import RANK, SEARCH
+from engine.errors import BundleError, described
 from engine.request.model import ServingModel
 from engine.retrieval.live_index import LiveIndex
 from engine.retrieval.overfetch import OverFetchingIndex
 
+log = logging.getLogger(__name__)
+
 
 @asynccontextmanager
 async def running_device(
-    config: EngineConfig, socket: Path, settle: Callable[[], None] = lambda: None
+    config: EngineConfig, socket: Path, settle: Callable[[], None] = lambda: None, last_good: LastGood | None = None
 ) -> AsyncIterator[DeviceServer]:
     """A device process's server, with the current bundle loaded; it ends with the context.
 
     It follows catalogue and live counts for itself, as every process does, and loads what front ends ask for.
-    settle: as for engine.app.serve.running_server.
+    settle, last_good: as for engine.app.serve.running_server.
 
     Raises BundleError, ConfigError or DependencyUnavailable where it cannot begin.
     """
+    last_good = LastGood() if last_good is None else last_good
     if config.device.uses_cuda:
         from engine.adapters.cuda.device import require_device
 
@@ -54,9 +60,9 @@ async def running_device(
     async with AsyncExitStack() as resources:
         if config.trending.poll_s:
             trending = resources.enter_context(live_counts(config, resources.enter_context(kafka_brokers(config))))
-        await asyncio.to_thread(held.prepare, BundleStore(config.bundle.directory).current().resolve())
+        await asyncio.to_thread(_prepare_first, held, config, last_good)
         serving = _Serving(held)
-        catalogue = await resources.enter_async_context(living_catalogue(config, serving))
+        catalogue = await resources.enter_async_context(living_catalogue(config, serving, last_good))
         settle()
         with DeviceServer(socket, held, max(config.micro_batch, 1)) as server:
             following = asyncio.create_task(_follow(trending, serving, config.trending.poll_s))
@@ -66,6 +72,22 @@ async def running_device(
                 following.cancel()
                 with suppress(asyncio.CancelledError):
                     await following
+
+
+def _prepare_first(held: HeldModels[ServingModel], config: EngineConfig, last_good: LastGood) -> None:
+    """The current bundle; where it does not verify, the one that workers served by last: it is what they will ask for.
+
+    Raises as HeldModels.prepare does.
+    """
+    try:
+        path = BundleStore(config.bundle.directory).current().resolve()
+        with last_good.opening(path):
+            held.prepare(path)
+    except (BundleError, AnotherTries) as error:
+        if not last_good.has_served:
+            raise
+        log.error("%s; starting by the bundle that was last served", described(error))
+        held.prepare(last_good.bundle())
 
 
 def _allow_many_files() -> None:

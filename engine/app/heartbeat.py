@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
+SERVING: Final = "serving"
 BEAT: Final = "beat"
 # Around work that may hold the interpreter for long: a bundle is opened, the process ends.
 BUSY: Final = "busy"
@@ -38,7 +39,7 @@ class Pulse:
     """The silence of one process, for one listener.
 
     Args:
-        start_s: how long it may take until its first beat.
+        start_s: how long it may take until it serves.
         limit_s: how long it may be silent from then on.
     """
 
@@ -52,8 +53,8 @@ class Pulse:
         self.silent_s = 0.0
 
     def beat(self, line: str = BEAT) -> None:
-        """It said something. line: BEAT, BUSY or FREE."""
-        self._started = True
+        """It said something. line: one of the words above."""
+        self._started |= line == SERVING
         self._busy += (line == BUSY) - (line == FREE)
         self.silent_s, self._waited = 0.0, None
 

@@ -19,6 +19,7 @@ from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.adapters.redis.store import RedisFeatureStore
 from engine.adapters.redis.trending import RedisTrending
 from engine.app.backends import open_batcher
+from engine.app.last_good import LastGood, first_model
 from engine.app.model import load_model
 from engine.app.swap import VariantBundles, follow_current
 from engine.app.trending import Trending, follow_trending
@@ -29,7 +30,7 @@ from engine.catalog.live import LiveCatalogue
 from engine.config.serving import EngineConfig
 from engine.errors import DependencyUnavailable
 from engine.experiments.exposure import LoggedRecommender
-from engine.experiments.named import named_bundles, variant_rules
+from engine.experiments.named import named_bundles
 from engine.request.model import Serving, ServingModel
 from engine.request.pipeline import Pipeline
 from engine.rpc.experiment_servicer import Reporter
@@ -37,7 +38,7 @@ from engine.rpc.metrics import MeasuredRecommender, ServerMetrics, follow_gauges
 from engine.rpc.server import Server, create_server
 from engine.rpc.servicer import Recommender
 from engine.rules.follow import RulesFile
-from engine.rules.load import load_rules, parse_rules
+from engine.rules.load import parse_rules
 from engine.runtime.elsewhere import Elsewhere
 from engine.runtime.stalls.turns import started_pool
 from engine.stages.features import FetchFeatures
@@ -54,6 +55,7 @@ async def running_server(
     shares_port: bool = False,
     metrics: ServerMetrics | None = None,
     settle: Callable[[], None] = lambda: None,
+    last_good: LastGood | None = None,
 ) -> AsyncIterator[Server]:
     """A warm, SERVING server that follows new bundles and live counts; drained and released at the end.
 
@@ -62,16 +64,18 @@ async def running_server(
         metrics: what counts its calls and answers; without, nothing does.
         settle: called once all that lives long is there, before health says SERVING, and with each further bundle
             before it serves; engine.runtime.stalls.collector.settle where the process is the server's alone.
+        last_good: what workers of the same supervisor served by, if any.
 
     It starts without Kafka, too: recommendations need none, and recording events says UNAVAILABLE until there is one.
     """
+    last_good = LastGood() if last_good is None else last_good
     async with AsyncExitStack() as resources:
         batcher = resources.enter_context(open_batcher(config))
-        pipeline = await resources.enter_async_context(open_pipeline(config, batcher))
+        pipeline = await resources.enter_async_context(open_pipeline(config, batcher, last_good))
         brokers = resources.enter_context(kafka_brokers(config))
         event_log = await resources.enter_async_context(open_event_log(config, brokers))
         trending = resources.enter_context(live_counts(config, brokers)) if config.trending.poll_s else None
-        catalogue = await resources.enter_async_context(living_catalogue(config, pipeline))
+        catalogue = await resources.enter_async_context(living_catalogue(config, pipeline, last_good))
         changes = await resources.enter_async_context(open_catalogue_writer(config))
 
         def load(path: Path) -> ServingModel:
@@ -83,6 +87,10 @@ async def running_server(
                 trending.refresh(model)
             settle()
             return model
+
+        def load_with_care(path: Path) -> ServingModel:
+            with last_good.opening(path, config):
+                return load(path)
 
         store = BundleStore(config.bundle.directory)
         variants = VariantBundles(store, pipeline, load, named_bundles(config, time.time_ns() // 1_000_000))
@@ -107,15 +115,24 @@ async def running_server(
         await server.start()
         settle()
         server.set_serving()
+        last_good.serving()
 
         followers = [
-            asyncio.create_task(follow_current(store, pipeline, load, config.bundle.poll_s)),
+            asyncio.create_task(follow_current(store, pipeline, load_with_care, config.bundle.poll_s, last_good)),
             asyncio.create_task(variants.follow(config.bundle.poll_s)),
         ]
         if config.rules.file is not None:
             elsewhere = resources.enter_context(closing(Elsewhere()))
-            rules_file = RulesFile(config.rules.file, config.surfaces, partial(elsewhere.call, parse_rules))
-            followers.append(asyncio.create_task(follow_rules(rules_file, catalogue, pipeline, config.rules.poll_s)))
+            parse = partial(elsewhere.call, parse_rules)
+            file = RulesFile(config.rules.file, config.surfaces, parse, last_good.rules(config.rules.file))
+
+            def looked() -> None:
+                fits = file.rules is pipeline.model.catalogue.rules.rules
+                last_good.stands("rules", behind=not (fits and file.in_force))
+                if fits:
+                    last_good.in_force(file.path, file.content)
+
+            followers.append(asyncio.create_task(follow_rules(file, catalogue, pipeline, config.rules.poll_s, looked)))
         if trending is not None:
             followers.append(asyncio.create_task(follow_trending(trending, pipeline, config.trending.poll_s)))
         if metrics is not None:
@@ -124,6 +141,7 @@ async def running_server(
                 lambda: server.in_flight,
                 lambda: pipeline.version,
                 lambda: None if exposures is None else exposures.counts,
+                lambda: last_good.in_use,
             )
             followers.append(asyncio.create_task(gauges))
         try:
@@ -137,26 +155,32 @@ async def running_server(
 
 
 @asynccontextmanager
-async def open_pipeline(config: EngineConfig, batcher: MicroBatcher | None = None) -> AsyncIterator[Pipeline]:
+async def open_pipeline(
+    config: EngineConfig, batcher: MicroBatcher | None = None, last_good: LastGood | None = None
+) -> AsyncIterator[Pipeline]:
     """A pipeline over the current bundle, warm and ready; everything that it holds is released at the end.
 
     Args:
         batcher: of open_batcher, for who will load further bundles; without, the pipeline has one of its own.
+        last_good: what workers of the same supervisor served by. Where there is anything, the pipeline starts by it,
+            and without Redis, where it must.
 
     Raises:
         BundleError: no bundle, or one that does not verify. DependencyUnavailable: Redis is out of reach.
         RulesError: a rules file that cannot work, with line and reason.
     """
+    last_good = LastGood() if last_good is None else last_good
     with ExitStack() as resources:
         batcher = batcher or resources.enter_context(open_batcher(config))
         store = RedisFeatureStore(resources.enter_context(redis_url(config)), config.redis)
         try:
-            await store.ping()
-            rules = load_rules(config.rules.file, config.surfaces) if config.rules.file else None
-            for_variants = variant_rules(config, rules)
-            model = load_model(BundleStore(config.bundle.directory).current(), config, rules, for_variants, batcher)
-            for one in (*([] if rules is None else [rules]), *for_variants.values()):
-                model.catalogue.check_rules(one)
+            try:
+                await store.ping(config.redis.connect_timeout_s)
+            except DependencyUnavailable as error:
+                if not last_good.has_served:
+                    raise
+                log.warning("%s; starting without stored features", error)
+            model = first_model(config, last_good, batcher)
             executor = resources.enter_context(
                 started_pool(config.compute_threads(os.cpu_count() or 1), "engine-compute")
             )
@@ -198,8 +222,13 @@ async def open_exposure_log(config: EngineConfig, brokers: str) -> AsyncIterator
 
 
 @asynccontextmanager
-async def living_catalogue(config: EngineConfig, serving: Serving) -> AsyncIterator[CatalogueFollower]:
-    """The overlay, shown in full in what serves by the time that this is entered, and followed from then on."""
+async def living_catalogue(
+    config: EngineConfig, serving: Serving, last_good: LastGood
+) -> AsyncIterator[CatalogueFollower]:
+    """The overlay, shown in full in what serves by the time that this is entered, and followed from then on.
+
+    Where it cannot be read and a worker has served before, it is shown once it can be.
+    """
 
     def catalogues() -> list[LiveCatalogue]:
         return [model.catalogue for model in serving.models]
@@ -212,8 +241,13 @@ async def living_catalogue(config: EngineConfig, serving: Serving) -> AsyncItera
         url = resources.enter_context(redis_url(config))
         source = resources.enter_context(closing(RedisCatalogSource(url, config.redis)))
         follower = CatalogueFollower(source)
-        await asyncio.to_thread(follower.load, {model.bundle.manifest.generation for model in serving.models})
-        await asyncio.to_thread(bring_up)
+        try:
+            await asyncio.to_thread(follower.load, {model.bundle.manifest.generation for model in serving.models})
+            await asyncio.to_thread(bring_up)
+        except DependencyUnavailable as error:
+            if not last_good.has_served:
+                raise
+            log.warning("%s; starting with the catalogue of the bundle", error)
         stop = threading.Event()
         thread = threading.Thread(
             target=follower.run,

@@ -24,8 +24,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from engine.app.child import SERVING, Child
-from engine.app.heartbeat import LOOKS, Pulse, Verdict
+from engine.app.child import Child
+from engine.app.heartbeat import LOOKS, SERVING, Pulse, Verdict
 from engine.errors import EngineError, described
 
 log = logging.getLogger(__name__)

@@ -2,16 +2,20 @@
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
+from engine.app.last_good import AnotherTries, LastGood
 from engine.bundle.store import BundleStore
 from engine.errors import BundleError, EngineError
 from engine.logs import OncePerInterval
 from engine.request.model import ServingModel
 from engine.request.pipeline import Pipeline
+
+Stamp: TypeAlias = tuple[tuple[str, int, int, int], ...]
 
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval(interval_s=30.0))
@@ -22,14 +26,19 @@ _ALONE: Final = 2
 
 
 async def follow_current(
-    store: BundleStore, pipeline: Pipeline, load: Callable[[Path], ServingModel], poll_s: float
+    store: BundleStore,
+    pipeline: Pipeline,
+    load: Callable[[Path], ServingModel],
+    poll_s: float,
+    last_good: LastGood | None = None,
 ) -> None:
     """Look at the pointer every `poll_s` seconds, for ever; load what it names beside what serves, then swap.
 
-    A bundle that cannot be used is refused once, with the reason in the log, and the old one keeps serving. Requests
-    under way finish with the model that they began with.
+    A bundle that cannot be used is refused once, with the reason in the log, and the old one keeps serving; it is tried
+    again when a file of it changes. Requests under way finish with the model that they began with.
     """
-    refused: Path | None = None
+    last_good = LastGood() if last_good is None else last_good
+    refused: tuple[Path, Stamp] | None = None
     leaving: set[asyncio.Task[None]] = set()
     while True:
         await asyncio.sleep(poll_s)
@@ -37,9 +46,14 @@ async def follow_current(
             path = store.current().resolve()
         except BundleError as error:
             log.warning("the bundle pointer cannot be read, bundle %s keeps serving: %s", pipeline.version, error)
+            last_good.stands("bundle", behind=True)
             continue
         # By place, not by name: a directory may be called otherwise than the version inside.
-        if path in (pipeline.model.bundle.path, refused):
+        if path == pipeline.model.bundle.path:
+            last_good.stands("bundle", behind=False)
+            continue
+        seen = (path, _stamp(path))
+        if seen == refused:
             continue
         try:
             # In a thread of its own: requests keep their compute threads while hashes and the dry run take theirs.
@@ -48,13 +62,29 @@ async def follow_current(
             task.add_done_callback(leaving.discard)
             pipeline.model = model
             del model
+            refused = None
+            last_good.serves(path)
+            last_good.stands("bundle", behind=False)
             log.info("serving bundle %s", pipeline.version)
+        except AnotherTries:
+            continue
         except EngineError as error:
-            refused = path
+            refused = seen
+            last_good.stands("bundle", behind=True)
             log.error("bundle %s refused, %s keeps serving: %s", path.name, pipeline.version, error)
         except Exception:  # nobody waits for this task: it would end without a word, and no bundle would ever follow
-            refused = path
+            refused = seen
+            last_good.stands("bundle", behind=True)
             log.exception("bundle %s refused, %s keeps serving", path.name, pipeline.version)
+
+
+def _stamp(path: Path) -> Stamp:
+    """What changes when a file of a bundle does."""
+    try:
+        files = [(entry.name, entry.stat()) for entry in os.scandir(path)]
+    except OSError:
+        return ()
+    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in files))
 
 
 async def let_go(models: list[ServingModel]) -> None:

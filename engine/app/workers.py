@@ -6,12 +6,13 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.redis.embedded import EmbeddedRedis
-from engine.app.supervisor import DEVICE_COMMAND, Patience, Program, Supervisor, WorkerMetrics
+from engine.app.supervisor import DEVICE_COMMAND, WORKER_COMMAND, Patience, Program, Supervisor, WorkerMetrics
 from engine.config.serving import EngineConfig
 from engine.errors import ConfigError
 from engine.rpc.port import ReservedPort, address_of
@@ -50,13 +51,17 @@ async def supervise(config: EngineConfig) -> None:
             directory = Path(resources.enter_context(TemporaryDirectory(prefix="engine-device-")))
             config, device = with_device_process(config, directory / "socket")
         settings = worker_settings(config, port)
+        good = resources.enter_context(TemporaryDirectory(prefix="engine-good-"))
+        command = (*WORKER_COMMAND, good)
+        if device is not None:
+            device = replace(device, command=(*device.command, good))
         patience = Patience(
             first_pause_s=server.restart_pause_s,
             longest_pause_s=max(server.restart_pause_s, server.restart_max_pause_s),
             heartbeat_s=server.heartbeat_s,
             start_s=server.start_timeout_s,
         )
-        supervisor = Supervisor(server.workers, settings, server.drain_s, metrics, patience=patience, device=device)
+        supervisor = Supervisor(server.workers, settings, server.drain_s, metrics, command, patience, device)
         with _signals_to(supervisor):
             await supervisor.run()
 

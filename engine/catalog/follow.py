@@ -119,13 +119,23 @@ class CatalogueFollower:
                 stop.wait(_RETRY_S)
 
 
-async def follow_rules(file: RulesFile, follower: CatalogueFollower, serving: ServingModels, poll_s: float) -> None:
-    """Look at the rules file every `poll_s` seconds, for ever; a bad one is refused and the rules of before stay."""
+async def follow_rules(
+    file: RulesFile,
+    follower: CatalogueFollower,
+    serving: ServingModels,
+    poll_s: float,
+    looked: Callable[[], None] = lambda: None,
+) -> None:
+    """Look at the rules file every `poll_s` seconds, for ever; a bad one is refused and the rules of before stay.
+
+    looked: called after each look.
+    """
     while True:
         await asyncio.sleep(poll_s)
         try:
             await asyncio.to_thread(file.poll)
             await _use_rules(file.rules, follower, serving)
+            looked()
         except RulesError as error:
             log.error("%s; the rules of before stay in force", error)
         except Exception:  # nobody waits for this task: it would end without a word

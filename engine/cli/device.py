@@ -1,6 +1,6 @@
 """The process that searches and ranks for all workers of `engine serve`; started by engine.app.supervisor.
 
-Its arguments are the path of its socket and, from the supervisor, its place.
+Its arguments are the path of its socket and, from the supervisor, the directory of engine.app.last_good and its place.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from engine.cli.supervised import Say, run_supervised, supervised
+from engine.cli.supervised import Say, last_good, run_supervised, supervised
 from engine.config.serving import EngineConfig
 
 
@@ -22,7 +22,8 @@ async def _serve(config: EngineConfig, say: Say) -> None:
     take_short_turns()
     start_helpers()
     sink = StallMetrics() if config.server.metrics_port is not None else None
-    async with running_device(config, Path(sys.argv[1]), settle), watching(config.stalls, sink):
+    good = last_good(say, sys.argv[2:])
+    async with running_device(config, Path(sys.argv[1]), settle, good), watching(config.stalls, sink):
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -7,15 +7,19 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from engine.app.child import FAILED, SERVING, STACKS_SIGNAL
-from engine.app.heartbeat import BEAT, BEATS, BUSY
+from engine.app.child import FAILED, STACKS_SIGNAL
+from engine.app.heartbeat import BEAT, BEATS, BUSY, FREE, SERVING
 from engine.config.serving import EngineConfig
 from engine.errors import EngineError, described
 from engine.runtime.log_writer import logs_in_background
+
+if TYPE_CHECKING:
+    from engine.app.last_good import LastGood
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +68,13 @@ async def supervised(say: Say, heartbeat_s: float) -> AsyncIterator[None]:
         if heart is not None:
             heart.cancel()
             say(BUSY)
+
+
+def last_good(say: Say, arguments: Sequence[str]) -> "LastGood":
+    """What workers of this supervisor served by. arguments: its directory, where it has one, and the place."""
+    from engine.app.last_good import LastGood  # heavy: a library that is missing is a failed start like any other
+
+    return LastGood(Path(arguments[0]) if len(arguments) > 1 else None, lambda busy: say(BUSY if busy else FREE))
 
 
 async def _beat(say: Say, period_s: float) -> None:

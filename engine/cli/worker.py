@@ -1,8 +1,11 @@
-"""One of the processes of `engine serve --workers N`; started by engine.app.supervisor."""
+"""One of the processes of `engine serve --workers N`; started by engine.app.supervisor.
+
+Its arguments are the directory of engine.app.last_good, which may be missing, and its place.
+"""
 
 import sys
 
-from engine.cli.supervised import Say, run_supervised, supervised
+from engine.cli.supervised import Say, last_good, run_supervised, supervised
 from engine.config.serving import EngineConfig
 
 
@@ -18,10 +21,11 @@ async def _serve(config: EngineConfig, say: Say) -> None:
 
     take_short_turns()
     start_helpers()
+    good = last_good(say, sys.argv[1:])
     measured = config.server.metrics_port is not None
     metrics = ServerMetrics() if measured else None
     async with (
-        running_server(config, shares_port=True, metrics=metrics, settle=settle) as server,
+        running_server(config, shares_port=True, metrics=metrics, settle=settle, last_good=good) as server,
         watching(config.stalls, StallMetrics() if measured else None),
         supervised(say, config.server.heartbeat_s),
     ):

@@ -1,5 +1,6 @@
 """What experiments name outside of the settings: bundles and rules files."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from engine.config.serving import EngineConfig
@@ -15,12 +16,15 @@ def named_bundles(config: EngineConfig, now_ms: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
-def variant_rules(config: EngineConfig, server_rules: Rules | None) -> dict[str, Rules]:
+def variant_rules(
+    config: EngineConfig, server_rules: Rules | None, load: Callable[[Path], Rules] | None = None
+) -> dict[str, Rules]:
     """The rules files of all variants, by the name that the settings call them by.
 
     Args:
         server_rules: those of rules.file. What may be shown is the same for every variant, so that a variant's file may
             repeat their deny and allow rules, and have no others.
+        load: what reads a file; by default it is read as it is.
 
     Raises:
         RulesError: a file that cannot work. ConfigError: one that denies or allows for itself.
@@ -29,7 +33,7 @@ def variant_rules(config: EngineConfig, server_rules: Rules | None) -> dict[str,
     files = [variant.rules for one in config.experiments for variant in one.variants if isinstance(variant.rules, Path)]
     found: dict[str, Rules] = {}
     for path in dict.fromkeys(files):
-        rules = found[str(path)] = load_rules(path, config.surfaces)
+        rules = found[str(path)] = load_rules(path, config.surfaces) if load is None else load(path)
         for one in rules.rules:
             if isinstance(one, Deny | Allow) and one not in known:
                 raise ConfigError(

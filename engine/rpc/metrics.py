@@ -5,7 +5,7 @@ what has a value at any moment (requests in flight, the bundle) is looked at onc
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from typing import Final
 
@@ -64,6 +64,14 @@ class ServerMetrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        behind = Gauge(
+            "engine_last_known_good",
+            "Processes that serve by an earlier one than the current one, which does not verify.",
+            ("what",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._behind = {what: behind.labels(what) for what in ("bundle", "rules")}
         self._exposures = Counter(
             "engine_exposures", "Requests in the exposure log, failures among them.", registry=registry
         )
@@ -105,9 +113,17 @@ class ServerMetrics:
                 self._stage_s(timing.stage).observe(timing.duration_ms / 1000)
         self._answers += 1
 
-    def stands(self, in_flight: int, version: str, exposures: ExposureCounts | None = None) -> None:
-        """How things stand at this moment. exposures: since the start; counted is what has come since the last call."""
+    def stands(
+        self, in_flight: int, version: str, exposures: ExposureCounts | None = None, behind: Collection[str] = ()
+    ) -> None:
+        """How things stand at this moment.
+
+        exposures: since the start; counted is what has come since the last call. behind: "bundle" or "rules" where an
+        earlier one than the current one serves.
+        """
         self._in_flight.set(in_flight)
+        for what, gauge in self._behind.items():
+            gauge.set(what in behind)
         if version != self._version:
             # Shared files keep every label that they ever had: what no longer serves counts as nought.
             if self._version is not None:
@@ -161,10 +177,11 @@ async def follow_gauges(
     in_flight: Callable[[], int],
     version: Callable[[], str],
     exposures: Callable[[], ExposureCounts | None] = lambda: None,
+    behind: Callable[[], Collection[str]] = tuple,
 ) -> None:
     """Look at what has a value at any moment once a second, for ever."""
     while True:
-        metrics.stands(in_flight(), version(), exposures())
+        metrics.stands(in_flight(), version(), exposures(), behind())
         await asyncio.sleep(GAUGE_PERIOD_S)
 
 

@@ -19,21 +19,38 @@ Parse: TypeAlias = Callable[[bytes, str, Collection[str]], Rules]
 class RulesFile:
     """One file and the last good rules in it. For one caller at a time."""
 
-    def __init__(self, path: Path, surfaces: Collection[str], parse: Parse = parse_rules) -> None:
+    def __init__(
+        self, path: Path, surfaces: Collection[str], parse: Parse = parse_rules, last_good: bytes | None = None
+    ) -> None:
         """Read the file. Raises RulesError where it cannot be, for a server must not start without its rules.
 
         Args:
             parse: for every later version of the file. A server has it done by another process: parsing YAML is
                 Python code, and a hundred rules hold the interpreter for 100 ms.
+            last_good: content that was in force before; it is used where the file cannot be.
         """
         self.path = path
         self._surfaces = tuple(surfaces)
         self._parse = parse
         self._stamp = self._look()
-        content = read_bytes(path)
-        self.rules = parse_rules(content, str(path), self._surfaces)
-        self._good = self._tried = _digest(content)
         self._complaint = ""
+        try:
+            self.content = read_bytes(path)
+            self.rules = parse_rules(self.content, str(path), self._surfaces)
+            self._good = self._tried = _digest(self.content)
+        except RulesError as error:
+            if last_good is None:
+                raise
+            self.content = last_good
+            self.rules = parse_rules(last_good, str(path), self._surfaces)
+            # Read again by the first poll, which says what is wrong.
+            self._stamp, self._good, self._tried = None, _digest(last_good), b""
+            self._complaint = str(error)
+
+    @property
+    def in_force(self) -> bool:
+        """The rules are those of the file as it was when it was last looked at."""
+        return not self._complaint
 
     def poll(self) -> Rules | None:
         """The new rules, where the file has changed for the good since the last call; else None.
@@ -71,7 +88,7 @@ class RulesFile:
             self._stamp, self._tried = None, b""
             self._complain(str(error))
             return None
-        self._good, self._complaint = digest, ""
+        self.content, self._good, self._complaint = content, digest, ""
         log.info("%s: %d rules from now on", self.path, len(self.rules))
         return self.rules
 

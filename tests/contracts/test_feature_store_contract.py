@@ -154,7 +154,7 @@ async def test_concurrent_reads_do_not_mix_users_up(store: RedisFeatureStore, pu
 async def test_a_store_out_of_reach_is_said_to_be() -> None:
     store = RedisFeatureStore("redis://127.0.0.1:1/0", RedisConfig())
     with pytest.raises(DependencyUnavailable):
-        await store.ping()
+        await store.ping(10)
     with pytest.raises(DependencyUnavailable):
         await store.fetch("u1", 1)
     await store.close()

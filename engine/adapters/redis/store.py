@@ -1,5 +1,6 @@
 """The feature store on Redis: one MGET a request, pipelined writes for the publishing job."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 
 import redis
@@ -45,9 +46,12 @@ class RedisFeatureStore:
             record = None
         return UserState(record, live.session, past.joined(live.seen), live.interaction_count)
 
-    async def ping(self) -> None:
-        """Raises DependencyUnavailable when Redis cannot be reached."""
-        await self._client.call("PING")
+    async def ping(self, timeout_s: float) -> None:
+        """Raises DependencyUnavailable when Redis cannot be reached, or does not answer in time."""
+        try:
+            await asyncio.wait_for(self._client.call("PING"), timeout_s)
+        except TimeoutError:
+            raise DependencyUnavailable(f"Redis cannot be reached: no answer within {timeout_s:g} s") from None
 
     async def close(self) -> None:
         await self._client.aclose()
