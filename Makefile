@@ -9,6 +9,7 @@ GPU_VENV := .venv-gpu
 GPU_BIN := $(GPU_VENV)/bin
 GPU_READY := $(GPU_VENV)/.ready
 PROTOS := $(wildcard proto/engine/v1/*.proto)
+GENERATED := clients/python/engine_client/v1
 ARGS ?=
 # Further options for pip, such as another index.
 PIP_ARGS ?=
@@ -19,7 +20,8 @@ PIP_INSTALL = PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip
 define install
 echo "Installing into $(VENV): up to 6 GB and some 4 minutes, most of it PyTorch with CUDA." \
 	"The README says how to do with less." && \
-$(PYTHON) -m venv $(VENV) && $(PIP_INSTALL) pip && $(PIP_INSTALL) --editable '.[$(1)]' --editable ./bench
+$(PYTHON) -m venv $(VENV) && $(PIP_INSTALL) pip && $(PIP_INSTALL) --editable ./clients/python --editable '.[$(1)]' \
+	--editable ./bench
 endef
 # Test processes: each trains its own small bundle and starts its own servers, about 1.5 GB in all.
 JOBS ?= 2
@@ -41,12 +43,12 @@ BENCHES ?= bench
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
-$(READY): pyproject.toml bench/pyproject.toml constraints.txt
+$(READY): pyproject.toml bench/pyproject.toml clients/python/pyproject.toml constraints.txt
 	@$(call install,cpu$(comma)train$(comma)dev)
 	@touch $@
 
 ifneq ($(DEMO_READY),$(READY))
-$(DEMO_READY): pyproject.toml bench/pyproject.toml constraints.txt
+$(DEMO_READY): pyproject.toml bench/pyproject.toml clients/python/pyproject.toml constraints.txt
 	@$(call install,cpu$(comma)train$(comma)analysis)
 	@touch $@
 endif
@@ -57,12 +59,12 @@ TORCH_NEEDS := filelock fsspec jinja2 networkx sympy nvidia-cuda-cupti nvidia-cu
 	nvidia-nvshmem-cu13 nvidia-nvtx
 GPU_PIP = PYTHONWARNINGS='ignore:Editable installation' $(GPU_BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 
-$(GPU_READY): pyproject.toml bench/pyproject.toml constraints.txt constraints-gpu.txt
+$(GPU_READY): pyproject.toml bench/pyproject.toml clients/python/pyproject.toml constraints.txt constraints-gpu.txt
 	@echo "Installing into $(GPU_VENV): some 10 GB with CUDA, ten minutes"
 	$(PYTHON) -m venv $(GPU_VENV)
 	$(GPU_PIP) --upgrade 'pip>=24'
 	$(GPU_PIP) --constraint constraints.txt --constraint constraints-gpu.txt \
-		--editable '.[gpu,train-without-torch,dev]' --editable ./bench $(TORCH_NEEDS)
+		--editable ./clients/python --editable '.[gpu,train-without-torch,dev]' --editable ./bench $(TORCH_NEEDS)
 	$(GPU_PIP) --constraint constraints.txt --no-deps torch
 	touch $@
 
@@ -95,10 +97,17 @@ lint: $(READY) ## Check style, types, layers and that the generated code is curr
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(MAKE) --no-print-directory proto
-	git diff --exit-code -- engine/v1 && test -z "$$(git status --porcelain -- engine/v1)"
+	git diff --exit-code -- $(GENERATED) && test -z "$$(git status --porcelain -- $(GENERATED))"
 
 proto: $(READY) ## Regenerate the gRPC code from proto/
-	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
+	@# protoc names Python modules by the folders of proto/; here they are in the client's package.
+	work=$$(mktemp -d) && trap 'rm -r "$$work"' EXIT && \
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out="$$work" --pyi_out="$$work" --grpc_python_out="$$work" \
+		$(PROTOS) && \
+	for file in "$$work"/engine/v1/*; do \
+		sed -E -e 's/^from engine\.v1 import/from engine_client.v1 import/' \
+			-e 's#engine([./])v1([./][a-z]+_pb2)#engine_client\1v1\2#g' "$$file" > $(GENERATED)/$${file##*/} || exit 1; \
+	done
 
 bench: $(READY) ## Measure kernels, stages and requests: BENCH_ITEMS=100000 make bench ARGS="-k mmr"
 	mkdir -p .benchmarks
@@ -114,7 +123,7 @@ bench-load: $(READY) ## Find the highest rate that one server bears: make bench-
 	$(BIN)/engine bench load --json .benchmarks/load.json $(ARGS)
 
 bench-peers: $(READY) ## Measure peers beside the engine: make bench-peers ARGS="--items 100000"
-	$(PIP_INSTALL) --editable '.[cpu,train,dev]' --editable './bench[peers]'
+	$(PIP_INSTALL) --editable ./clients/python --editable '.[cpu,train,dev]' --editable './bench[peers]'
 	$(BIN)/engine bench peers --json .benchmarks/peers.json $(ARGS)
 
 bench-startup: $(READY) ## Time the start of a server and weigh its memory: make bench-startup ARGS="--items 100000"

@@ -16,39 +16,21 @@
     │   └── LogShorter          it ends before a stored position
     └── PoisonMessage           a message of the event stream that no attempt will ever process
 
-This module knows no transport: one table in engine.rpc.status maps these to gRPC status codes, and the command
-line prints them as one line and exits with 2. Anything else is a bug, and is shown to callers as such.
+The first five are the client's, too (engine_client.errors). This module knows no transport: one table in
+engine_client.status maps those to gRPC status codes, and the command line prints all of them as one line and exits
+with 2. Anything else is a bug, and is shown to callers as such.
 """
+
+from engine_client.errors import DeadlineExceeded as DeadlineExceeded
+from engine_client.errors import DependencyUnavailable as DependencyUnavailable
+from engine_client.errors import EngineError as EngineError
+from engine_client.errors import InvalidRequest as InvalidRequest
+from engine_client.errors import Overloaded as Overloaded
 
 
 def described(error: BaseException) -> str:
     """What an error of any kind says; its type where it says nothing, as a timeout or a cancellation does."""
     return str(error).strip() or type(error).__name__
-
-
-class EngineError(Exception):
-    """Base of the tree; str() is one sentence for the person who must act on it."""
-
-
-class InvalidRequest(EngineError):
-    """A request field is wrong. `field` is its path in the API message, `reason` what is wrong with it."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
-        self.reason = reason
-
-
-class DeadlineExceeded(EngineError):
-    """The caller's deadline passed before an answer was ready."""
-
-
-class Overloaded(EngineError):
-    """The concurrency limit is reached; nothing was started for this request."""
-
-
-class DependencyUnavailable(EngineError):
-    """A service that the engine depends on cannot be reached."""
 
 
 class PositionLost(DependencyUnavailable):

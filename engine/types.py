@@ -22,6 +22,7 @@ from engine.kernels.arrays import Int32Array as Int32Array
 from engine.kernels.arrays import Int64Array as Int64Array
 from engine.kernels.arrays import UInt8Array as UInt8Array
 from engine.kernels.arrays import UInt64Array as UInt64Array
+from engine_client.types import Demographics as Demographics
 
 
 class EventType(IntEnum):
@@ -87,23 +88,6 @@ def item_key(item_id: str) -> int:
 def item_keys(item_ids: Sequence[str]) -> Int64Array:
     """int64 (n,) keys of n item ids, in their order."""
     return np.fromiter((item_key(item_id) for item_id in item_ids), dtype=np.int64, count=len(item_ids))
-
-
-@dataclass(frozen=True, slots=True)
-class Demographics:
-    """What is known of a person; an empty string is unknown."""
-
-    age_group: str = ""
-    location: str = ""
-    signup_source: str = ""
-
-    def or_else(self, other: "Demographics") -> "Demographics":
-        """These, with `other` filling in what is unknown here."""
-        return Demographics(
-            self.age_group or other.age_group,
-            self.location or other.location,
-            self.signup_source or other.signup_source,
-        )
 
 
 @dataclass(frozen=True, slots=True)

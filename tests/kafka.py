@@ -17,7 +17,7 @@ from engine.adapters.kafka.bus import create_topics
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.config.serving import KafkaConfig
 from engine.stream.topics import EVENTS, TOPICS, Topic
-from engine.v1 import event_pb2 as pb
+from engine_client.v1 import event_pb2 as pb
 
 TIMEOUT_S = 20.0
 

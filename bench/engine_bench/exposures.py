@@ -18,7 +18,6 @@ from confluent_kafka import Consumer, TopicPartition
 
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.redis.embedded import EmbeddedRedis
-from engine.rpc.client import RecommendationClient
 from engine.stream.topics import EXPOSURES
 from engine_bench.load_driver import Ask, Status
 from engine_bench.load_schedule import plan
@@ -28,6 +27,7 @@ from engine_bench.machine import describe_machine
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
 from engine_bench.targets import Target
 from engine_bench.world import build_world, world_bundle
+from engine_client import RecommendationClient
 
 Progress = Callable[[int, int, str], None]
 

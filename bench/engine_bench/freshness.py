@@ -18,15 +18,14 @@ from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig
 from engine.data.build import build_dataset
 from engine.errors import DeadlineExceeded, DependencyUnavailable
-from engine.rpc.client import RecommendationClient
-from engine.rpc.requests import build_event
 from engine.training.config import RankerConfig, TrainingConfig, TwoTowerConfig
-from engine.v1 import event_pb2, recommendation_pb2
 from engine_bench.machine import describe_machine
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
 from engine_bench.synthetic.tables import synthesize
 from engine_bench.synthetic.world import WorldSize
 from engine_bench.targets import Target
+from engine_client import RecommendationClient, build_event
+from engine_client.v1 import event_pb2, recommendation_pb2
 
 WORLD = WorldSize(items=5_000, users=1_500)
 # Enough to have every model in place; how good they are does not matter here.

@@ -27,11 +27,11 @@ from engine.config.serving import EngineConfig
 from engine.data.dataset import Dataset
 from engine.errors import DependencyUnavailable, EngineError
 from engine.rpc.port import ReservedPort
-from engine.rpc.requests import build_request
-from engine.v1 import recommendation_pb2 as pb
 from engine_bench.load_target import ITEM_COUNT, METHOD, SURFACE
 from engine_bench.timing import summarize
 from engine_bench.world import WorldVectors, publish_world
+from engine_client import build_request
+from engine_client.v1 import recommendation_pb2 as pb
 
 _HOST: Final = "127.0.0.1"
 _USERS: Final = 500

@@ -15,12 +15,12 @@ import numpy as np
 
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.config.serving import EngineConfig
-from engine.rpc.client import AsyncRecommendationClient, RecommendationClient
-from engine.v1 import catalog_pb2
 from engine_bench.machine import describe_machine
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
 from engine_bench.targets import Target
 from engine_bench.world import build_world, publish_world, world_bundle
+from engine_client import AsyncRecommendationClient, RecommendationClient
+from engine_client.v1 import catalog_pb2
 
 TARGET_MS = 2_000.0
 STOCK_OUTS, NEW_ITEMS, REPLICAS, WORKERS = 200, 100, 2, 4

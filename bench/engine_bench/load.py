@@ -15,7 +15,6 @@ import psutil
 import uvloop
 
 from engine.adapters.redis.embedded import EmbeddedRedis
-from engine.rpc.client import RecommendationClient
 from engine_bench.load_null import null_server
 from engine_bench.load_report import require_histogram, unloaded_targets
 from engine_bench.load_runs import Runs, calibrate, find_rates
@@ -25,6 +24,7 @@ from engine_bench.load_world import publish_crowd, write_rules
 from engine_bench.machine import describe_machine
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
 from engine_bench.world import build_world, world_bundle
+from engine_client import RecommendationClient
 
 Progress = Callable[[int, int, str], None]
 

@@ -12,9 +12,9 @@ from typing import Any
 import grpc
 import uvloop
 
-from engine.v1 import recommendation_pb2 as pb
 from engine_bench.child import port_printing
 from engine_bench.load_target import ITEM_COUNT, METHOD
+from engine_client.v1 import recommendation_pb2 as pb
 
 
 @contextmanager

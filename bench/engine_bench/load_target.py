@@ -6,10 +6,10 @@ from typing import Any
 
 import grpc
 
-from engine.rpc.requests import build_request
-from engine.v1 import recommendation_pb2 as pb
 from engine_bench.load_driver import Answer, Ask, Status
 from engine_bench.load_schedule import Schedule
+from engine_client import build_request
+from engine_client.v1 import recommendation_pb2 as pb
 
 METHOD = f"/{pb.DESCRIPTOR.services_by_name['RecommendationService'].full_name}/Recommend"
 SURFACE, ITEM_COUNT = "home", 50

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from engine.errors import DependencyUnavailable
-from engine.rpc.client import RecommendationClient
+from engine_client import RecommendationClient
 
 _SETTINGS = """\
 [server]

@@ -21,10 +21,10 @@ from engine.config.serving import EngineConfig
 from engine.contract.events import encode
 from engine.stream.topics import EVENTS
 from engine.types import EventType
-from engine.v1 import event_pb2 as pb
 from engine_bench.machine import describe_machine
 from engine_bench.processes import engine_process, write_settings
 from engine_bench.targets import Target
+from engine_client.v1 import event_pb2 as pb
 
 TARGET_EVENTS_PER_S = 20_000.0
 ITEMS = 50_000

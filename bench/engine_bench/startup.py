@@ -14,7 +14,6 @@ import psutil
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.errors import DependencyUnavailable
-from engine.rpc.client import RecommendationClient
 from engine_bench.load_report import spread
 from engine_bench.load_target import SURFACE
 from engine_bench.load_world import publish_crowd, write_rules
@@ -22,6 +21,7 @@ from engine_bench.machine import describe_machine
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
 from engine_bench.targets import Target, target_size
 from engine_bench.world import build_world, world_bundle
+from engine_client import RecommendationClient
 
 Progress = Callable[[int, int, str], None]
 

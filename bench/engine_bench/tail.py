@@ -19,7 +19,6 @@ import uvloop
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.errors import ConfigError, DependencyUnavailable
-from engine.rpc.client import RecommendationClient
 from engine_bench.load_driver import Record, drive
 from engine_bench.load_schedule import plan
 from engine_bench.load_target import GrpcTarget
@@ -29,6 +28,7 @@ from engine_bench.processes import engine_process, wait_until_serving, write_set
 from engine_bench.tail_activity import EXPERIMENT, Stage, go_on, write_many_rules
 from engine_bench.tail_report import Steal, read_pauses, report_tail
 from engine_bench.world import build_world, world_bundle
+from engine_client import RecommendationClient
 
 Progress = Callable[[int, int, str], None]
 

@@ -11,10 +11,9 @@ from typing import Any
 
 from engine.bundle.store import BundleStore
 from engine.errors import EngineError
-from engine.rpc.client import RecommendationClient
-from engine.rpc.requests import build_event
-from engine.v1 import catalog_pb2
-from engine.v1.event_pb2 import EVENT_TYPE_CLICK
+from engine_client import RecommendationClient, build_event
+from engine_client.v1 import catalog_pb2
+from engine_client.v1.event_pb2 import EVENT_TYPE_CLICK
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from engine.request.model import ServingModel
 from engine.request.pipeline import Pipeline
 from engine.stages import BUDGETS_MS
 from engine.types import Float32Array, RecommendQuery, UInt8Array, item_key
-from engine.v1 import catalog_pb2 as pb
 from engine_bench.targets import TARGET_ITEMS, Target
+from engine_client.v1 import catalog_pb2 as pb
 from suite.serving import PATIENCE_S, SURFACE, PublishedWorld, Serving, exact_rows, mean_recall
 
 K, SLATE, FRESH, ROUNDS, RATIO = 1000, 50, 10_000, 400, 1.3

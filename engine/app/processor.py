@@ -35,7 +35,7 @@ from engine.stream.metrics import ProcessorMetrics
 from engine.stream.processor import DeadLetters, LogRecord, Processor, reading
 from engine.stream.state import Limits
 from engine.stream.topics import EVENTS, EXPOSURES, Topic
-from engine.v1 import exposure_pb2
+from engine_client.v1 import exposure_pb2
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from engine.types import Float32Array
-from engine.v1 import catalog_pb2 as pb
+from engine_client.v1 import catalog_pb2 as pb
 
 _NO_VECTORS: Final[Mapping[int, Float32Array]] = MappingProxyType({})
 

@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from engine.contract.limits import LIST_SEPARATOR
 from engine.data.schema import ITEMS
-from engine.v1 import catalog_pb2 as pb
+from engine_client.v1 import catalog_pb2 as pb
 
 COLUMNS: Final[dict[str, type[pl.DataType]]] = ITEMS.polars
 

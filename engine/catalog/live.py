@@ -23,7 +23,7 @@ from engine.rules.compiled import CompiledRules
 from engine.rules.conflicts import check_catalogue
 from engine.rules.schema import Rules
 from engine.types import Float32Array, Int64Array, RecommendQuery, UInt8Array
-from engine.v1 import catalog_pb2 as pb
+from engine_client.v1 import catalog_pb2 as pb
 
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval(interval_s=30.0))

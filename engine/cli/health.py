@@ -24,7 +24,7 @@ def health(
 ) -> None:
     """Exit with 0 once the server says SERVING, with 1 and a line that says so where it does not in time."""
     # Not for the settings alone, and a quarter of a second.
-    from engine.rpc.client import RecommendationClient
+    from engine_client import RecommendationClient
 
     if address is None:
         server = load_config(config).server

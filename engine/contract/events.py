@@ -18,7 +18,7 @@ from engine.contract.text import checked_text
 from engine.contract.times import check_event_time, timestamp_ms
 from engine.contract.values import VALUE_BELONGS, VALUE_TYPES, amount_fault
 from engine.errors import InvalidRequest, PoisonMessage
-from engine.v1 import event_pb2 as pb
+from engine_client.v1 import event_pb2 as pb
 
 SCHEMA_VERSION: Final = 1
 MAX_BATCH_EVENTS = 500

@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 from engine.contract.times import timestamp_ms
 from engine.errors import InvalidRequest, PoisonMessage
 from engine.types import DegradedReason, ExperimentAssignment, ItemSource, Recommendation, RecommendQuery, Strategy
-from engine.v1 import exposure_pb2 as pb
+from engine_client.v1 import exposure_pb2 as pb
 
 SCHEMA_VERSION: Final = 1
 

@@ -18,7 +18,7 @@ from engine.contract.text import checked_text
 from engine.contract.times import check_published
 from engine.contract.values import amount_fault
 from engine.errors import InvalidRequest
-from engine.v1 import catalog_pb2 as pb
+from engine_client.v1 import catalog_pb2 as pb
 
 SCHEMA_VERSION: Final = 1
 MAX_ITEMS = 100

@@ -11,14 +11,11 @@ from engine.contract.text import checked_text
 from engine.contract.times import timestamp_ms
 from engine.errors import InvalidRequest
 from engine.types import Demographics, Explanation, Recommendation, RecommendQuery, StageTiming
-from engine.v1 import recommendation_pb2 as pb
+from engine_client.v1 import recommendation_pb2 as pb
 
 DEFAULT_ITEM_COUNT = 50
 MAX_EXCLUDED_ITEMS = 1000
 MAX_EXPERIMENT_OVERRIDES = 16
-# Of the whole message; the largest valid one is under 300 KB.
-MAX_REQUEST_BYTES = 1 << 20
-
 MAX_UTF8_BYTES_PER_CHARACTER = 4
 
 

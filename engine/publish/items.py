@@ -18,7 +18,7 @@ from engine.kernels.membership import rows_of_keys
 from engine.publish.users import in_bundle_rows
 from engine.training.config import AlsConfig
 from engine.types import Float32Array, Int64Array, item_key, item_keys
-from engine.v1 import catalog_pb2 as pb
+from engine_client.v1 import catalog_pb2 as pb
 
 # Of each new item the latest so many interactions speak; by then content has next to no say.
 MAX_INTERACTIONS = 200

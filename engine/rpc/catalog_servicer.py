@@ -9,8 +9,8 @@ import grpc
 from engine.catalog.changes import Change, ContentChange, StockChange
 from engine.contract.items import CatalogueRules, split_ids, split_items, split_levels, stored_item
 from engine.types import Int64Array, item_key, item_keys
-from engine.v1 import catalog_pb2 as pb
-from engine.v1 import catalog_pb2_grpc as pb_grpc
+from engine_client.v1 import catalog_pb2 as pb
+from engine_client.v1 import catalog_pb2_grpc as pb_grpc
 
 
 class CatalogueStore(Protocol):

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import grpc
 
 from engine.contract.events import EventRules, split_batch
-from engine.v1 import event_pb2 as pb
-from engine.v1 import event_pb2_grpc as pb_grpc
+from engine_client.v1 import event_pb2 as pb
+from engine_client.v1 import event_pb2_grpc as pb_grpc
 
 
 class EventLog(Protocol):

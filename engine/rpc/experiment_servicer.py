@@ -13,8 +13,8 @@ from engine.contract.text import checked_text
 from engine.contract.times import timestamp_ms
 from engine.errors import InvalidRequest
 from engine.experiments.analysis.question import Question
-from engine.v1 import experiment_pb2 as pb
-from engine.v1 import experiment_pb2_grpc as pb_grpc
+from engine_client.v1 import experiment_pb2 as pb
+from engine_client.v1 import experiment_pb2_grpc as pb_grpc
 
 MAX_VARIANTS = 100
 

@@ -15,8 +15,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from engine.experiments.exposure import ExposureCounts
 from engine.rpc.access_log import AccessLog, Call
 from engine.rpc.servicer import Recommender
-from engine.rpc.status import OVERLOADED_REASON
 from engine.types import DegradedReason, Recommendation, RecommendQuery, Strategy
+from engine_client.status import OVERLOADED_REASON
 
 STAGE_SAMPLE_EVERY: Final = 8
 GAUGE_PERIOD_S: Final = 1.0

@@ -11,7 +11,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from engine.config.serving import EngineConfig
 from engine.contract.events import EventRules
 from engine.contract.items import CatalogueRules
-from engine.contract.requests import MAX_REQUEST_BYTES
 from engine.errors import ConfigError
 from engine.rpc.access_log import AccessLog
 from engine.rpc.catalog_servicer import CatalogServicer, CatalogueRoom, CatalogueStore
@@ -23,9 +22,17 @@ from engine.rpc.metrics import MeasuredAccessLog, ServerMetrics
 from engine.rpc.port import address_of, check_bindable
 from engine.rpc.reflection import add_reflection
 from engine.rpc.servicer import RecommendationServicer, Recommender
-from engine.v1 import catalog_pb2, catalog_pb2_grpc, event_pb2, event_pb2_grpc, experiment_pb2, experiment_pb2_grpc
-from engine.v1 import recommendation_pb2 as pb
-from engine.v1 import recommendation_pb2_grpc as pb_grpc
+from engine_client.requests import MAX_REQUEST_BYTES
+from engine_client.v1 import (
+    catalog_pb2,
+    catalog_pb2_grpc,
+    event_pb2,
+    event_pb2_grpc,
+    experiment_pb2,
+    experiment_pb2_grpc,
+)
+from engine_client.v1 import recommendation_pb2 as pb
+from engine_client.v1 import recommendation_pb2_grpc as pb_grpc
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import grpc
 from engine.contract.requests import add_debug, to_query, to_response
 from engine.experiments.exposure import Recommender as Recommender
 from engine.types import Recommendation, StageTiming
-from engine.v1 import recommendation_pb2 as pb
-from engine.v1 import recommendation_pb2_grpc as pb_grpc
+from engine_client.v1 import recommendation_pb2 as pb
+from engine_client.v1 import recommendation_pb2_grpc as pb_grpc
 
 
 class RecommendationServicer(pb_grpc.RecommendationServiceServicer):

@@ -33,7 +33,7 @@ from engine.kernels.event_scan import (
 from engine.stream.processor import Message
 from engine.stream.state import clamped_ms
 from engine.types import Int64Array
-from engine.v1 import event_pb2 as pb
+from engine_client.v1 import event_pb2 as pb
 
 # Clocks of two servers differ by less.
 MAX_AHEAD_MS: Final = 300_000

@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from engine.contract.exposures import REASONS, SOURCES, STRATEGIES
 from engine.stream.archive import ArchiveLayout
-from engine.v1 import exposure_pb2 as pb
+from engine_client.v1 import exposure_pb2 as pb
 
 EXPOSURES_SCHEMA: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "request_id": pl.String, "user_id": pl.String, "unit_id": pl.String, "surface": pl.String, "served_ms": pl.Int64,

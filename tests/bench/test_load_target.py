@@ -6,12 +6,12 @@ from typing import Any
 import grpc
 import pytest
 
-from engine.v1 import recommendation_pb2 as pb
-from engine.v1 import recommendation_pb2_grpc as pb_grpc
 from engine_bench.load_driver import Status, drive
 from engine_bench.load_null import null_server
 from engine_bench.load_schedule import plan
 from engine_bench.load_target import ITEM_COUNT, SURFACE, GrpcTarget
+from engine_client.v1 import recommendation_pb2 as pb
+from engine_client.v1 import recommendation_pb2_grpc as pb_grpc
 
 CODES = {
     "deadline": (grpc.StatusCode.DEADLINE_EXCEEDED, Status.DEADLINE),

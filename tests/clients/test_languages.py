@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.rpc.client import RecommendationClient
+from engine_client import RecommendationClient
 from tests.clients.conftest import INSTALLED, PROTO, run
 
 HERE = Path(__file__).parent

@@ -14,8 +14,8 @@ from engine.app.serve import running_server
 from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig
 from engine.errors import DependencyUnavailable, InvalidRequest, RulesError
-from engine.rpc.client import AsyncRecommendationClient
-from engine.v1 import catalog_pb2 as pb
+from engine_client import AsyncRecommendationClient
+from engine_client.v1 import catalog_pb2 as pb
 from tests.conftest import Trained
 from tests.engine.test_serving import config_for as serving_config
 

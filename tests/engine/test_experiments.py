@@ -23,11 +23,11 @@ from engine.contract.exposures import decode_exposure
 from engine.errors import ConfigError, EngineError, InvalidRequest, RulesError
 from engine.experiments.assign import Experiments
 from engine.request.pipeline import Pipeline
-from engine.rpc.client import AsyncRecommendationClient
 from engine.rpc.metrics import ServerMetrics
 from engine.stream.topics import EXPOSURES
 from engine.types import EventType, RecommendQuery
-from engine.v1 import recommendation_pb2 as pb
+from engine_client import AsyncRecommendationClient
+from engine_client.v1 import recommendation_pb2 as pb
 from tests.conftest import Trained
 from tests.engine.test_serving import config_for
 from tests.kafka import broker, own_topics, read_back

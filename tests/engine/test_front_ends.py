@@ -18,12 +18,11 @@ from engine.app.publish import publish_once
 from engine.app.serve import open_pipeline, running_server
 from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig
-from engine.rpc.client import AsyncRecommendationClient
-from engine.rpc.requests import build_request
 from engine.types import RecommendQuery
-from engine.v1 import catalog_pb2
-from engine.v1 import recommendation_pb2 as pb
-from engine.v1 import recommendation_pb2_grpc as pb_grpc
+from engine_client import AsyncRecommendationClient, build_request
+from engine_client.v1 import catalog_pb2
+from engine_client.v1 import recommendation_pb2 as pb
+from engine_client.v1 import recommendation_pb2_grpc as pb_grpc
 from tests.conftest import Trained
 from tests.engine.fleet import Fleet, running, running_fleet, wait_until_ready
 from tests.engine.rpc.conftest import until

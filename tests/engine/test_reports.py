@@ -4,7 +4,7 @@ from pathlib import Path
 
 from engine.app.serve import running_server
 from engine.config.serving import EngineConfig
-from engine.rpc.client import AsyncRecommendationClient
+from engine_client import AsyncRecommendationClient
 from tests.conftest import Trained
 from tests.engine.experiments.analysis.shop import Shop, open_shop
 

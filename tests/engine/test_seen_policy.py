@@ -39,7 +39,7 @@ from engine.types import (
     event_name,
     item_key,
 )
-from engine.v1 import recommendation_pb2 as pb
+from engine_client.v1 import recommendation_pb2 as pb
 from tests.conftest import Trained
 from tests.engine.catalog.items import stock
 from tests.engine.request.test_pipeline import UnknownUsers

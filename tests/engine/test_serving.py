@@ -22,11 +22,10 @@ from engine.app.serve import open_pipeline, running_server
 from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig
 from engine.errors import BundleError, DependencyUnavailable
-from engine.rpc.client import AsyncRecommendationClient
-from engine.rpc.requests import build_event
 from engine.types import Demographics, EventType
-from engine.v1 import recommendation_pb2 as pb
-from engine.v1.event_pb2 import EVENT_TYPE_CLICK
+from engine_client import AsyncRecommendationClient, build_event
+from engine_client.v1 import recommendation_pb2 as pb
+from engine_client.v1.event_pb2 import EVENT_TYPE_CLICK
 from tests.conftest import Trained
 
 DAY_MS = 86_400_000

@@ -17,11 +17,10 @@ from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.app.publish import publish_once
 from engine.app.serve import running_server
 from engine.config.serving import EngineConfig
-from engine.rpc.client import AsyncRecommendationClient
-from engine.rpc.requests import build_event
-from engine.v1 import recommendation_pb2 as pb
-from engine.v1.event_pb2 import EVENT_TYPE_CLICK, EVENT_TYPE_IMPRESSION, EVENT_TYPE_PURCHASE
 from engine_bench.processes import engine_process, write_settings
+from engine_client import AsyncRecommendationClient, build_event
+from engine_client.v1 import recommendation_pb2 as pb
+from engine_client.v1.event_pb2 import EVENT_TYPE_CLICK, EVENT_TYPE_IMPRESSION, EVENT_TYPE_PURCHASE
 from tests.conftest import Trained
 from tests.kafka import broker
 

@@ -14,7 +14,7 @@ from engine.kernels.event_scan import (
     USER_ID,
     scan_events,
 )
-from engine.v1 import event_pb2 as pb
+from engine_client.v1 import event_pb2 as pb
 
 VERSION, POSITIONS, TIME_END_S = 1, 200, 4_133_980_800
 LIMITS = np.zeros(EVENT_FIELDS, np.int64)

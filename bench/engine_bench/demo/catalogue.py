@@ -7,10 +7,10 @@ from rich.console import Console
 
 from engine.data.dataset import Dataset
 from engine.errors import DependencyUnavailable
-from engine.v1 import catalog_pb2
-from engine.v1 import recommendation_pb2 as pb
 from engine_bench.demo.patient import PatientClient, enum_name
 from engine_bench.demo.tastes import Tastes
+from engine_client.v1 import catalog_pb2
+from engine_client.v1 import recommendation_pb2 as pb
 
 PATIENCE_S = 60.0
 # The longest slate that the API gives: the new item need not be among the first.

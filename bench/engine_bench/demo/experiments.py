@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.data.dataset import Dataset
-from engine.rpc.requests import RequestFields
-from engine.v1 import recommendation_pb2 as pb
 from engine_bench.demo.patient import PatientClient
 from engine_bench.demo.tastes import Tastes
+from engine_client import RequestFields
+from engine_client.v1 import recommendation_pb2 as pb
 
 # Other than the surface of the demonstration's other steps, which are about the engine.
 SURFACE = "email"

@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar, Unpack
 
 from engine.errors import DeadlineExceeded, DependencyUnavailable, EngineError, Overloaded, described
-from engine.rpc.client import RecommendationClient
-from engine.rpc.requests import RequestFields
-from engine.v1 import catalog_pb2, event_pb2
-from engine.v1 import recommendation_pb2 as pb
+from engine_client import RecommendationClient, RequestFields
+from engine_client.v1 import catalog_pb2, event_pb2
+from engine_client.v1 import recommendation_pb2 as pb
 
 T = TypeVar("T")
 

@@ -9,11 +9,11 @@ import numpy as np
 from rich.console import Console
 
 from engine.data.dataset import Dataset
-from engine.v1 import recommendation_pb2 as pb
 from engine_bench.demo.patient import PASSING, PatientClient, enum_name, stage_times
 from engine_bench.demo.show import SHOWN, against_budgets, show_slate, show_stages, summarize_stages
 from engine_bench.demo.tastes import Tastes
 from engine_bench.demo.world import Person
+from engine_client.v1 import recommendation_pb2 as pb
 
 TIMED_CALLS: Final = 400
 _ITEMS: Final = 50

@@ -20,7 +20,6 @@ from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig
 from engine.data.build import build_dataset
 from engine.errors import DependencyUnavailable, described
-from engine.rpc.client import RecommendationClient
 from engine.rpc.port import check_bindable
 from engine_bench.demo.catalogue import show_catalogue
 from engine_bench.demo.experiments import SURFACE as EXPERIMENT_SURFACE
@@ -34,6 +33,7 @@ from engine_bench.demo.signals import show_signals
 from engine_bench.demo.tastes import Tastes
 from engine_bench.demo.world import World, choose_people, prepare_data
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
+from engine_client import RecommendationClient
 
 SURFACE: Final = "home"
 PAGE: Final = "demo.html"

@@ -9,11 +9,11 @@ from rich.table import Table
 
 from engine.data.dataset import Dataset
 from engine.errors import DependencyUnavailable
-from engine.rpc.requests import build_event
-from engine.v1 import event_pb2
-from engine.v1 import recommendation_pb2 as pb
 from engine_bench.demo.patient import PatientClient
 from engine_bench.demo.tastes import Tastes
+from engine_client import build_event
+from engine_client.v1 import event_pb2
+from engine_client.v1 import recommendation_pb2 as pb
 
 CLICKS = 5
 SHOWN = 10

@@ -13,10 +13,10 @@ import grpc
 import redis.asyncio
 import uvloop
 
-from engine.v1 import recommendation_pb2 as pb
-from engine.v1 import recommendation_pb2_grpc as pb_grpc
 from engine_bench.peers.naive import Asked, Naive
 from engine_bench.peers.settings import PeerSettings
+from engine_client.v1 import recommendation_pb2 as pb
+from engine_client.v1 import recommendation_pb2_grpc as pb_grpc
 
 
 class NaiveServicer(pb_grpc.RecommendationServiceServicer):

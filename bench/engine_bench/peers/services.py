@@ -11,13 +11,13 @@ from typing import Any, Protocol
 
 import psutil
 
-from engine.rpc.client import RecommendationClient
 from engine_bench.child import http_serving, port_printing
 from engine_bench.load_runs import Askable
 from engine_bench.load_target import ITEM_COUNT, SURFACE, GrpcTarget
 from engine_bench.peers.optional import missing
 from engine_bench.peers.settings import PeerSettings
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
+from engine_client import RecommendationClient
 
 TITLES = {
     "engine": "the engine, a worker process a core",

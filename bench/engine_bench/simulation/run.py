@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from engine.rpc.client import AsyncRecommendationClient
 from engine_bench.simulation.behaviour import Behaviour
 from engine_bench.simulation.people import People
 from engine_bench.simulation.visitor import Asked, Errand, Visitor
 from engine_bench.synthetic.world import MS_PER_DAY, World
+from engine_client import AsyncRecommendationClient
 
 # Servers refuse events older than a week, unless their settings say otherwise, and the day of today is none of these.
 MAX_DAYS: Final = 5

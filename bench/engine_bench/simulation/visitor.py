@@ -8,16 +8,15 @@ from typing import Final
 import numpy as np
 
 from engine.errors import EngineError, InvalidRequest
-from engine.rpc.client import AsyncRecommendationClient
-from engine.rpc.requests import build_event
 from engine.types import Float64Array, Int64Array
-from engine.v1 import event_pb2
-from engine.v1 import recommendation_pb2 as pb
 from engine_bench.simulation.behaviour import Behaviour, Met, meet
 from engine_bench.simulation.people import People
 from engine_bench.synthetic.catalogue import item_ids, user_ids
 from engine_bench.synthetic.events import COUNTRIES
 from engine_bench.synthetic.words import DEVICES, LOCATIONS
+from engine_client import AsyncRecommendationClient, build_event
+from engine_client.v1 import event_pb2
+from engine_client.v1 import recommendation_pb2 as pb
 
 _HOME_COUNTRIES: Final = tuple(LOCATIONS.values())
 _MAX_BATCH: Final = 500

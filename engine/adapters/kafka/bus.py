@@ -18,7 +18,7 @@ from engine.contract.events import encode
 from engine.errors import ConfigError, DependencyUnavailable, Overloaded
 from engine.logs import OncePerInterval, Outage
 from engine.stream.topics import EVENTS, TOPICS, Topic
-from engine.v1 import event_pb2 as pb
+from engine_client.v1 import event_pb2 as pb
 
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval(interval_s=30.0))

@@ -21,7 +21,7 @@ from engine.catalog.changes import Change, ContentChange, StockChange, VectorCha
 from engine.config.serving import RedisConfig
 from engine.errors import DependencyUnavailable, SnapshotNeeded, described
 from engine.types import Float32Array
-from engine.v1 import catalog_pb2 as pb
+from engine_client.v1 import catalog_pb2 as pb
 
 # Batches that the stream keeps: a follower that is further behind reads the hashes again.
 _STREAM_BATCHES: Final = 10_000

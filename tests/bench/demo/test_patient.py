@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from engine.errors import DependencyUnavailable, EngineError
-from engine.rpc.client import RecommendationClient
 from engine.rpc.server import create_server
 from engine.types import DegradedReason, Recommendation, RecommendQuery
-from engine.v1 import recommendation_pb2 as pb
 from engine_bench.demo.patient import PatientClient
+from engine_client import RecommendationClient
+from engine_client.v1 import recommendation_pb2 as pb
 from tests.engine.rpc.config import server_config
 from tests.engine.rpc.recommender import answer
 

@@ -22,12 +22,12 @@ from engine.cli.main import app
 from engine.config.serving import EngineConfig
 from engine.data.build import load_dataset
 from engine.errors import DataError, DependencyUnavailable
-from engine.rpc.client import RecommendationClient
 from engine.training.config import AlsConfig, RankerConfig, TrainingConfig
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
 from engine_bench.simulation.run import RunSettings, simulate
 from engine_bench.synthetic.tables import synthesize, world_of
 from engine_bench.synthetic.world import WorldSize
+from engine_client import RecommendationClient
 from tests.conftest import Trained
 from tests.ports import free_port
 

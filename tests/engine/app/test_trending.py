@@ -21,9 +21,9 @@ from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig, RedisConfig
 from engine.features.schema import CODE_FEATURES
 from engine.request.model import ServingModel
-from engine.rpc.client import AsyncRecommendationClient
 from engine.stream.topics import EVENTS
 from engine.types import Float32Array, RankingContext
+from engine_client import AsyncRecommendationClient
 from tests.conftest import Trained
 from tests.engine.trends import write_events
 

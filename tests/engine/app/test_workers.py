@@ -18,12 +18,11 @@ from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.bundle.store import BundleStore
 from engine.errors import EngineError
-from engine.rpc.channel import channel_options
-from engine.rpc.client import AsyncRecommendationClient
-from engine.rpc.requests import build_event
-from engine.v1 import recommendation_pb2 as pb
-from engine.v1 import recommendation_pb2_grpc as pb_grpc
-from engine.v1.event_pb2 import EVENT_TYPE_CLICK
+from engine_client import AsyncRecommendationClient, build_event
+from engine_client.channel import channel_options
+from engine_client.v1 import recommendation_pb2 as pb
+from engine_client.v1 import recommendation_pb2_grpc as pb_grpc
+from engine_client.v1.event_pb2 import EVENT_TYPE_CLICK
 from tests.conftest import Trained
 from tests.engine.fleet import START_TIMEOUT_S, Fleet, running, running_fleet, wait_until_ready
 from tests.engine.rpc.conftest import until
@@ -138,7 +137,7 @@ async def test_a_killed_worker_fails_its_own_calls_alone_and_is_back_in_seconds(
 ) -> None:
     # Clients of one process share connections to one address; here each stands for a process.
     monkeypatch.setattr(
-        "engine.rpc.client.channel_options", lambda retries: [*channel_options(retries), OWN_CONNECTION]
+        "engine_client.client.channel_options", lambda retries: [*channel_options(retries), OWN_CONNECTION]
     )
     channels = own_channels(fleet, ("grpc.enable_retries", 0))
     clients = [AsyncRecommendationClient(fleet.target, timeout_s=20) for _ in range(8)]

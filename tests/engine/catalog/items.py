@@ -4,7 +4,7 @@ from typing import Any
 
 from engine.catalog.changes import Change, ContentChange, StockChange
 from engine.types import item_key
-from engine.v1 import catalog_pb2 as pb
+from engine_client.v1 import catalog_pb2 as pb
 
 
 def upsert(item_id: str, **fields: Any) -> ContentChange:

@@ -1,7 +1,7 @@
 """An item of the API as a row of the table."""
 
 from engine.catalog.content import COLUMNS, canonical, to_frame
-from engine.v1 import catalog_pb2 as pb
+from engine_client.v1 import catalog_pb2 as pb
 
 
 def test_every_field_has_its_column_and_what_is_absent_is_null() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from engine.cli.main import app
-from engine.rpc.client import RecommendationClient
+from engine_client import RecommendationClient
 from tests.engine.data.frames import small_interactions, small_items
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -17,7 +17,7 @@ from engine.data.rules import TableRules
 from engine.data.schema import INTERACTIONS, ITEMS, USERS
 from engine.errors import DataError, PoisonMessage
 from engine.stream.archive import ARCHIVE_SCHEMA
-from engine.v1 import catalog_pb2, event_pb2
+from engine_client.v1 import catalog_pb2, event_pb2
 
 NOW_MS = 1_790_000_000_000
 DAY_MS = 86_400_000

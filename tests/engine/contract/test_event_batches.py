@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from engine.contract.events import MAX_BATCH_EVENTS, EventFields, EventRules, check_event, split_batch
-from engine.contract.requests import MAX_REQUEST_BYTES
 from engine.errors import InvalidRequest
-from engine.v1 import event_pb2 as pb
+from engine_client.requests import MAX_REQUEST_BYTES
+from engine_client.v1 import event_pb2 as pb
 from tests.kafka import click
 
 NOW_MS = 1_764_000_000_000

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.contract.events import SCHEMA_VERSION, decode, encode
 from engine.errors import PoisonMessage
-from engine.v1 import event_pb2 as pb
+from engine_client.v1 import event_pb2 as pb
 from tests.kafka import click
 
 NOW_MS = 1_764_000_000_123

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from engine.contract.items import CatalogueRules, split_ids, split_items, split_levels
-from engine.contract.requests import MAX_REQUEST_BYTES
 from engine.errors import InvalidRequest
-from engine.v1 import catalog_pb2 as pb
+from engine_client.requests import MAX_REQUEST_BYTES
+from engine_client.v1 import catalog_pb2 as pb
 
 RULES = CatalogueRules(frozenset({"home", "email"}), frozenset())
 

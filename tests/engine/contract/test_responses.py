@@ -8,7 +8,7 @@ import pytest
 
 from engine.contract.requests import add_debug, to_response
 from engine.types import DegradedReason, ExperimentAssignment, ItemSource, RecommendQuery, Strategy
-from engine.v1 import recommendation_pb2 as pb
+from engine_client.v1 import recommendation_pb2 as pb
 from tests.engine.rpc.recommender import answer
 
 QUERY = RecommendQuery(user_id="u", surface="home", item_count=50, time_ms=0)

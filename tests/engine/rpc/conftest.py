@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from engine.rpc.server import Server, create_server
-from engine.v1 import recommendation_pb2_grpc as pb_grpc
+from engine_client.v1 import recommendation_pb2_grpc as pb_grpc
 from tests.engine.rpc.config import server_config
 from tests.engine.rpc.recommender import SteeredRecommender
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from engine.v1 import recommendation_pb2 as pb
-from engine.v1 import recommendation_pb2_grpc as pb_grpc
+from engine_client.v1 import recommendation_pb2 as pb
+from engine_client.v1 import recommendation_pb2_grpc as pb_grpc
 from tests.engine.rpc.conftest import OpenChannel, StartServer, answer_of, refusal_of, until
 from tests.engine.rpc.recommender import SteeredRecommender
 

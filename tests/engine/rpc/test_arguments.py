@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.rpc.client import AsyncRecommendationClient, RecommendationClient
-from engine.rpc.requests import (
+from engine_client import AsyncRecommendationClient, RecommendationClient
+from engine_client.requests import (
     build_batch,
     build_delete,
     build_event,
@@ -20,7 +20,7 @@ from engine.rpc.requests import (
     build_request,
     build_upsert,
 )
-from engine.v1 import catalog_pb2, event_pb2
+from engine_client.v1 import catalog_pb2, event_pb2
 
 CLICK = event_pb2.EVENT_TYPE_CLICK
 EVENT = event_pb2.Event(event_id="e")

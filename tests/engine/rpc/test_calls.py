@@ -11,8 +11,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from engine.errors import BundleError, DeadlineExceeded, DependencyUnavailable
 from engine.rpc.interceptors import Admission
 from engine.rpc.server import Server
-from engine.v1 import recommendation_pb2 as pb
-from engine.v1 import recommendation_pb2_grpc as pb_grpc
+from engine_client.v1 import recommendation_pb2 as pb
+from engine_client.v1 import recommendation_pb2_grpc as pb_grpc
 from tests.engine.rpc.conftest import OpenChannel, StartServer, answer_of, refusal_of, until
 from tests.engine.rpc.recommender import SteeredRecommender
 

@@ -11,11 +11,10 @@ import grpc
 import pytest
 
 from engine.errors import DeadlineExceeded, DependencyUnavailable, EngineError, InvalidRequest, Overloaded
-from engine.rpc.client import AsyncRecommendationClient, RecommendationClient
-from engine.rpc.requests import build_request
 from engine.rpc.server import Server, create_server
 from engine.types import Demographics
-from engine.v1 import recommendation_pb2 as pb
+from engine_client import AsyncRecommendationClient, RecommendationClient, build_request
+from engine_client.v1 import recommendation_pb2 as pb
 from tests.engine.rpc.config import server_config
 from tests.engine.rpc.conftest import StartServer
 from tests.engine.rpc.recommender import SteeredRecommender

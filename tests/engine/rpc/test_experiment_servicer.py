@@ -16,10 +16,10 @@ from engine.errors import DependencyUnavailable, InvalidRequest, Overloaded
 from engine.experiments.analysis.desk import ReportDesk
 from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.question import Question
-from engine.rpc.client import AsyncRecommendationClient, RecommendationClient
 from engine.rpc.server import Server
-from engine.v1 import experiment_pb2 as pb
-from engine.v1 import experiment_pb2_grpc as pb_grpc
+from engine_client import AsyncRecommendationClient, RecommendationClient
+from engine_client.v1 import experiment_pb2 as pb
+from engine_client.v1 import experiment_pb2_grpc as pb_grpc
 from tests.engine.experiments.analysis.shop import Shop, open_shop
 from tests.engine.rpc.conftest import OpenChannel, StartServer, refusal_of, until
 

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from engine.rpc.server import Server
-from engine.v1 import recommendation_pb2 as pb
+from engine_client.v1 import recommendation_pb2 as pb
 from tests.engine.rpc.conftest import OpenChannel, Refusal
 
 REQUEST = pb.RecommendRequest(user_id="u1", surface="home")

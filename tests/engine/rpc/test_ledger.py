@@ -27,8 +27,8 @@ from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.adapters.redis.keys import live_key
 from engine.config.serving import KafkaConfig
 from engine.stream.state import unpack_state
-from engine.v1 import event_pb2 as pb
-from engine.v1 import event_pb2_grpc as pb_grpc
+from engine_client.v1 import event_pb2 as pb
+from engine_client.v1 import event_pb2_grpc as pb_grpc
 from tests.engine.rpc.conftest import OpenChannel, StartServer
 from tests.kafka import click
 

@@ -15,8 +15,8 @@ from engine.experiments.exposure import ExposureCounts
 from engine.rpc.metrics import STAGE_SAMPLE_EVERY, MeasuredRecommender, ServerMetrics
 from engine.rpc.metrics_endpoint import MetricsEndpoint
 from engine.rpc.server import Server, create_server
-from engine.v1 import recommendation_pb2 as pb
-from engine.v1 import recommendation_pb2_grpc as pb_grpc
+from engine_client.v1 import recommendation_pb2 as pb
+from engine_client.v1 import recommendation_pb2_grpc as pb_grpc
 from tests.engine.rpc.config import server_config
 from tests.engine.rpc.conftest import OpenChannel, answer_of, refusal_of, until
 from tests.engine.rpc.recommender import SteeredRecommender

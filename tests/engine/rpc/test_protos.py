@@ -20,7 +20,7 @@ SHARED_OPTIONS = {
 
 @pytest.mark.parametrize("path", sorted(PROTOS.rglob("*.proto")), ids=lambda path: path.stem)
 def test_language_options(path: Path) -> None:
-    file: FileDescriptor = importlib.import_module(f"engine.v1.{path.stem}_pb2").DESCRIPTOR
+    file: FileDescriptor = importlib.import_module(f"engine_client.v1.{path.stem}_pb2").DESCRIPTOR
     options = file.GetOptions()
     assert {name: getattr(options, name) for name in SHARED_OPTIONS} == SHARED_OPTIONS
     # Java needs one class a file, and its name must not be that of a message.

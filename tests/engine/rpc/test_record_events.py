@@ -19,12 +19,11 @@ from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.config.serving import KafkaConfig
 from engine.contract.events import decode
 from engine.errors import DependencyUnavailable, InvalidRequest, Overloaded
-from engine.rpc.client import AsyncRecommendationClient, RecommendationClient
-from engine.rpc.requests import build_event
 from engine.rpc.server import EVENT_SERVICE_NAME, Server
-from engine.v1 import event_pb2 as pb
-from engine.v1 import event_pb2_grpc as pb_grpc
-from engine.v1 import recommendation_pb2, recommendation_pb2_grpc
+from engine_client import AsyncRecommendationClient, RecommendationClient, build_event
+from engine_client.v1 import event_pb2 as pb
+from engine_client.v1 import event_pb2_grpc as pb_grpc
+from engine_client.v1 import recommendation_pb2, recommendation_pb2_grpc
 from tests.engine.rpc.conftest import OpenChannel, StartServer, answer_of, refusal_of, until
 from tests.kafka import broker, click, read_back
 

@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2 as reflection
 
 from engine.rpc.reflection import FileIndex, UnknownName
 from engine.rpc.server import Server
-from engine.v1 import event_pb2, experiment_pb2, recommendation_pb2
+from engine_client.v1 import event_pb2, experiment_pb2, recommendation_pb2
 from tests.engine.rpc.conftest import OpenChannel, StartServer
 
 VERSIONS = ["v1", "v1alpha"]

@@ -18,11 +18,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from engine.errors import ConfigError
-from engine.rpc.client import AsyncRecommendationClient
 from engine.rpc.port import address_of
 from engine.rpc.server import SERVICE_NAME, Server, create_server
-from engine.v1 import recommendation_pb2 as pb
-from engine.v1 import recommendation_pb2_grpc as pb_grpc
+from engine_client import AsyncRecommendationClient
+from engine_client.v1 import recommendation_pb2 as pb
+from engine_client.v1 import recommendation_pb2_grpc as pb_grpc
 from tests.engine.rpc.config import server_config
 from tests.engine.rpc.conftest import OpenChannel, StartServer, answer_of, refusal_of, until
 from tests.engine.rpc.recommender import SteeredRecommender

@@ -17,7 +17,8 @@ from engine.errors import (
     RecordError,
     SnapshotNeeded,
 )
-from engine.rpc.status import MAX_TEXT_CHARACTERS, STATUS_OF, from_wire, to_wire
+from engine.rpc.status import MAX_TEXT_CHARACTERS, to_wire
+from engine_client.status import STATUS_OF, from_wire
 
 CALLERS_ERRORS = [
     InvalidRequest("user_id", "must not be empty"),

@@ -11,8 +11,8 @@ from engine.contract.requests import MAX_EXCLUDED_ITEMS, to_query
 from engine.errors import InvalidRequest
 from engine.rpc.server import Server
 from engine.types import Demographics
-from engine.v1 import recommendation_pb2 as pb
-from engine.v1 import recommendation_pb2_grpc as pb_grpc
+from engine_client.v1 import recommendation_pb2 as pb
+from engine_client.v1 import recommendation_pb2_grpc as pb_grpc
 from tests.engine.rpc.conftest import refusal_of
 from tests.engine.rpc.recommender import SteeredRecommender
 

@@ -24,7 +24,7 @@ from engine.config.serving import EngineConfig, KafkaConfig
 from engine.contract.events import encode
 from engine.stream.topics import EVENTS
 from engine.types import EventType
-from engine.v1 import event_pb2 as pb
+from engine_client.v1 import event_pb2 as pb
 from tests.kafka import broker
 
 NOW_MS = 1_764_000_000_000

@@ -21,8 +21,8 @@ from engine.bundle.store import BundleStore
 from engine.config.names import ANY, paths, setting_at
 from engine.config.serving import EngineConfig
 from engine.errors import DeadlineExceeded, Overloaded
-from engine.rpc.client import AsyncRecommendationClient
 from engine.training.config import TrainingConfig
+from engine_client import AsyncRecommendationClient
 from tests.conftest import Trained
 from tests.engine.stream.conftest import Bus, make_event
 from tests.engine.stream.test_processor import applied_count, wait_for

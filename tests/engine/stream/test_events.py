@@ -13,7 +13,7 @@ from engine.errors import PoisonMessage
 from engine.stream.events import MAX_AHEAD_MS, EventBatch, read_events
 from engine.stream.processor import Message
 from engine.types import EventType, item_key
-from engine.v1 import event_pb2 as pb
+from engine_client.v1 import event_pb2 as pb
 from tests.engine.stream.conftest import NOW_MS, make_event
 
 texts = st.sampled_from(["", "a", "~ !", "\x1f", "\x7f", "ü", "a" * 64, "a" * 65, "a" * 128, "a" * 256, "a" * 257])

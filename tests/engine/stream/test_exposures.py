@@ -13,7 +13,7 @@ from engine.stream.archive import ArchiveSink
 from engine.stream.exposures import EXPOSURES_LAYOUT, EXPOSURES_SCHEMA
 from engine.stream.processor import LogRecord
 from engine.types import DegradedReason, ExperimentAssignment, ItemSource, RecommendQuery, StageTiming, Strategy
-from engine.v1 import exposure_pb2 as pb
+from engine_client.v1 import exposure_pb2 as pb
 from tests.engine.rpc.recommender import answer
 from tests.engine.stream.conftest import NOW_MS
 

@@ -11,7 +11,7 @@ from engine.stream.live import LiveSink
 from engine.stream.processor import Message
 from engine.stream.state import Limits
 from engine.types import EventType
-from engine.v1 import event_pb2 as pb
+from engine_client.v1 import event_pb2 as pb
 from tests.engine.stream.conftest import NOW_MS, make_event
 from tests.engine.stream.logs import log_now
 from tests.engine.stream.naive import live_counts

@@ -32,7 +32,7 @@ from engine.app.processor import process
 from engine.config.serving import EngineConfig, KafkaConfig
 from engine.errors import LogMismatch
 from engine.stream.state import unpack_state
-from engine.v1 import event_pb2 as pb
+from engine_client.v1 import event_pb2 as pb
 from tests.engine.stream.conftest import Bus, make_event
 from tests.engine.stream.test_processor import wait_for
 from tests.kafka import delete_topics

@@ -26,7 +26,7 @@ from engine.stream.processor import Processor, Sink
 from engine.stream.state import Limits, view_state
 from engine.stream.topics import DEAD_LETTERS, EVENTS
 from engine.types import EventType, item_key
-from engine.v1 import event_pb2 as pb
+from engine_client.v1 import event_pb2 as pb
 from tests.engine.stream.conftest import (
     KILL_BATCH,
     KILL_EVENTS,

@@ -12,12 +12,12 @@ from engine.experiments.analysis.database import open_events
 from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.question import Question
 from engine.experiments.analysis.read import count
-from engine.rpc.requests import build_event
 from engine.stream.archive import EVENTS_LAYOUT, ArchiveSink
 from engine.stream.exposures import EXPOSURES_LAYOUT, EXPOSURES_SCHEMA
 from engine.stream.processor import LogRecord
 from engine.types import ExperimentAssignment, RecommendQuery, StageTiming
-from engine.v1 import event_pb2
+from engine_client import build_event
+from engine_client.v1 import event_pb2
 from tests.engine.experiments.analysis.archive import EXPOSURE_SCHEMA, START_MS
 from tests.engine.rpc.recommender import answer
 

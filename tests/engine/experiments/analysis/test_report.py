@@ -21,7 +21,7 @@ from engine.experiments.analysis.question import Correction, Question, ReportRul
 from engine.experiments.analysis.read import count
 from engine.experiments.analysis.report import Report, make_report
 from engine.experiments.analysis.verdict import outcome, percent, sentence, signed
-from engine.v1 import experiment_pb2 as pb
+from engine_client.v1 import experiment_pb2 as pb
 from tests.engine.experiments.analysis.archive import START_MS, exposure, write
 from tests.engine.experiments.analysis.conftest import HALVES, QUESTION
 from tests.engine.experiments.analysis.shop import Shop, open_shop

@@ -19,11 +19,11 @@ from engine.app.serve import running_server
 from engine.bundle.store import BundleStore
 from engine.catalog.live import LiveCatalogue
 from engine.config.serving import EngineConfig
-from engine.rpc.client import AsyncRecommendationClient
-from engine.rpc.requests import build_event
+from engine_client import AsyncRecommendationClient
+from engine_client import build_event
 from engine.runtime.stalls.collector import settle
-from engine.v1 import catalog_pb2
-from engine.v1.event_pb2 import EVENT_TYPE_CLICK
+from engine_client.v1 import catalog_pb2
+from engine_client.v1.event_pb2 import EVENT_TYPE_CLICK
 
 async def main(settings):
     config = EngineConfig(**settings)

@@ -5,12 +5,14 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import TypedDict, Unpack
 
-from engine.contract.requests import MAX_REQUEST_BYTES
-from engine.errors import InvalidRequest
-from engine.rpc.arguments import checked, checked_fields
-from engine.types import Demographics
-from engine.v1 import catalog_pb2, event_pb2, experiment_pb2
-from engine.v1 import recommendation_pb2 as pb
+from engine_client.arguments import checked, checked_fields
+from engine_client.errors import InvalidRequest
+from engine_client.types import Demographics
+from engine_client.v1 import catalog_pb2, event_pb2, experiment_pb2
+from engine_client.v1 import recommendation_pb2 as pb
+
+# Of a whole message; the largest valid request is under 300 KB.
+MAX_REQUEST_BYTES = 1 << 20
 
 
 class RequestFields(TypedDict, total=False):

@@ -22,7 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from engine.v1 import recommendation_pb2 as engine_dot_v1_dot_recommendation__pb2
+from engine_client.v1 import recommendation_pb2 as engine_dot_v1_dot_recommendation__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
@@ -30,7 +30,7 @@ DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65ngine/v1/e
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'engine.v1.exposure_pb2', _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'engine_client.v1.exposure_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\tengine.v1B\rExposureProtoP\001Z)personalization-engine/engine/v1;enginev1\242\002\003ENG\252\002\tEngine.V1\312\002\tEngine\\V1\352\002\nEngine::V1'

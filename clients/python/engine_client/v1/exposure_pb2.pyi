@@ -1,6 +1,6 @@
 import datetime
 
-from engine.v1 import recommendation_pb2 as _recommendation_pb2
+from engine_client.v1 import recommendation_pb2 as _recommendation_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor

@@ -4,12 +4,11 @@ import json
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from engine.errors import EngineError
-from engine.rpc.status import from_wire
-from engine.v1 import catalog_pb2, event_pb2
-from engine.v1 import recommendation_pb2 as pb
+from engine_client.status import translated
+from engine_client.v1 import catalog_pb2, event_pb2
+from engine_client.v1 import recommendation_pb2 as pb
 
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
 EVENT_SERVICE_NAME: str = event_pb2.DESCRIPTOR.services_by_name["EventService"].full_name
@@ -23,6 +22,8 @@ DEFAULT_RETRIES = 3
 # grpc allows five attempts in all.
 MAX_RETRIES = 4
 HEALTH_POLL_S = 0.05
+HEALTH_REQUEST = StringValue(value=SERVICE_NAME)
+_SERVING = 1
 
 
 def channel_options(retries: int) -> list[tuple[str, Any]]:
@@ -58,18 +59,21 @@ def channel_options(retries: int) -> list[tuple[str, Any]]:
     ]
 
 
-def translated(error: grpc.RpcError) -> EngineError:
-    # Both kinds of call failure have these three; the stub's base class has none.
-    failure: Any = error
-    return from_wire(failure.code(), failure.details(), failure.trailing_metadata())
+def health_check(channel: Any) -> Any:
+    """The method grpc.health.v1.Health/Check of a channel of either kind; ask it with `HEALTH_REQUEST`.
+
+    Request and response have one field each, number 1: a string and an enumeration. The wrappers of protobuf look the
+    same on the wire, so that the client needs no further package.
+    """
+    return channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=StringValue.SerializeToString,
+        response_deserializer=Int32Value.FromString,
+    )
 
 
-def health_request() -> Any:
-    return health_pb2.HealthCheckRequest(service=SERVICE_NAME)
-
-
-def is_serving(response: Any) -> bool:
-    return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+def is_serving(response: Int32Value) -> bool:
+    return response.value == _SERVING
 
 
 def raise_unless_transient(error: grpc.RpcError) -> None:

@@ -5,19 +5,18 @@ neither where it was nor what is meant.
 """
 
 import difflib
+import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from types import UnionType
 from typing import Any, SupportsFloat, SupportsIndex, Union, get_args, get_origin, get_type_hints
-
-import numpy as np
 
 # What passes for the type of a hint: protobuf takes UTF-8 bytes for text, and numbers of other libraries.
 _ACCEPTED: dict[type, tuple[type, ...]] = {
     str: (str, bytes),
     int: (SupportsIndex,),
     float: (SupportsFloat,),
-    bool: (SupportsIndex, np.bool_),
+    bool: (SupportsIndex,),
 }
 _SHOWN_CHARACTERS = 60
 
@@ -103,7 +102,10 @@ def _check_type(name: str, value: Any, hint: type) -> None:
 
 
 def _accepted(hint: type) -> tuple[type, ...]:
-    return _ACCEPTED.get(hint, (hint,))
+    accepted = _ACCEPTED.get(hint, (hint,))
+    # NumPy's truth values have no index. Who has one has imported NumPy, which the client does not need.
+    numpy = sys.modules.get("numpy") if hint is bool else None
+    return (*accepted, numpy.bool_) if numpy else accepted
 
 
 def _a(hint: type) -> str:

@@ -6,34 +6,36 @@
 
 The channel connects at the first call, within that call's deadline; `wait_until_serving` connects beforehand.
 Both hold one channel, which is safe to share and meant to be kept: make one client a process. Every call has a
-deadline; UNAVAILABLE is retried with exponential back-off inside it; failures are engine.errors, with the
+deadline; UNAVAILABLE is retried with exponential back-off inside it; failures are of engine_client.errors, with the
 grpc.RpcError as their cause.
 """
+
+# The generated stubs have no types.
+# mypy: disable-error-code="no-any-return, no-untyped-call"
 
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, ClassVar, Self, Unpack
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
 
-from engine.errors import DependencyUnavailable
-from engine.rpc.arguments import check_names
-from engine.rpc.channel import (
+from engine_client.arguments import check_names
+from engine_client.channel import (
     DEFAULT_RETRIES,
     DEFAULT_TIMEOUT_S,
     HEALTH_POLL_S,
+    HEALTH_REQUEST,
     RECORD_TIMEOUT_S,
     REPORT_TIMEOUT_S,
     channel_options,
-    health_request,
+    health_check,
     is_serving,
     raise_unless_transient,
-    translated,
 )
-from engine.rpc.requests import (
+from engine_client.errors import DependencyUnavailable
+from engine_client.requests import (
     ReportFields,
     RequestFields,
     build_batch,
@@ -43,20 +45,20 @@ from engine.rpc.requests import (
     build_request,
     build_upsert,
 )
-from engine.v1 import catalog_pb2, catalog_pb2_grpc, event_pb2, event_pb2_grpc, experiment_pb2, experiment_pb2_grpc
-from engine.v1 import recommendation_pb2 as pb
-from engine.v1 import recommendation_pb2_grpc as pb_grpc
+from engine_client.status import translated
+from engine_client.v1 import catalog_pb2, event_pb2, experiment_pb2
+from engine_client.v1 import recommendation_pb2 as pb
+from engine_client.v1.catalog_pb2_grpc import CatalogServiceStub
+from engine_client.v1.event_pb2_grpc import EventServiceStub
+from engine_client.v1.experiment_pb2_grpc import ExperimentServiceStub
+from engine_client.v1.recommendation_pb2_grpc import RecommendationServiceStub
 
 
-class AsyncRecommendationClient:
-    """The asyncio client; make and use it inside one event loop.
+class _Client:
+    """What both clients have: a channel and its methods."""
 
-    Args:
-        target: "host:port", or any grpc target; all addresses behind a name are used in turn.
-        timeout_s: for each call, its retries included.
-        retries: further attempts after UNAVAILABLE, 0 to 4.
-        credentials: TLS, e.g. grpc.ssl_channel_credentials(); plain text without.
-    """
+    # grpc or grpc.aio: what opens the channel.
+    _transport: ClassVar[Any]
 
     def __init__(
         self,
@@ -66,18 +68,32 @@ class AsyncRecommendationClient:
         retries: int = DEFAULT_RETRIES,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self._target = target
-        self._timeout_s = timeout_s
         options = channel_options(retries)
         if credentials is None:
-            self._channel = grpc.aio.insecure_channel(target, options)
+            channel = self._transport.insecure_channel(target, options)
         else:
-            self._channel = grpc.aio.secure_channel(target, credentials, options)
-        self._recommend: Any = pb_grpc.RecommendationServiceStub(self._channel).Recommend  # type: ignore[no-untyped-call]
-        self._record: Any = event_pb2_grpc.EventServiceStub(self._channel).RecordEvents  # type: ignore[no-untyped-call]
-        self._catalog: Any = catalog_pb2_grpc.CatalogServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._report: Any = experiment_pb2_grpc.ExperimentServiceStub(self._channel).GetReport  # type: ignore[no-untyped-call]
-        self._check: Any = health_pb2_grpc.HealthStub(self._channel).Check
+            channel = self._transport.secure_channel(target, credentials, options)
+        self._channel: Any = channel
+        self._target = target
+        self._timeout_s = timeout_s
+        self._recommend: Any = RecommendationServiceStub(channel).Recommend
+        self._record: Any = EventServiceStub(channel).RecordEvents
+        self._catalog: Any = CatalogServiceStub(channel)
+        self._report: Any = ExperimentServiceStub(channel).GetReport
+        self._check: Any = health_check(channel)
+
+
+class AsyncRecommendationClient(_Client):
+    """The asyncio client; make and use it inside one event loop.
+
+    Args:
+        target: "host:port", or any grpc target; all addresses behind a name are used in turn.
+        timeout_s: for each call, its retries included.
+        retries: further attempts after UNAVAILABLE, 0 to 4.
+        credentials: TLS, e.g. grpc.ssl_channel_credentials(); plain text without.
+    """
+
+    _transport: ClassVar[Any] = grpc.aio
 
     async def recommend(
         self,
@@ -103,18 +119,12 @@ class AsyncRecommendationClient:
         """
         check_names("recommend", fields, RequestFields, "timeout_s")
         request = build_request(user_id, surface, **fields)
-        try:
-            response: pb.RecommendResponse = await self._recommend(
-                request, timeout=self._timeout_s if timeout_s is None else timeout_s
-            )
-        except grpc.RpcError as error:
-            raise translated(error) from error
-        return response
+        return await _answer(self._recommend, request, self._timeout_s if timeout_s is None else timeout_s)
 
     async def record_events(
         self, events: Iterable[event_pb2.Event], *, timeout_s: float = RECORD_TIMEOUT_S
     ) -> event_pb2.RecordEventsResponse:
-        """Record what users did; see `engine.rpc.requests.build_event`.
+        """Record what users did; see `engine_client.build_event`.
 
         Args:
             events: 1 to 500.
@@ -129,12 +139,7 @@ class AsyncRecommendationClient:
             DeadlineExceeded, Overloaded, DependencyUnavailable, EngineError: as for `recommend`. Nothing of the batch
                 has been answered for; the same events may be sent again and count once.
         """
-        request = build_batch(events)
-        try:
-            response: event_pb2.RecordEventsResponse = await self._record(request, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise translated(error) from error
-        return response
+        return await _answer(self._record, build_batch(events), timeout_s)
 
     async def upsert_items(
         self, items: Iterable[catalog_pb2.Item], *, timeout_s: float = RECORD_TIMEOUT_S
@@ -143,30 +148,19 @@ class AsyncRecommendationClient:
 
         Raises as `record_events` does; sending the same batch again is safe.
         """
-        response: catalog_pb2.UpsertItemsResponse = await self._change("UpsertItems", build_upsert(items), timeout_s)
-        return response
+        return await _answer(self._catalog.UpsertItems, build_upsert(items), timeout_s)
 
     async def update_inventory(
         self, in_stock: Mapping[str, bool], *, timeout_s: float = RECORD_TIMEOUT_S
     ) -> catalog_pb2.UpdateInventoryResponse:
         """Say of 1 to 1000 items, by id, whether they are in stock. Otherwise as `upsert_items`."""
-        response: catalog_pb2.UpdateInventoryResponse = await self._change(
-            "UpdateInventory", build_inventory(in_stock), timeout_s
-        )
-        return response
+        return await _answer(self._catalog.UpdateInventory, build_inventory(in_stock), timeout_s)
 
     async def delete_items(
         self, item_ids: Iterable[str], *, timeout_s: float = RECORD_TIMEOUT_S
     ) -> catalog_pb2.DeleteItemsResponse:
         """Take 1 to 1000 items out of every answer. Otherwise as `upsert_items`."""
-        response: catalog_pb2.DeleteItemsResponse = await self._change("DeleteItems", build_delete(item_ids), timeout_s)
-        return response
-
-    async def _change(self, method: str, request: Any, timeout_s: float) -> Any:
-        try:
-            return await getattr(self._catalog, method)(request, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise translated(error) from error
+        return await _answer(self._catalog.DeleteItems, build_delete(item_ids), timeout_s)
 
     async def get_report(
         self, experiment: str, *, timeout_s: float = REPORT_TIMEOUT_S, **fields: Unpack[ReportFields]
@@ -183,11 +177,7 @@ class AsyncRecommendationClient:
         """
         check_names("get_report", fields, ReportFields, "timeout_s")
         request = build_report_request(experiment, **fields)
-        try:
-            response: experiment_pb2.GetReportResponse = await self._report(request, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise translated(error) from error
-        return response.report
+        return (await _answer(self._report, request, timeout_s)).report
 
     async def wait_until_serving(self, timeout_s: float = 30.0) -> None:
         """Return once health says SERVING.
@@ -198,7 +188,7 @@ class AsyncRecommendationClient:
         deadline = time.monotonic() + timeout_s
         while (remaining_s := deadline - time.monotonic()) > 0:
             try:
-                if is_serving(await self._check(health_request(), timeout=remaining_s, wait_for_ready=True)):
+                if is_serving(await self._check(HEALTH_REQUEST, timeout=remaining_s, wait_for_ready=True)):
                     return
             except grpc.RpcError as error:
                 raise_unless_transient(error)
@@ -218,29 +208,17 @@ class AsyncRecommendationClient:
         await self.close()
 
 
-class RecommendationClient:
+async def _answer(method: Any, request: Any, timeout_s: float) -> Any:
+    try:
+        return await method(request, timeout=timeout_s)
+    except grpc.RpcError as error:
+        raise translated(error) from error
+
+
+class RecommendationClient(_Client):
     """The blocking client, safe to share between threads. Arguments as for AsyncRecommendationClient."""
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        retries: int = DEFAULT_RETRIES,
-        credentials: grpc.ChannelCredentials | None = None,
-    ) -> None:
-        self._target = target
-        self._timeout_s = timeout_s
-        options = channel_options(retries)
-        if credentials is None:
-            self._channel = grpc.insecure_channel(target, options)
-        else:
-            self._channel = grpc.secure_channel(target, credentials, options)
-        self._recommend: Any = pb_grpc.RecommendationServiceStub(self._channel).Recommend  # type: ignore[no-untyped-call]
-        self._record: Any = event_pb2_grpc.EventServiceStub(self._channel).RecordEvents  # type: ignore[no-untyped-call]
-        self._catalog: Any = catalog_pb2_grpc.CatalogServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._report: Any = experiment_pb2_grpc.ExperimentServiceStub(self._channel).GetReport  # type: ignore[no-untyped-call]
-        self._check: Any = health_pb2_grpc.HealthStub(self._channel).Check
+    _transport: ClassVar[Any] = grpc
 
     def recommend(
         self,
@@ -253,53 +231,31 @@ class RecommendationClient:
         """As AsyncRecommendationClient.recommend, with the same errors."""
         check_names("recommend", fields, RequestFields, "timeout_s")
         request = build_request(user_id, surface, **fields)
-        try:
-            response: pb.RecommendResponse = self._recommend(
-                request, timeout=self._timeout_s if timeout_s is None else timeout_s
-            )
-        except grpc.RpcError as error:
-            raise translated(error) from error
-        return response
+        return _answer_blocking(self._recommend, request, self._timeout_s if timeout_s is None else timeout_s)
 
     def record_events(
         self, events: Iterable[event_pb2.Event], *, timeout_s: float = RECORD_TIMEOUT_S
     ) -> event_pb2.RecordEventsResponse:
         """As AsyncRecommendationClient.record_events, with the same errors."""
-        request = build_batch(events)
-        try:
-            response: event_pb2.RecordEventsResponse = self._record(request, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise translated(error) from error
-        return response
+        return _answer_blocking(self._record, build_batch(events), timeout_s)
 
     def upsert_items(
         self, items: Iterable[catalog_pb2.Item], *, timeout_s: float = RECORD_TIMEOUT_S
     ) -> catalog_pb2.UpsertItemsResponse:
         """As AsyncRecommendationClient.upsert_items, with the same errors."""
-        response: catalog_pb2.UpsertItemsResponse = self._change("UpsertItems", build_upsert(items), timeout_s)
-        return response
+        return _answer_blocking(self._catalog.UpsertItems, build_upsert(items), timeout_s)
 
     def update_inventory(
         self, in_stock: Mapping[str, bool], *, timeout_s: float = RECORD_TIMEOUT_S
     ) -> catalog_pb2.UpdateInventoryResponse:
         """As AsyncRecommendationClient.update_inventory, with the same errors."""
-        response: catalog_pb2.UpdateInventoryResponse = self._change(
-            "UpdateInventory", build_inventory(in_stock), timeout_s
-        )
-        return response
+        return _answer_blocking(self._catalog.UpdateInventory, build_inventory(in_stock), timeout_s)
 
     def delete_items(
         self, item_ids: Iterable[str], *, timeout_s: float = RECORD_TIMEOUT_S
     ) -> catalog_pb2.DeleteItemsResponse:
         """As AsyncRecommendationClient.delete_items, with the same errors."""
-        response: catalog_pb2.DeleteItemsResponse = self._change("DeleteItems", build_delete(item_ids), timeout_s)
-        return response
-
-    def _change(self, method: str, request: Any, timeout_s: float) -> Any:
-        try:
-            return getattr(self._catalog, method)(request, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise translated(error) from error
+        return _answer_blocking(self._catalog.DeleteItems, build_delete(item_ids), timeout_s)
 
     def get_report(
         self, experiment: str, *, timeout_s: float = REPORT_TIMEOUT_S, **fields: Unpack[ReportFields]
@@ -307,18 +263,14 @@ class RecommendationClient:
         """As AsyncRecommendationClient.get_report, with the same errors."""
         check_names("get_report", fields, ReportFields, "timeout_s")
         request = build_report_request(experiment, **fields)
-        try:
-            response: experiment_pb2.GetReportResponse = self._report(request, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise translated(error) from error
-        return response.report
+        return _answer_blocking(self._report, request, timeout_s).report
 
     def wait_until_serving(self, timeout_s: float = 30.0) -> None:
         """As AsyncRecommendationClient.wait_until_serving."""
         deadline = time.monotonic() + timeout_s
         while (remaining_s := deadline - time.monotonic()) > 0:
             try:
-                if is_serving(self._check(health_request(), timeout=remaining_s, wait_for_ready=True)):
+                if is_serving(self._check(HEALTH_REQUEST, timeout=remaining_s, wait_for_ready=True)):
                     return
             except grpc.RpcError as error:
                 raise_unless_transient(error)
@@ -336,3 +288,10 @@ class RecommendationClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _answer_blocking(method: Any, request: Any, timeout_s: float) -> Any:
+    try:
+        return method(request, timeout=timeout_s)
+    except grpc.RpcError as error:
+        raise translated(error) from error

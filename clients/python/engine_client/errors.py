@@ -1,0 +1,33 @@
+"""What a call can raise.
+
+EngineError
+├── InvalidRequest          a field of the request is wrong: INVALID_ARGUMENT
+├── DeadlineExceeded        no answer in time: DEADLINE_EXCEEDED
+├── Overloaded              the server is past its limit: RESOURCE_EXHAUSTED
+└── DependencyUnavailable   no server, or the server lacks a service that it needs: UNAVAILABLE
+"""
+
+
+class EngineError(Exception):
+    """Base of the tree; str() is one sentence for the person who must act on it."""
+
+
+class InvalidRequest(EngineError):
+    """A request field is wrong. `field` is its path in the API message, `reason` what is wrong with it."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class DeadlineExceeded(EngineError):
+    """The caller's deadline passed before an answer was ready."""
+
+
+class Overloaded(EngineError):
+    """The concurrency limit is reached; nothing was started for this request."""
+
+
+class DependencyUnavailable(EngineError):
+    """A service that the engine depends on cannot be reached, or the engine itself cannot."""
