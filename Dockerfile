@@ -12,21 +12,24 @@ ARG EXTRAS=cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 COPY pyproject.toml constraints.txt ./
+COPY clients/python/pyproject.toml clients/python/
 # Tools stay in an environment of their own: what is served has no pip, and nothing is compiled from source.
 RUN python -m venv /opt/tools \
     && /opt/tools/bin/pip install --only-binary :all: --constraint constraints.txt pip setuptools \
     && python -m venv --without-pip /opt/engine
-# The dependencies, by way of an empty project: a change of code leaves this layer as it is.
-RUN mkdir engine && touch README.md LICENSE engine/__init__.py \
-    && /opt/tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /tmp/empty . \
+# The dependencies, by way of empty projects: a change of code leaves this layer as it is.
+RUN mkdir engine clients/python/engine_client && touch README.md LICENSE engine/__init__.py \
+        clients/python/README.md clients/python/engine_client/__init__.py \
+    && /opt/tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /tmp/empty . ./clients/python \
     && /opt/tools/bin/pip --python /opt/engine/bin/python install --only-binary :all: --constraint constraints.txt \
-        "$(echo /tmp/empty/*.whl)[${EXTRAS}]" \
-    && rm -rf build ./*.egg-info engine /tmp/empty
+        /tmp/empty/*_client-*.whl "$(echo /tmp/empty/*_engine-*.whl)[${EXTRAS}]" \
+    && rm -rf build ./*.egg-info engine clients /tmp/empty
 COPY README.md LICENSE ./
 # engine/kernels is a link to the folder that comes after it.
 COPY engine engine
 COPY kernels kernels
-RUN /opt/tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /tmp/wheel . \
+COPY clients/python clients/python
+RUN /opt/tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /tmp/wheel . ./clients/python \
     && /opt/tools/bin/pip --python /opt/engine/bin/python install --no-deps --force-reinstall /tmp/wheel/*.whl \
     && rm -rf build ./*.egg-info /tmp/wheel
 # Beside what trains: `engine synth` for a first data set, and what measures.

@@ -16,7 +16,7 @@
     │   └── LogShorter          it ends before a stored position
     └── PoisonMessage           a message of the event stream that no attempt will ever process
 
-The first five are the client's, too (engine_client.errors). This module knows no transport: one table in
+What a call can raise is the client's, too (engine_client.errors). This module knows no transport: one table in
 engine_client.status maps those to gRPC status codes, and the command line prints all of them as one line and exits
 with 2. Anything else is a bug, and is shown to callers as such.
 """
