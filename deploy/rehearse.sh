@@ -22,16 +22,17 @@ mapfile -t pins < <(grep -oE -- '--constraint [a-z-]+\.txt' "$file" | sort -u)
 
 echo "install [$extra] with ${pins[*]}"
 # A copy, so that building leaves nothing in the checkout.
-mkdir "$work/src" && git ls-files -z README.md LICENSE pyproject.toml 'constraints*.txt' engine kernels \
+mkdir "$work/src" && git ls-files -z README.md LICENSE pyproject.toml 'constraints*.txt' engine kernels clients/python \
     | xargs -0 cp --parents --no-dereference --target-directory "$work/src"
 "$python" -m venv "$work/tools"
 "$python" -m venv --without-pip "$work/venv"
 pip() { "$work/tools/bin/pip" "$@" --quiet --disable-pip-version-check --only-binary :all:; }
 cd "$work/src"
 pip install --constraint constraints.txt pip setuptools
-pip wheel --no-build-isolation --no-deps --wheel-dir "$work/wheel" .
+pip wheel --no-build-isolation --no-deps --wheel-dir "$work/wheel" . ./clients/python
 # shellcheck disable=SC2086 # an option and its file each
-pip --python "$work/venv/bin/python" install ${pins[*]} "$(echo "$work"/wheel/*.whl)[$extra]"
+pip --python "$work/venv/bin/python" install ${pins[*]} "$work"/wheel/*_client-*.whl \
+    "$(echo "$work"/wheel/*_engine-*.whl)[$extra]"
 cd - >/dev/null
 
 echo "make data and a bundle"
@@ -83,8 +84,8 @@ echo "ok: serving"
 "${run[@]}" python - "$work/data" "$port" >"$work/asked.log" 2>&1 <<'PYTHON' || fail "Recommend" "$work/asked.log"
 import sys
 import polars as pl
-from engine.rpc.client import RecommendationClient
-from engine.v1 import recommendation_pb2 as pb
+from engine_client import RecommendationClient
+from engine_client.v1 import recommendation_pb2 as pb
 # Somebody with a long history, so that every model takes part.
 user = pl.read_parquet(f"{sys.argv[1]}/interactions.parquet")["user_id"].value_counts(sort=True)["user_id"][0]
 with RecommendationClient(f"127.0.0.1:{sys.argv[2]}", timeout_s=5.0) as client:
