@@ -13,8 +13,8 @@ from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig
 from engine.errors import BundleError, DependencyUnavailable, EngineError, RulesError
 from engine.request.model import ServingModel
-from engine.rpc.client import AsyncRecommendationClient
-from engine.v1 import recommendation_pb2 as pb
+from engine_client import AsyncRecommendationClient
+from engine_client.v1 import recommendation_pb2 as pb
 from tests.conftest import Trained
 from tests.engine.rpc.conftest import until
 from tests.engine.test_serving import config_for

@@ -16,9 +16,9 @@ import pytest
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.bundle.store import BundleStore
 from engine.errors import EngineError
-from engine.rpc.client import AsyncRecommendationClient
-from engine.v1 import recommendation_pb2 as pb
-from engine.v1 import recommendation_pb2_grpc as pb_grpc
+from engine_client import AsyncRecommendationClient
+from engine_client.v1 import recommendation_pb2 as pb
+from engine_client.v1 import recommendation_pb2_grpc as pb_grpc
 from tests.conftest import Trained
 from tests.engine.app.test_last_good import BAD, GOOD, OTHER, break_bundle
 from tests.engine.app.test_workers import connections_of, own_channels
