@@ -14,6 +14,7 @@
     ├── SnapshotNeeded          a stream of changes does not go on where its reader left it
     ├── LogMismatch             the event log is not the one that the stored positions are of
     │   └── LogShorter          it ends before a stored position
+    ├── AnotherTries            another worker is opening a bundle that none has served by yet
     └── PoisonMessage           a message of the event stream that no attempt will ever process
 
 What a call can raise is the client's, too (engine_client.errors). This module knows no transport: one table in
@@ -76,6 +77,10 @@ class LogMismatch(EngineError):
 
 class LogShorter(LogMismatch):
     """The log ends before a stored position."""
+
+
+class AnotherTries(EngineError):
+    """Another worker is opening that bundle, which nobody has served by yet."""
 
 
 class PoisonMessage(EngineError):

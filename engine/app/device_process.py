@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from engine.app.backends import slot_shape
-from engine.app.last_good import AnotherTries, LastGood
+from engine.app.last_good import LastGood
 from engine.app.model import load_model
 from engine.app.serve import kafka_brokers, live_counts, living_catalogue
 from engine.app.trending import Trending, follow_trending
@@ -19,7 +19,7 @@ from engine.config.serving import EngineConfig
 from engine.device.model import DeviceModel, HeldModels, RankLane, SearchLane, one_by_one
 from engine.device.server import DeviceServer
 from engine.device.slot import RANK, SEARCH
-from engine.errors import BundleError, described
+from engine.errors import AnotherTries, BundleError, described
 from engine.request.model import ServingModel
 from engine.retrieval.live_index import LiveIndex
 from engine.retrieval.overfetch import OverFetchingIndex

@@ -21,7 +21,14 @@ from engine.app.model import load_model
 from engine.batching.micro_batcher import MicroBatcher
 from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig
-from engine.errors import BundleError, ConfigError, DependencyUnavailable, EngineError, RulesError, described
+from engine.errors import (
+    AnotherTries,
+    BundleError,
+    ConfigError,
+    DependencyUnavailable,
+    RulesError,
+    described,
+)
 from engine.experiments.named import variant_rules
 from engine.request.model import ServingModel
 from engine.rules.load import parse_rules, read_bytes
@@ -32,10 +39,6 @@ log = logging.getLogger(__name__)
 
 _BUNDLE: Final = "bundle"
 _TRIAL: Final = "trial"
-
-
-class AnotherTries(EngineError):
-    """Another worker is opening that bundle, which nobody has served by yet."""
 
 
 class LastGood:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from engine.app.last_good import AnotherTries, LastGood
+from engine.app.last_good import LastGood
 from engine.bundle.store import BundleStore
-from engine.errors import BundleError, EngineError
+from engine.errors import AnotherTries, BundleError, EngineError
 from engine.logs import OncePerInterval
 from engine.request.model import ServingModel
 from engine.request.pipeline import Pipeline

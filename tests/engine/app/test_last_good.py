@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.app.last_good import AnotherTries, LastGood, first_model
+from engine.app.last_good import LastGood, first_model
 from engine.app.serve import running_server
 from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig
-from engine.errors import BundleError, DependencyUnavailable, EngineError, RulesError
+from engine.errors import AnotherTries, BundleError, DependencyUnavailable, EngineError, RulesError
 from engine.request.model import ServingModel
 from engine_client import AsyncRecommendationClient
 from engine_client.v1 import recommendation_pb2 as pb

@@ -4,6 +4,7 @@ import grpc
 import pytest
 
 from engine.errors import (
+    AnotherTries,
     BundleError,
     ConfigError,
     DataError,
@@ -30,6 +31,7 @@ CALLERS_ERRORS = [
 
 def test_every_engine_error_is_either_in_the_table_or_kept_inside() -> None:
     assert set(EngineError.__subclasses__()) == set(STATUS_OF) | {
+        AnotherTries,
         ConfigError,
         DataError,
         BundleError,
