@@ -6,13 +6,7 @@ from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from engine.contract.limits import (
-    MAX_ATTRIBUTE_BYTES,
-    MAX_EVENT_ID_BYTES,
-    MAX_ID_BYTES,
-    MAX_ITEM_COUNT,
-    MAX_SURFACE_BYTES,
-)
+from engine.contract.limits import EVENT_TEXTS, MAX_ITEM_COUNT
 from engine.contract.surfaces import checked_surface
 from engine.contract.text import checked_text
 from engine.contract.times import check_event_time, timestamp_ms
@@ -28,6 +22,8 @@ _TYPES = frozenset(pb.EventType.values()) - {pb.EVENT_TYPE_UNSPECIFIED}
 _VALUE_TYPES = frozenset(kind + 1 for kind in VALUE_TYPES)
 # Those that carry neither a value nor a duration.
 _BARE_TYPES = _TYPES - _VALUE_TYPES - {pb.EVENT_TYPE_DWELL}
+# A text of this length is within every limit.
+_SHORT_BYTES = min(EVENT_TEXTS.values())
 
 _RETURN_HINT = "; goods sent back are an event of type EVENT_TYPE_RETURN with a positive value"
 
@@ -68,22 +64,23 @@ def check_event(event: pb.Event) -> EventFields:
 
 def _check_one_by_one(event: pb.Event) -> int:
     """The slow road, which finds the first bad field; returns the time in milliseconds since 1970."""
-    checked_text("event_id", event.event_id, MAX_EVENT_ID_BYTES, required=True)
-    checked_text("user_id", event.user_id, MAX_ID_BYTES, required=True)
+    _check_texts(event, "event_id", "user_id", required=True)
     if event.type not in _TYPES:
         raise InvalidRequest("type", f"must be one of the event types from 1 to {max(_TYPES)}, got {event.type}")
-    checked_text("item_id", event.item_id, MAX_ID_BYTES, required=True)
+    _check_texts(event, "item_id", required=True)
     time_ms = timestamp_ms("time", event.time if event.HasField("time") else None)
-    checked_text("surface", event.surface, MAX_SURFACE_BYTES)
-    checked_text("session_id", event.session_id, MAX_ID_BYTES)
-    checked_text("device", event.device, MAX_ATTRIBUTE_BYTES)
-    checked_text("country", event.country, MAX_ATTRIBUTE_BYTES)
+    _check_texts(event, "surface", "session_id", "device", "country")
     _check_value(event)
     _check_dwell(event)
-    checked_text("request_id", event.request_id, MAX_ID_BYTES)
+    _check_texts(event, "request_id")
     if not 0 <= event.position <= MAX_ITEM_COUNT:
         raise InvalidRequest("position", f"must be between 1 and {MAX_ITEM_COUNT}, or absent, got {event.position}")
     return time_ms
+
+
+def _check_texts(event: pb.Event, *names: str, required: bool = False) -> None:
+    for name in names:
+        checked_text(name, getattr(event, name), EVENT_TEXTS[name], required=required)
 
 
 def _is_plain(event: pb.Event, event_id: str, user_id: str, kind: int, item_id: str, surface: str) -> bool:
@@ -91,22 +88,17 @@ def _is_plain(event: pb.Event, event_id: str, user_id: str, kind: int, item_id: 
 
     Of ASCII text the length in characters is the length in bytes, and what is printable holds no control character.
     """
-    session_id, device, country, request_id = event.session_id, event.device, event.country, event.request_id
-    text = f"{event_id}{user_id}{item_id}{surface}{session_id}{device}{country}{request_id}"
+    texts = (
+        event_id, user_id, item_id, surface, event.session_id, event.device, event.country, event.request_id
+    )  # fmt: skip
+    text = "".join(texts)
     return bool(
         event_id
         and user_id
         and item_id
         and text.isascii()
         and text.isprintable()
-        and len(event_id) <= MAX_EVENT_ID_BYTES
-        and len(user_id) <= MAX_ID_BYTES
-        and len(item_id) <= MAX_ID_BYTES
-        and len(surface) <= MAX_SURFACE_BYTES
-        and len(session_id) <= MAX_ID_BYTES
-        and len(device) <= MAX_ATTRIBUTE_BYTES
-        and len(country) <= MAX_ATTRIBUTE_BYTES
-        and len(request_id) <= MAX_ID_BYTES
+        and max(map(len, texts)) <= _SHORT_BYTES
         and kind in _BARE_TYPES
         and not event.HasField("value")
         and not event.HasField("dwell_ms")

@@ -15,6 +15,18 @@ MAX_ITEM_SURFACES: Final = 1000
 # Items of one answer, and so the last position that an event can name.
 MAX_ITEM_COUNT: Final = 200
 
+# The texts of an event, and the most bytes of each.
+EVENT_TEXTS: Final = {
+    "event_id": MAX_EVENT_ID_BYTES,
+    "user_id": MAX_ID_BYTES,
+    "item_id": MAX_ID_BYTES,
+    "surface": MAX_SURFACE_BYTES,
+    "session_id": MAX_ID_BYTES,
+    "device": MAX_ATTRIBUTE_BYTES,
+    "country": MAX_ATTRIBUTE_BYTES,
+    "request_id": MAX_ID_BYTES,
+}
+
 # Between the tokens of `attributes` and of `surfaces` in a table; no attribute holds it.
 LIST_SEPARATOR: Final = "|"
 

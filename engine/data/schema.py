@@ -8,10 +8,10 @@ import polars as pl
 from engine.contract.limits import (
     EARLIEST_EVENT_MS,
     EARLIEST_PUBLISHED_MS,
+    EVENT_TEXTS,
     MAX_ATTRIBUTE_BYTES,
     MAX_ATTRIBUTES,
     MAX_DESCRIPTION_BYTES,
-    MAX_EVENT_ID_BYTES,
     MAX_ID_BYTES,
     MAX_ITEM_SURFACES,
     MAX_SURFACE_BYTES,
@@ -78,8 +78,8 @@ def _label(name: str) -> Column:
 INTERACTIONS: Final = TableSchema(
     "interactions",
     (
-        _text("user_id", required=True),
-        _text("item_id", required=True),
+        _text("user_id", EVENT_TEXTS["user_id"], required=True),
+        _text("item_id", EVENT_TEXTS["item_id"], required=True),
         Column("event_type", pl.String, required=True, choices=tuple(kind.name.lower() for kind in EventType)),
         Column(
             "timestamp_ms", pl.Int64, required=True, minimum=EARLIEST_EVENT_MS, maximum=TIME_END_MS - 1,
@@ -89,11 +89,7 @@ INTERACTIONS: Final = TableSchema(
             "value", pl.Float64, minimum=0,
             hint="goods sent back are events of type 'return', with a positive value",
         ),
-        _text("surface", MAX_SURFACE_BYTES),
-        _label("device"),
-        _label("country"),
-        _text("session_id"),
-        _text("event_id", MAX_EVENT_ID_BYTES),
+        *(_text(name, EVENT_TEXTS[name]) for name in ("surface", "device", "country", "session_id", "event_id")),
     ),
 )  # fmt: skip
 

@@ -10,14 +10,7 @@ import numpy as np
 import xxhash
 
 from engine.contract.events import SCHEMA_VERSION, EventFields, decode
-from engine.contract.limits import (
-    MAX_ATTRIBUTE_BYTES,
-    MAX_EVENT_ID_BYTES,
-    MAX_ID_BYTES,
-    MAX_ITEM_COUNT,
-    MAX_SURFACE_BYTES,
-    TIME_END_S,
-)
+from engine.contract.limits import EVENT_TEXTS, MAX_ITEM_COUNT, TIME_END_S
 from engine.errors import PoisonMessage
 from engine.kernels.event_scan import (
     EVENT_FIELDS,
@@ -38,19 +31,9 @@ from engine_client.v1 import event_pb2 as pb
 # Clocks of two servers differ by less.
 MAX_AHEAD_MS: Final = 300_000
 _UNKNOWN: Final = pb.EVENT_TYPE_UNSPECIFIED
-
-
-def _text_limits() -> Int64Array:
-    limits = np.zeros(EVENT_FIELDS, np.int64)
-    most = {"event_id": MAX_EVENT_ID_BYTES, "surface": MAX_SURFACE_BYTES}
-    most |= dict.fromkeys(("user_id", "item_id", "session_id", "request_id"), MAX_ID_BYTES)
-    most |= dict.fromkeys(("device", "country"), MAX_ATTRIBUTE_BYTES)
-    for name, most_bytes in most.items():
-        limits[pb.Event.DESCRIPTOR.fields_by_name[name].number] = most_bytes
-    return limits
-
-
-_TEXT_LIMITS: Final = _text_limits()
+TEXT_LIMITS: Final = np.zeros(EVENT_FIELDS, np.int64)
+for _name, _most_bytes in EVENT_TEXTS.items():
+    TEXT_LIMITS[pb.Event.DESCRIPTOR.fields_by_name[_name].number] = _most_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +104,7 @@ def read_events(messages: Sequence[Message]) -> tuple[EventBatch, list[tuple[Mes
         np.frombuffer(joined, np.uint8),
         np.fromiter(accumulate(map(len, payloads)), np.int64, len(payloads)),
         SCHEMA_VERSION,
-        _TEXT_LIMITS,
+        TEXT_LIMITS,
         MAX_ITEM_COUNT,
         TIME_END_S,
     )

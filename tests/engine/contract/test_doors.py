@@ -5,18 +5,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from engine.catalog.content import to_frame
-from engine.contract.events import EventRules, decode, encode, split_batch
+from engine.contract.events import SCHEMA_VERSION, EventRules, decode, encode, split_batch
 from engine.contract.items import CatalogueRules, split_items
+from engine.contract.limits import MAX_ITEM_COUNT, TIME_END_S
 from engine.data.event_log import read_event_log
 from engine.data.inspect import inspect_directory
 from engine.data.rules import TableRules
 from engine.data.schema import INTERACTIONS, ITEMS, USERS
 from engine.errors import DataError, PoisonMessage
+from engine.kernels.event_scan import TYPE, scan_events
 from engine.stream.archive import ARCHIVE_SCHEMA
+from engine.stream.events import TEXT_LIMITS, read_events
+from engine.stream.processor import Message
 from engine_client.v1 import catalog_pb2, event_pb2
 
 NOW_MS = 1_790_000_000_000
@@ -65,6 +70,9 @@ BAD_EVENTS: dict[str, Row] = {
     "before 1970": {"timestamp_ms": -1},
     "the beginning of time": {"timestamp_ms": 0},
     "2099": {"timestamp_ms": 4_070_908_800_000},
+    "the last time that may be seconds": {"timestamp_ms": 4_133_980_799},
+    "the last millisecond of 2100": {"timestamp_ms": 4_133_980_800_000 - 1},
+    "2101": {"timestamp_ms": 4_133_980_800_000},
     "ahead by more than a wrong clock": {"timestamp_ms": NOW_MS + 300_001},
     "nine hours ahead": {"timestamp_ms": NOW_MS + 9 * 3_600_000},
     "an unknown surface": {"surface": "nowhere"},
@@ -86,11 +94,36 @@ GOOD_EVENTS: dict[str, Row] = {
     "return": {"event_type": "return", "value": 5.0},
     "outside of all surfaces": {"surface": ""},
     "a clock that is a little wrong": {"timestamp_ms": NOW_MS + 300_000},
+    "the first time that cannot be seconds": {"timestamp_ms": 4_133_980_800},
+    "minus nothing": {**PURCHASE, "value": -0.0},
+    "the smallest amount": {**PURCHASE, "value": 5e-324},
+    "the largest amount": {**PURCHASE, "value": 1.7976931348623157e308},
 }  # fmt: skip
+# Fields that no table of interactions has.
+BAD_MESSAGES: dict[str, Row] = {
+    **{f"request_id: {name}": {"request_id": make(256)} for name, make in TEXTS.items()},
+    "no id": {"event_id": ""},
+    "a negative position": {"position": -1},
+    "a position behind the last": {"position": 201},
+    "a click that lasts": {"dwell_ms": 1},
+    "a dwell without a duration": {"event_type": "dwell"},
+    "a dwell of no time": {"event_type": "dwell", "dwell_ms": 0},
+    "a dwell of less than no time": {"event_type": "dwell", "dwell_ms": -1},
+    "a dwell with a value": {"event_type": "dwell", "dwell_ms": 1, "value": 1.0},
+    "a purchase for an unknown amount": {"event_type": "purchase"},
+    "a return of an unknown amount": {"event_type": "return"},
+}
+GOOD_MESSAGES: dict[str, Row] = {
+    "the longest request id": {"request_id": "r" * 256},
+    "the last position": {"position": 200},
+    "the shortest dwell": {"event_type": "dwell", "dwell_ms": 1},
+    "the longest dwell": {"event_type": "dwell", "dwell_ms": 2**63 - 1},
+}
 # What a deployment decides was the server's to judge when it took the event in: the log stays what it is whatever the
 # clock and the settings say later. Training, which reads the archive, knows the clock.
 OF_THE_CLOCK = {
-    "seconds for milliseconds", "the beginning of time", "2099", "ahead by more than a wrong clock", "nine hours ahead",
+    "seconds for milliseconds", "the beginning of time", "the last time that may be seconds", "2099",
+    "the last millisecond of 2100", "ahead by more than a wrong clock", "nine hours ahead",
 }  # fmt: skip
 OF_THE_SETTINGS = {"an unknown surface"}
 
@@ -137,7 +170,7 @@ def as_message(row: Row) -> event_pb2.Event:
     event = event_pb2.Event(
         **{name: row[name] for name in texts},
         type=event_pb2.EventType.Value(name) if known else event_pb2.EVENT_TYPE_UNSPECIFIED,
-        value=row["value"],
+        **{name: row[name] for name in ("value", "dwell_ms", "request_id", "position") if row.get(name) is not None},
     )
     event.time.seconds, milliseconds = divmod(row["timestamp_ms"], 1000)
     event.time.nanos = milliseconds * 1_000_000
@@ -157,6 +190,14 @@ def log_reader(row: Row, _: Path) -> bool:
     except PoisonMessage:
         return False
     return True
+
+
+def scan(row: Row, _: Path) -> bool:
+    """The scan kernel, which takes many messages at once and leaves to the log's reader what is not plain."""
+    event = as_message(row)
+    batch, poison = read_events([Message(0, 0, b"u", encode(event, NOW_MS)), Message(0, 1, b"u", NEIGHBOUR)])
+    assert len(batch.user_ids) + len(poison) == 2
+    return not poison
 
 
 def frame(row: Row, schema: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
@@ -224,9 +265,14 @@ def as_item(row: Row) -> catalog_pb2.Item:
     return item
 
 
-EVENT_DOORS: dict[str, tuple[Door, set[str]]] = {
+NEIGHBOUR = encode(as_message(EVENT), NOW_MS)
+MESSAGE_DOORS: dict[str, tuple[Door, set[str]]] = {
     "RecordEvents": (api, set()),
     "the log": (log_reader, OF_THE_CLOCK | OF_THE_SETTINGS),
+    "the scan": (scan, OF_THE_CLOCK | OF_THE_SETTINGS),
+}
+EVENT_DOORS: dict[str, tuple[Door, set[str]]] = {
+    **MESSAGE_DOORS,
     "interactions.csv": (directory_door(".csv", "interactions"), set()),
     "interactions.parquet": (directory_door(".parquet", "interactions"), set()),
     "the archive": (archive, OF_THE_SETTINGS),
@@ -253,6 +299,23 @@ def test_every_door_takes_a_good_event(door: str, name: str, tmp_path: Path) -> 
     assert EVENT_DOORS[door][0](EVENT | GOOD_EVENTS[name], tmp_path)
 
 
+@pytest.mark.parametrize("door", MESSAGE_DOORS)
+@pytest.mark.parametrize("name", [*BAD_MESSAGES, *GOOD_MESSAGES])
+def test_every_reader_of_messages_gives_one_verdict(door: str, name: str, tmp_path: Path) -> None:
+    enter, _ = MESSAGE_DOORS[door]
+    assert enter(EVENT | (BAD_MESSAGES | GOOD_MESSAGES)[name], tmp_path) == (name in GOOD_MESSAGES)
+
+
+@pytest.mark.parametrize("name", [*GOOD_EVENTS, *GOOD_MESSAGES])
+def test_the_scan_itself_reads_what_is_good_and_plain(name: str) -> None:
+    row = EVENT | (GOOD_EVENTS | GOOD_MESSAGES)[name]
+    payload = np.frombuffer(encode(as_message(row), NOW_MS), np.uint8)
+    ends = np.array([len(payload)])
+    found = scan_events(payload, ends, SCHEMA_VERSION, TEXT_LIMITS, MAX_ITEM_COUNT, TIME_END_S)
+    ascii_only = all(str(value).isascii() for value in row.values())
+    assert bool(found[0, TYPE]) == (ascii_only and name != "minus nothing")
+
+
 @pytest.mark.parametrize("door", ITEM_DOORS)
 @pytest.mark.parametrize("name", BAD_ITEMS)
 def test_no_door_takes_a_bad_item(door: str, name: str, tmp_path: Path) -> None:
@@ -269,6 +332,8 @@ def test_every_text_field_of_the_tables_is_tried() -> None:
     """A column that is added later must be held to a limit, and be tried here."""
     texts = {column.name for column in INTERACTIONS.columns if column.dtype == pl.String and not column.choices}
     assert texts == set(EVENT_TEXTS)
+    strings = {field.name for field in event_pb2.Event.DESCRIPTOR.fields if field.type == field.TYPE_STRING}
+    assert strings == texts | {"request_id"}
     assert {column.name for column in ITEMS.columns if column.dtype == pl.String} == {*ITEM_TEXTS, "description"}
     for column in (*INTERACTIONS.columns, *ITEMS.columns, *USERS.columns):
         if column.dtype == pl.String:
