@@ -1,10 +1,33 @@
-"""Numbers and runs of bytes in packed buffers, little-endian."""
+"""Packed buffers, little-endian: numbers, runs of bytes, and where things stand in a user's live state."""
+
+import struct
+from typing import Final
 
 import numba
 import numpy as np
 from numba import types
 
 from engine.kernels.signatures import BYTES, EXACT
+
+STATE_VERSION: Final = 3
+# The header of a live state: version, interactions, purchases, session events, remembered ids, log partition, offset,
+# counted places. The regions follow, see engine.stream.state.
+STATE_HEADER: Final = struct.Struct("<BIIHHQqH")
+HEADER: Final = STATE_HEADER.size
+INTERACTIONS, PURCHASES, EVENT_COUNT, ID_COUNT, LOG, OFFSET, PLACE_COUNT = (
+    struct.calcsize(STATE_HEADER.format[:end]) for end in range(2, 9)
+)
+# Bytes of a session's event, of a remembered event id, and of a number in a column of u32.
+EVENT, KEY, WORD = 17, 8, 4
+EVENT_TIME, EVENT_TYPE = 8, 16
+SESSION_EVENT: Final = np.dtype(
+    {
+        "names": ["item_key", "timestamp_ms", "event_type"],
+        "formats": ["<i8", "<i8", "u1"],
+        "offsets": [0, EVENT_TIME, EVENT_TYPE],
+        "itemsize": EVENT,
+    }
+)
 
 
 @numba.njit(types.int64(BYTES, types.int64, types.int64), **EXACT)

@@ -7,6 +7,22 @@ import numpy as np
 from numba import types
 
 from engine.kernels.arrays import BoolArray, Int64Array, UInt8Array
+from engine.kernels.bytes import (
+    EVENT,
+    EVENT_COUNT,
+    EVENT_TIME,
+    EVENT_TYPE,
+    HEADER,
+    ID_COUNT,
+    INTERACTIONS,
+    KEY,
+    LOG,
+    OFFSET,
+    PLACE_COUNT,
+    PURCHASES,
+    STATE_VERSION,
+    WORD,
+)
 from engine.kernels.bytes import copy_bytes as _copy
 from engine.kernels.bytes import load as _load
 from engine.kernels.bytes import store as _store
@@ -24,11 +40,6 @@ from engine.kernels.seen_items import (
 )
 from engine.kernels.signatures import BYTES, EXACT, ROWS, read_only
 
-# As engine.stream.state writes it, on a little-endian machine.
-STATE_VERSION: Final = 3
-# The layout of engine.stream.state: where a header's numbers stand, and the bytes of the entries behind it.
-_INTERACTIONS, _PURCHASES, _EVENT_COUNT, _ID_COUNT, _LOG, _OFFSET, _PLACE_COUNT, _HEADER = 1, 5, 9, 11, 13, 21, 29, 31
-_EVENT, _TIME, _TYPE, _KEY, _WORD = 17, 8, 16, 8, 4
 # The fewest bytes of an entry of seen items, and the most that an event adds to them.
 _ENTRY, _NEW_ENTRY = 12, 19
 _MAX_COUNT: Final = 2**32 - 1
@@ -136,19 +147,19 @@ def _find(entries, start, end, entry):  # type: ignore[no-untyped-def]
 @numba.njit(types.int64(BYTES, types.int64, types.int64, types.int64, types.int64), **EXACT)
 def _find_in_session(session, start, end, item_key, kind):  # type: ignore[no-untyped-def]
     """Where the latest event of this type on this item stands in session[start:end]; -1 where none does."""
-    for at in range(end - _EVENT, start - 1, -_EVENT):
-        if session[at + _TYPE] == kind and _load(session, at, 8) == item_key:
+    for at in range(end - EVENT, start - 1, -EVENT):
+        if session[at + EVENT_TYPE] == kind and _load(session, at, 8) == item_key:
             return at
     return -1
 
 
 @numba.njit(types.boolean(BYTES, types.int64, types.int64), **EXACT)
 def _is_state(states, start, end):  # type: ignore[no-untyped-def]
-    if end - start < _HEADER or states[start] != STATE_VERSION:
+    if end - start < HEADER or states[start] != STATE_VERSION:
         return False
-    regions = _EVENT * _load(states, start + _EVENT_COUNT, 2) + (_KEY + _WORD) * _load(states, start + _ID_COUNT, 2)
-    regions += ENTRY * _load(states, start + _PLACE_COUNT, 2)
-    return end - start - _HEADER >= regions and are_regions(states, start + _HEADER + regions, end)
+    regions = EVENT * _load(states, start + EVENT_COUNT, 2) + (KEY + WORD) * _load(states, start + ID_COUNT, 2)
+    regions += ENTRY * _load(states, start + PLACE_COUNT, 2)
+    return end - start - HEADER >= regions and are_regions(states, start + HEADER + regions, end)
 
 
 @numba.njit(types.UniTuple(types.int64[::1], 2)(ROWS, types.int64), **EXACT)
@@ -194,7 +205,8 @@ def _fold_states(  # type: ignore[no-untyped-def]
             slots[kind] = slot_count
             slot_count += 1
     folded = np.empty(
-        len(states) + len(ends) * _HEADER + len(order) * (_EVENT + _KEY + _WORD + 2 * ENTRY + _NEW_ENTRY), np.uint8
+        len(states) + len(ends) * HEADER + len(order) * (EVENT + KEY + WORD + 2 * ENTRY + _NEW_ENTRY),
+        np.uint8,
     )
     folded_ends = np.empty(len(ends), np.int64)
     unreadable, taken = np.zeros(len(ends), np.bool_), np.zeros(len(order), np.bool_)
@@ -204,19 +216,19 @@ def _fold_states(  # type: ignore[no-untyped-def]
     for user in range(len(ends)):
         if ends[user] < start or ends[user] > len(states):
             raise ValueError("states end outside of the buffer, or before they start")
-        room = max(room, ends[user] - start + (_EVENT + 2 * ENTRY) * (last[user] - first))
+        room = max(room, ends[user] - start + (EVENT + 2 * ENTRY) * (last[user] - first))
         most_events = max(most_events, last[user] - first)
         start, first = ends[user], last[user]
     session = np.empty(room, np.uint8)
-    ids = np.empty(room // _KEY, np.int64)
+    ids = np.empty(room // KEY, np.int64)
     # The same memory, for what is copied from and to packed states.
     id_bytes = ids.view(np.uint8)
     # Of one user at a time, a line for each type that is kept.
     lists = (slot_count, room // _ENTRY + most_events)
     keys, times, counts = np.empty(lists, np.int64), np.empty(lists, np.int64), np.empty(lists, np.int64)
     starts, stops = np.zeros(slot_count, np.int64), np.zeros(slot_count, np.int64)
-    id_times, places = np.empty(room // _WORD, np.uint32), np.empty(room // _WORD, np.uint32)
-    looked, bought = np.empty(room // _WORD, np.uint32), np.empty(room // _WORD, np.uint32)
+    id_times, places = np.empty(room // WORD, np.uint32), np.empty(room // WORD, np.uint32)
+    looked, bought = np.empty(room // WORD, np.uint32), np.empty(room // WORD, np.uint32)
     id_time_bytes, place_bytes = id_times.view(np.uint8), places.view(np.uint8)
     looked_bytes, bought_bytes = looked.view(np.uint8), bought.view(np.uint8)
     written, start, first = 0, 0, 0
@@ -228,18 +240,18 @@ def _fold_states(  # type: ignore[no-untyped-def]
         starts[:], stops[:] = 0, 0
         place_count = 0
         if _is_state(states, start, end):
-            interactions, purchases = _load(states, start + _INTERACTIONS, 4), _load(states, start + _PURCHASES, 4)
-            log, offset = _load(states, start + _LOG, 8), _load(states, start + _OFFSET, 8)
-            session_to = _EVENT * _load(states, start + _EVENT_COUNT, 2)
-            ids_to = _load(states, start + _ID_COUNT, 2)
-            session_end = start + _HEADER + session_to
-            ids_end = session_end + _KEY * ids_to
-            place_count = _load(states, start + _PLACE_COUNT, 2)
-            id_times_end = ids_end + _WORD * ids_to
-            places_end = id_times_end + _WORD * place_count
-            looked_end = places_end + _WORD * place_count
-            bought_end = looked_end + _WORD * place_count
-            _copy(session, 0, states, start + _HEADER, session_end)
+            interactions, purchases = _load(states, start + INTERACTIONS, 4), _load(states, start + PURCHASES, 4)
+            log, offset = _load(states, start + LOG, 8), _load(states, start + OFFSET, 8)
+            session_to = EVENT * _load(states, start + EVENT_COUNT, 2)
+            ids_to = _load(states, start + ID_COUNT, 2)
+            session_end = start + HEADER + session_to
+            ids_end = session_end + KEY * ids_to
+            place_count = _load(states, start + PLACE_COUNT, 2)
+            id_times_end = ids_end + WORD * ids_to
+            places_end = id_times_end + WORD * place_count
+            looked_end = places_end + WORD * place_count
+            bought_end = looked_end + WORD * place_count
+            _copy(session, 0, states, start + HEADER, session_end)
             _copy(id_bytes, 0, states, session_end, ids_end)
             _copy(id_time_bytes, 0, states, ids_end, id_times_end)
             _copy(place_bytes, 0, states, id_times_end, places_end)
@@ -290,8 +302,8 @@ def _fold_states(  # type: ignore[no-untyped-def]
                     interactions = max(interactions - 1, 0)
                 at = _find_in_session(session, session_from, session_to, item_keys[event], purchase)
                 if at >= 0:
-                    _copy(session, at, session, at + _EVENT, session_to)
-                    session_to -= _EVENT
+                    _copy(session, at, session, at + EVENT, session_to)
+                    session_to -= EVENT
                 owned = slots[purchase]
                 at = find_item(keys, owned, starts, stops, item_keys[event]) if owned >= 0 else -1
                 if at >= 0:
@@ -299,14 +311,14 @@ def _fold_states(  # type: ignore[no-untyped-def]
                 continue
             # Behind all that are not later. Events come almost in order, so that the search starts at the end.
             at = session_to
-            while at > session_from and _load(session, at - _EVENT + _TIME, 8) > times_ms[event]:
-                _copy(session, at, session, at - _EVENT, at)
-                at -= _EVENT
+            while at > session_from and _load(session, at - EVENT + EVENT_TIME, 8) > times_ms[event]:
+                _copy(session, at, session, at - EVENT, at)
+                at -= EVENT
             _store(session, at, 8, item_keys[event])
-            _store(session, at + _TIME, 8, times_ms[event])
-            session[at + _TYPE] = kinds[event]
-            session_to += _EVENT
-            session_from = max(session_from, session_to - _EVENT * session_limit)
+            _store(session, at + EVENT_TIME, 8, times_ms[event])
+            session[at + EVENT_TYPE] = kinds[event]
+            session_to += EVENT
+            session_from = max(session_from, session_to - EVENT * session_limit)
             if positive[kinds[event]]:
                 interactions += 1
                 if kinds[event] == purchase:
@@ -321,23 +333,23 @@ def _fold_states(  # type: ignore[no-untyped-def]
                 )
         if changed:
             folded[written] = STATE_VERSION
-            _store(folded, written + _INTERACTIONS, 4, min(interactions, _MAX_COUNT))
-            _store(folded, written + _PURCHASES, 4, min(purchases, _MAX_COUNT))
-            _store(folded, written + _EVENT_COUNT, 2, (session_to - session_from) // _EVENT)
-            _store(folded, written + _ID_COUNT, 2, ids_to - ids_from)
-            _store(folded, written + _LOG, 8, log)
-            _store(folded, written + _OFFSET, 8, offset)
-            _store(folded, written + _PLACE_COUNT, 2, place_count)
-            written += _HEADER
+            _store(folded, written + INTERACTIONS, 4, min(interactions, _MAX_COUNT))
+            _store(folded, written + PURCHASES, 4, min(purchases, _MAX_COUNT))
+            _store(folded, written + EVENT_COUNT, 2, (session_to - session_from) // EVENT)
+            _store(folded, written + ID_COUNT, 2, ids_to - ids_from)
+            _store(folded, written + LOG, 8, log)
+            _store(folded, written + OFFSET, 8, offset)
+            _store(folded, written + PLACE_COUNT, 2, place_count)
+            written += HEADER
             _copy(folded, written, session, session_from, session_to)
             written += session_to - session_from
-            _copy(folded, written, id_bytes, _KEY * ids_from, _KEY * ids_to)
-            written += _KEY * (ids_to - ids_from)
-            _copy(folded, written, id_time_bytes, _WORD * ids_from, _WORD * ids_to)
-            written += _WORD * (ids_to - ids_from)
+            _copy(folded, written, id_bytes, KEY * ids_from, KEY * ids_to)
+            written += KEY * (ids_to - ids_from)
+            _copy(folded, written, id_time_bytes, WORD * ids_from, WORD * ids_to)
+            written += WORD * (ids_to - ids_from)
             for words in (place_bytes, looked_bytes, bought_bytes):
-                _copy(folded, written, words, 0, _WORD * place_count)
-                written += _WORD * place_count
+                _copy(folded, written, words, 0, WORD * place_count)
+                written += WORD * place_count
             written = write_lists(folded, written, slots, keys, times, counts, starts, stops)
         folded_ends[user] = written
         start, first = end, last[user]

@@ -12,11 +12,11 @@ from typing import Final
 import numpy as np
 
 from engine.errors import RecordError
+from engine.kernels.bytes import EVENT, SESSION_EVENT
 from engine.types import Demographics, Float32Array, Int64Array, Session, UserRecord
 
 RECORD_VERSION: Final = 2
 _HEADER: Final = struct.Struct("<BHHHqIIq")
-_SESSION_EVENT: Final = np.dtype([("item_key", "<i8"), ("timestamp_ms", "<i8"), ("event_type", "u1")])
 _FLOAT16_MAX: Final = 65504.0
 
 
@@ -97,7 +97,7 @@ def unpack_keys(blob: bytes | None) -> Int64Array:
 
 def pack_session(session: Session) -> bytes:
     """A session's events, oldest first."""
-    events = np.empty(len(session.item_keys), _SESSION_EVENT)
+    events = np.empty(len(session.item_keys), SESSION_EVENT)
     events["item_key"] = session.item_keys
     events["timestamp_ms"] = session.timestamps_ms
     events["event_type"] = session.event_types
@@ -108,9 +108,9 @@ def unpack_session(blob: bytes | None) -> Session:
     """The session of `pack_session`; empty for None. Raises RecordError for a wrong length."""
     if not blob:
         return Session.empty()
-    if len(blob) % _SESSION_EVENT.itemsize:
+    if len(blob) % EVENT:
         raise RecordError(f"session of {len(blob)} bytes is truncated")
-    events = np.frombuffer(blob, _SESSION_EVENT)
+    events = np.frombuffer(blob, SESSION_EVENT)
     return Session(
         np.ascontiguousarray(events["item_key"]),
         np.ascontiguousarray(events["event_type"]),

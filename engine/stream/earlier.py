@@ -8,12 +8,11 @@ import numpy as np
 from engine.errors import RecordError
 from engine.features.record import unpack_keys, unpack_session
 from engine.features.seen import in_order, of_keys_alone, of_session, pack_seen
+from engine.kernels.bytes import STATE_HEADER, STATE_VERSION
 from engine.kernels.counted_people import ENTRY
-from engine.kernels.live_state import STATE_VERSION
 
-_HEADER: Final = struct.Struct("<BIIHHQqH")
 # Version 1 had neither arrivals of event ids nor the places that a person counts for; both ended in item keys alone.
-_HEADERS: Final = {1: struct.Struct("<BIIHHQq"), 2: _HEADER}
+_HEADERS: Final = {1: struct.Struct("<BIIHHQq"), 2: struct.Struct("<BIIHHQqH")}
 _EVENT_BYTES, _ID_BYTES, _ARRIVAL_BYTES, _KEY_BYTES = 17, 8, 4, 8
 _LAST_SECOND: Final = 2**32 - 1
 
@@ -47,5 +46,5 @@ def upgraded(blob: bytes) -> bytes:
     keys = unpack_keys(blob[places_end:])
     known = of_session(session)
     seen = known.joined(of_keys_alone(keys[~np.isin(keys, known.item_keys)], last_s, purchases))
-    begin = _HEADER.pack(STATE_VERSION, interactions, purchases, events, ids, log, offset, places)
+    begin = STATE_HEADER.pack(STATE_VERSION, interactions, purchases, events, ids, log, offset, places)
     return b"".join((begin, blob[header.size : ids_end], arrivals, blob[ids_end:places_end], pack_seen(in_order(seen))))

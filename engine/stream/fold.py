@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from engine.errors import RecordError
-from engine.kernels.live_state import STATE_VERSION, Events, fold_states
+from engine.kernels.bytes import STATE_VERSION
+from engine.kernels.live_state import Events, fold_states
 from engine.stream.earlier import upgraded
 from engine.stream.events import EventBatch
 from engine.stream.state import Limits, log_partition

@@ -4,10 +4,10 @@ Live state (little-endian): version u8, interactions u32, purchases u32, session
 log partition u64, offset i64, counted places u16; then the session events (17 bytes each, in time order), the
 remembered event ids (8 bytes each, in order of arrival), when they arrived (u32 seconds each), the places that the
 person counts for (engine.kernels.counted_people: three columns of u32) and the seen items (engine.kernels.seen_items).
-engine.kernels.live_state folds events into these very bytes; engine.stream.earlier reads those of earlier versions.
+engine.kernels.bytes has the sizes and offsets; engine.kernels.live_state folds events into these very bytes;
+engine.stream.earlier reads those of earlier versions.
 """
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -20,14 +20,12 @@ from engine.errors import RecordError
 from engine.features.record import unpack_session
 from engine.features.schema import POPULARITY_WINDOWS_S
 from engine.features.seen import read_seen
+from engine.kernels.bytes import EVENT, HEADER, KEY, STATE_HEADER, STATE_VERSION, WORD
 from engine.kernels.counted_people import ENTRY
-from engine.kernels.live_state import STATE_VERSION, Kept
+from engine.kernels.live_state import Kept
 from engine.kernels.seen_items import Memory
 from engine.stream.earlier import upgraded
 from engine.types import EventType, SeenItems, Session
-
-_HEADER: Final = struct.Struct("<BIIHHQqH")
-_EVENT: Final = struct.Struct("<qqB")
 
 # How long an item stays among those that a person counts for while there are too many of them: what is left of a count
 # then is 1/e in the longest live window (engine.stream.popularity).
@@ -114,12 +112,12 @@ def clamped_ms(time_ms: int, received_ms: int) -> int:
 
 def pack_state(state: LiveState) -> bytes:
     """The state as stored."""
-    header = _HEADER.pack(
+    header = STATE_HEADER.pack(
         STATE_VERSION,
         state.interaction_count,
         state.purchase_count,
-        len(state.session) // _EVENT.size,
-        len(state.event_ids) // 8,
+        len(state.session) // EVENT,
+        len(state.event_ids) // KEY,
         state.log_partition,
         state.offset,
         len(state.places) // ENTRY,
@@ -142,7 +140,7 @@ def unpack_state(blob: bytes | None) -> LiveState:
         offset,
         interactions,
         purchases,
-        blob[_HEADER.size : session_end],
+        blob[HEADER:session_end],
         blob[session_end:ids_end],
         blob[ids_end:arrivals_end],
         blob[arrivals_end:places_end],
@@ -156,7 +154,7 @@ def view_state(blob: bytes | None) -> LiveView:
         return LiveView(0, 0, Session.empty(), SeenItems.none())
     blob = upgraded(blob)
     interactions, purchases, _, _, session_end, _, _, places_end = _parts(blob)
-    session = unpack_session(blob[_HEADER.size : session_end])
+    session = unpack_session(blob[HEADER:session_end])
     return LiveView(interactions, purchases, session, read_seen(blob[places_end:]))
 
 
@@ -164,12 +162,12 @@ def _parts(blob: bytes) -> tuple[int, int, int, int, int, int, int, int]:
     """Interactions, purchases, log partition and offset; and where session, event ids, arrivals and places end."""
     if blob[0] != STATE_VERSION:
         raise RecordError(f"live state version {blob[0]} is unknown; this engine reads {STATE_VERSION}")
-    if len(blob) < _HEADER.size:
+    if len(blob) < HEADER:
         raise RecordError(f"live state of {len(blob)} bytes is truncated")
-    _, interactions, purchases, event_count, id_count, log, offset, place_count = _HEADER.unpack_from(blob)
-    session_end = _HEADER.size + event_count * _EVENT.size
-    ids_end = session_end + id_count * 8
-    arrivals_end = ids_end + id_count * 4
+    _, interactions, purchases, event_count, id_count, log, offset, place_count = STATE_HEADER.unpack_from(blob)
+    session_end = HEADER + event_count * EVENT
+    ids_end = session_end + id_count * KEY
+    arrivals_end = ids_end + id_count * WORD
     places_end = arrivals_end + place_count * ENTRY
     if len(blob) < places_end:
         raise RecordError(f"live state of {len(blob)} bytes is truncated")
