@@ -114,3 +114,16 @@ def test_a_session_ends_with_the_latest_events() -> None:
     world = histories(9, users=1)
     part = session_before(world, 0, NOW_MS, SETTINGS.window_s, LIMIT)
     assert part == slice(len(world.rows) - LIMIT, len(world.rows))
+
+
+def test_a_session_begins_with_its_window() -> None:
+    """An event that is just as old as the window is inside, and one of the moment itself is not."""
+    ages_ms = np.array([WINDOW_MS + 1, WINDOW_MS, WINDOW_MS - 1, 1, 0])
+    nothing = np.zeros(5, np.int64)
+    world = Histories.build(nothing, nothing, nothing.astype(np.uint8), NOW_MS - ages_ms, 1)
+    assert session_before(world, 0, NOW_MS, SETTINGS.window_s, 10) == slice(1, 4)
+
+
+def test_every_byte_has_a_weight() -> None:
+    """What is stored may hold any; a kernel that indexes with it checks nothing."""
+    assert SETTINGS.type_weights.shape == (256,)

@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import pytest
@@ -11,170 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from engine.contract.events import decode, encode
-from engine.errors import DependencyUnavailable, PositionLost
-from engine.stream.log_identity import LogNow, Place
+from engine.errors import DependencyUnavailable, LogMismatch, LogShorter
+from engine.stream.log_identity import LogNow
 from engine.stream.metrics import ProcessorMetrics
-from engine.stream.processor import LogRecord, Message, Processor, reading
-from tests.engine.stream.conftest import NOW_MS, make_event
-from tests.engine.stream.logs import log_now
-
-PAYLOAD = encode(make_event(name="one"), NOW_MS)
-READ = reading(decode)
-POISON = b"\xff not a message"
-
-
-class Log:
-    """Partitions that hold `length` messages each; a consumer group of one, to which anything may happen in `poll`.
-
-    disturb: called at every poll with this object; may call `lose`, `revoke`, or raise.
-    """
-
-    def __init__(self, length: int, batch: int, disturb: Callable[["Log"], None] = lambda log: None) -> None:
-        self.payloads = {partition: [PAYLOAD] * length for partition in range(2)}
-        self.committed: dict[int, int] = {}
-        self.assigned: tuple[int, ...] = ()
-        self._positions: dict[int, int] = {}
-        self._batch = batch
-        self._disturb = disturb
-
-    def subscribe(self, on_revoked: Callable[[], None], on_lost: Callable[[], None]) -> None:
-        self._on_revoked, self._on_lost = on_revoked, on_lost
-
-    def log(self, partitions: Iterable[int]) -> LogNow:
-        return log_now()
-
-    def start(self, positions: Mapping[int, int]) -> None:
-        self._positions = dict(positions)
-
-    def poll(self, timeout_s: float) -> Sequence[Message]:
-        self._disturb(self)
-        if not self.assigned:
-            self.assigned, self._positions = tuple(self.payloads), {}
-            return ()
-        found = [
-            Message(partition, offset, b"u", self.payloads[partition][offset])
-            for partition, start in self._positions.items()
-            for offset in range(start, min(start + self._batch, len(self.payloads[partition])))
-        ]
-        for message in found:
-            self._positions[message.partition] = message.offset + 1
-        if not found:
-            time.sleep(min(timeout_s, 0.001))
-        return found
-
-    def revoke(self) -> None:
-        self._on_revoked()
-        self.assigned = ()
-
-    def lose(self) -> None:
-        self._on_lost()
-        self.assigned = ()
-
-    def commit(self, positions: Mapping[int, int]) -> None:
-        self.committed |= positions
-
-    def lag(self) -> int:
-        return 0
-
-    def close(self) -> None:
-        if self.assigned:
-            self.revoke()
-
-
-class Store:
-    """A sink that keeps offsets, refuses what does not follow, and notices two threads in it at once.
-
-    before_write: called inside every write, before anything is stored; may raise.
-    """
-
-    def __init__(self, before_write: Callable[[Sequence[LogRecord]], None] = lambda records: None) -> None:
-        self.stored: dict[int, list[int]] = {0: [], 1: []}
-        self.writes = 0
-        self._before_write = before_write
-        self._expected: dict[int, int] | None = None
-        self._entered = threading.Lock()
-
-    def positions(self, partitions: Iterable[int], log: LogNow) -> dict[int, Place | None]:
-        with Alone(self._entered):
-            self._expected = {partition: len(self.stored[partition]) for partition in partitions}
-            return {partition: Place(offset, None) for partition, offset in self._expected.items()}
-
-    def write(self, records: Sequence[LogRecord]) -> dict[int, int]:
-        with Alone(self._entered):
-            assert self._expected is not None, "a write after the partitions were given up"
-            self._before_write(records)
-            ends = {}
-            for record in records:
-                if record.offset != self._expected[record.partition]:
-                    raise PositionLost("a gap")
-                self._expected[record.partition] += 1
-                ends[record.partition] = record.offset + 1
-            for record in records:
-                self.stored[record.partition].append(record.offset)
-            self.writes += bool(records)
-            return ends
-
-    def flush(self) -> dict[int, int]:
-        with Alone(self._entered):
-            return {}
-
-    def forget(self) -> None:
-        with Alone(self._entered):
-            self._expected = None
-
-
-class Alone:
-    """Fails where somebody is in already."""
-
-    def __init__(self, entered: threading.Lock) -> None:
-        self._entered = entered
-
-    def __enter__(self) -> None:
-        assert self._entered.acquire(blocking=False), "two threads in one sink"
-
-    def __exit__(self, *_: object) -> None:
-        self._entered.release()
-
-
-class Letters:
-    """Remembers which offsets were sent, and how many batches had been written by then."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.sent: list[tuple[int, int]] = []
-
-    def send(self, letters: Sequence[tuple[Message, str]]) -> None:
-        self.sent += [(message.offset, self._store.writes) for message, _ in letters]
-
-
-def run_until(
-    log: Log, store: Store, done: Callable[[], bool], letters: Letters | None = None
-) -> tuple[ProcessorMetrics, CollectorRegistry]:
-    """Run a processor until the condition holds, then stop it in order; what it raises is raised."""
-    stop, registry = threading.Event(), CollectorRegistry()
-    metrics = ProcessorMetrics("live", registry)
-    processor = Processor(log, READ, store, metrics, stop, letters, retry_max_s=0.002)  # type: ignore[arg-type]
-    raised: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            processor.run()
-        except BaseException as error:  # whatever it is, the test must hear of it
-            raised.append(error)
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    give_up = time.monotonic() + 20
-    while not done() and thread.is_alive() and time.monotonic() < give_up:
-        time.sleep(0.001)
-    stop.set()
-    thread.join(20)
-    assert not thread.is_alive()
-    if raised:
-        raise raised[0]
-    assert done()
-    return metrics, registry
+from engine.stream.processor import LogRecord, Processor
+from tests.engine.stream.in_memory import PAYLOAD, POISON, READ, Letters, Log, Store, run_until
+from tests.engine.stream.logs import IDENTITY, OTHER_CLUSTER, OTHER_TOPIC
 
 
 def test_the_next_batch_is_polled_while_one_is_written() -> None:
@@ -216,8 +58,15 @@ def test_dead_letters_are_sent_before_their_batch_is_written_and_after_the_one_b
     log = Log(6, 2)
     log.payloads = {0: [PAYLOAD, PAYLOAD, POISON, PAYLOAD, POISON, PAYLOAD]}
     letters = Letters(store)
-    run_until(log, store, lambda: len(store.stored[0]) == 6, letters)
+    started = time.perf_counter()
+    _, registry = run_until(log, store, lambda: len(store.stored[0]) == 6, letters)
     assert letters.sent == [(2, 1), (4, 2)]
+    figures = {
+        name: registry.get_sample_value(f"engine_processor_{name}", {"sink": "live"}) or 0
+        for name in ("events_total", "poison_total", "batch_seconds_count", "batch_seconds_sum")
+    }
+    assert 0 < figures.pop("batch_seconds_sum") < 3 * (time.perf_counter() - started)
+    assert figures == {"events_total": 4, "poison_total": 2, "batch_seconds_count": 3}
 
 
 def test_a_failed_write_takes_the_decoded_batch_behind_it_along() -> None:
@@ -257,6 +106,72 @@ def test_pauses_grow_until_a_write_succeeds() -> None:
     assert first >= 0.05
     assert second >= 0.1
     assert third >= 0.2
+
+
+def test_the_lag_is_told_once_a_second() -> None:
+    log, store = Log(300, 1), Store()
+    _, registry = run_until(log, store, lambda: len(store.stored[1]) == 300)
+    assert registry.get_sample_value("engine_processor_lag", {"sink": "live"}) == 7
+    assert all(after - before > 0.9 for before, after in pairwise(log.lag_asked))
+
+
+def test_what_retention_removed_unread_is_counted_once_whatever_fails_before_it_is_stored() -> None:
+    failures = iter([12, 15, 15])
+
+    def before_write(records: Sequence[LogRecord]) -> None:
+        if records and (removed := next(failures, None)) is not None:
+            log.first = removed
+            raise DependencyUnavailable("away")
+
+    log, store = Log(20, 3), Store(before_write)
+    log.first = 10
+    _, registry = run_until(log, store, lambda: len(store.stored[1]) == 5)
+    assert store.stored == {0: list(range(15, 20)), 1: list(range(15, 20))}
+    assert registry.get_sample_value("engine_processor_expired_total", {"sink": "live"}) == 30
+
+
+def test_another_log_is_read_from_its_beginning_where_that_is_accepted() -> None:
+    log, store = Log(10, 3), Store(of=OTHER_TOPIC, ahead=5)
+    _, registry = run_until(log, store, lambda: len(store.stored[1]) == 10)
+    assert store.stored == {0: list(range(10)), 1: list(range(10))}
+    assert registry.get_sample_value("engine_processor_new_logs_total", {"sink": "live"}) == 2
+    assert registry.get_sample_value("engine_processor_log_mismatch", {"sink": "live"}) == 0
+    registry, store = CollectorRegistry(), Store(of=OTHER_CLUSTER, ahead=5)
+    with pytest.raises(LogMismatch):
+        Processor(Log(10, 3), READ, store, ProcessorMetrics("live", registry), threading.Event()).run()
+    assert registry.get_sample_value("engine_processor_log_mismatch", {"sink": "live"}) == 1
+    assert store.writes == 0
+
+
+def test_a_log_that_is_too_short_is_looked_at_again_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.stream.processor._SHORT_S", 1.0)
+    looks = iter([True, False, True, False])
+
+    class Returning(Log):
+        """Shorter than what is stored, at every other look."""
+
+        def log(self, partitions: Iterable[int]) -> LogNow:
+            self.end = 2 if partitions and next(looks, False) else 20
+            return super().log(partitions)
+
+    def before_write(records: Sequence[LogRecord]) -> None:
+        if records and not waited:
+            waited.append(True)
+            time.sleep(1.1)
+            raise DependencyUnavailable("away")
+
+    waited: list[bool] = []
+    log, store = Returning(20, 3), Store(before_write, IDENTITY)
+    store.stored = {0: [0, 1, 2], 1: [0, 1, 2]}
+    run_until(log, store, lambda: len(store.stored[1]) == 20)
+
+    registry, log, started = CollectorRegistry(), Log(20, 3), time.monotonic()
+    log.end = 2
+    store = Store(of=IDENTITY, ahead=3)
+    with pytest.raises(LogShorter):
+        Processor(log, READ, store, ProcessorMetrics("live", registry), threading.Event()).run()
+    assert time.monotonic() - started >= 1.0
+    assert registry.get_sample_value("engine_processor_log_mismatch", {"sink": "live"}) == 1
 
 
 @pytest.mark.parametrize("how", ["revoke", "lose"])
