@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from engine.app.heartbeat import Pulse
+from engine.app.heartbeat import Pulse, states
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +80,12 @@ class Child:
             self._process.send_signal(number)
 
     def give_up(self) -> None:
-        """Kill it for its silence. Its stacks go to its log before, unless it is stopped."""
+        """Kill it for its silence. Its stacks go to its log before, unless it is stopped and could not write them."""
         self.dead = True
         self.how = f"by SIGKILL: its event loop did not answer for {self.pulse.silent_s:.1f} s"
+        if "T" in states(self.process_id):
+            self.signal(signal.SIGKILL)
+            return
         self.signal(STACKS_SIGNAL)
         asyncio.get_running_loop().call_later(_STACKS_S, self.signal, signal.SIGKILL)
 

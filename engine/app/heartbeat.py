@@ -15,9 +15,9 @@ BEAT: Final = "beat"
 BUSY: Final = "busy"
 FREE: Final = "free"
 # Beats within one limit: a few may be late.
-BEATS: Final = 6
+BEATS: Final = 12
 # Looks at the silence within one limit.
-LOOKS: Final = 12
+LOOKS: Final = 24
 # The limit between BUSY and FREE, in limits of a process that only serves.
 _BUSY_LIMITS: Final = 10.0
 # Silence that the machine causes is borne for so many limits.
@@ -71,11 +71,13 @@ class Pulse:
         time: the machine was suspended, or had no processor for it.
         """
         self.silent_s += elapsed_s
-        if self._waited is None and self.silent_s >= self.limit_s * _SUSPICIOUS:
+        # By the next look it would be later than that.
+        limit_s = self.limit_s - elapsed_s
+        if self._waited is None and self.silent_s >= limit_s * _SUSPICIOUS:
             self._waited, self._waited_since_s = waited_s(process_id), self.silent_s
-        if self.silent_s < self.limit_s:
+        if self.silent_s < limit_s:
             return Verdict.ALIVE
-        if self.silent_s < self.limit_s * _STARVED_LIMITS and self._starved(process_id):
+        if self.silent_s < limit_s * _STARVED_LIMITS and self._starved(process_id):
             return Verdict.SILENT
         return Verdict.DEAD
 
@@ -84,7 +86,7 @@ class Pulse:
         before, now = self._waited or {}, waited_s(process_id)
         longest_s = max((now[thread] - before.get(thread, 0.0) for thread in now if thread in before), default=0.0)
         watched_s = self.silent_s - self._waited_since_s
-        return longest_s >= _STARVED_SHARE * watched_s > 0.0 or waits_for_disk(process_id)
+        return longest_s >= _STARVED_SHARE * watched_s > 0.0 or "D" in states(process_id)
 
 
 def waited_s(process_id: int) -> dict[int, float]:
@@ -98,15 +100,15 @@ def waited_s(process_id: int) -> dict[int, float]:
     return found
 
 
-def waits_for_disk(process_id: int) -> bool:
-    """One of its threads is in a wait that nothing interrupts."""
+def states(process_id: int) -> set[str]:
+    """The letters that the kernel has for what its threads do: "D" waits for the disk, "T" is stopped."""
+    found = set()
     for task in _tasks(process_id):
         try:
-            if (task / "stat").read_text().rpartition(")")[2].split()[0] == "D":
-                return True
+            found.add((task / "stat").read_text().rpartition(")")[2].split()[0])
         except (OSError, IndexError):
             continue
-    return False
+    return found
 
 
 def _tasks(process_id: int) -> list[Path]:

@@ -49,7 +49,7 @@ class ServerConfig(_Section):
     )
     drain_s: float = Field(10.0, ge=0, le=3600, description="how long SIGTERM waits for requests in flight")
     max_connection_age_s: float = Field(
-        60.0,
+        10.0,
         ge=0,
         le=1_000_000,
         description="workers that share a port renew connections, so that load spreads anew; 0: never",

@@ -17,6 +17,7 @@ host = "127.0.0.1"
 port = 0
 request_timeout_ms = 20000
 drain_s = 20
+max_connection_age_s = 60
 metrics_port = 0
 [bundle]
 directory = {bundles}
