@@ -4,7 +4,7 @@ import asyncio
 import gc
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,17 +19,14 @@ from confluent_kafka import Consumer, TopicPartition
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.stream.topics import EXPOSURES
-from engine_bench.load_driver import Ask, Status
-from engine_bench.load_schedule import plan
+from engine_bench.load_driver import Ask, Status, plan
 from engine_bench.load_target import TIMEOUT_S, GrpcTarget
 from engine_bench.load_world import publish_crowd
-from engine_bench.machine import describe_machine
+from engine_bench.machine import Progress, describe_machine
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
 from engine_bench.targets import Target
 from engine_bench.world import build_world, world_bundle
 from engine_client import RecommendationClient
-
-Progress = Callable[[int, int, str], None]
 
 TARGET_COST_SHARE: Final = 0.03
 # Where nobody listens: what a server sees of a Kafka that is down.

@@ -3,7 +3,6 @@
 import datetime
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from engine.config.serving import EngineConfig
 from engine.data.build import build_dataset
 from engine.errors import DeadlineExceeded, DependencyUnavailable
 from engine.training.config import RankerConfig, TrainingConfig, TwoTowerConfig
-from engine_bench.machine import describe_machine
+from engine_bench.machine import Progress, describe_machine
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
 from engine_bench.synthetic.tables import synthesize
 from engine_bench.synthetic.world import WorldSize
@@ -36,9 +35,7 @@ _PATIENCE_S = 10.0
 _POLL_S = 0.001
 
 
-def measure_freshness(
-    event_count: int, port: int, redis_url: str, brokers: str, progress: Callable[[int, int, str], None]
-) -> dict[str, Any]:
+def measure_freshness(event_count: int, port: int, redis_url: str, brokers: str, progress: Progress) -> dict[str, Any]:
     """Click the first item of a slate, again and again, and time how long the item is still offered.
 
     Args:

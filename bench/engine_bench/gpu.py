@@ -16,11 +16,10 @@ from engine_bench.gpu_floors import device_name, measure_floors
 from engine_bench.gpu_frontends import measure_frontends
 from engine_bench.gpu_request import measure_ranking, measure_requests
 from engine_bench.gpu_retrieval import Kind, kinds, make_vectors, measure_retrieval
-from engine_bench.machine import describe_machine
+from engine_bench.machine import Progress, describe_machine
 from engine_bench.targets import Target
 from engine_bench.world import WorldVectors, build_world, world_bundle
 
-Progress = Callable[[int, int, str], None]
 Save = Callable[[dict[str, Any]], None]
 
 # Search is held to its targets over vectors of this number and dimension.

@@ -25,8 +25,6 @@ TOLERANCE: Final = 2e-3
 _ITEMS_PER_CLUSTER: Final = 500
 _CHUNK: Final = 262_144
 
-Progress = Callable[[int, int, str], None]
-
 
 @dataclass(frozen=True, slots=True)
 class Kind:

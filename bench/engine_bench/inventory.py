@@ -5,7 +5,6 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.config.serving import EngineConfig
-from engine_bench.machine import describe_machine
+from engine_bench.machine import Progress, describe_machine
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
 from engine_bench.targets import Target
 from engine_bench.world import build_world, publish_world, world_bundle
@@ -59,9 +58,7 @@ class Watch:
                 self.first_seen.setdefault((item_id, replica), now)
 
 
-def measure_inventory(
-    item_count: int, fresh_count: int, port: int, cache: Path, progress: Callable[[int, int, str], None]
-) -> dict[str, Any]:
+def measure_inventory(item_count: int, fresh_count: int, port: int, cache: Path, progress: Progress) -> dict[str, Any]:
     """Two servers over one Redis, asked all the time; items sell out and come in while they answer.
 
     Args:
@@ -118,9 +115,7 @@ def _new(number: int) -> str:
     return f"bench-new-{number}"
 
 
-async def _run(
-    ports: list[int], users: list[str], fresh_count: int, progress: Callable[[int, int, str], None]
-) -> Watch:
+async def _run(ports: list[int], users: list[str], fresh_count: int, progress: Progress) -> Watch:
     watch, stop = Watch(), asyncio.Event()
     async with AsyncExitStack() as stack:
         clients = [

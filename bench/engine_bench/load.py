@@ -5,7 +5,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,18 +15,15 @@ import psutil
 import uvloop
 
 from engine.adapters.redis.embedded import EmbeddedRedis
-from engine_bench.load_null import null_server
+from engine_bench.load_driver import Arrivals
 from engine_bench.load_report import require_histogram, unloaded_targets
 from engine_bench.load_runs import Runs, calibrate, find_rates
-from engine_bench.load_schedule import Arrivals
-from engine_bench.load_target import GrpcTarget
+from engine_bench.load_target import GrpcTarget, null_server
 from engine_bench.load_world import publish_crowd, write_rules
-from engine_bench.machine import describe_machine
+from engine_bench.machine import Progress, describe_machine
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
 from engine_bench.world import build_world, world_bundle
 from engine_client import RecommendationClient
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,13 +1,17 @@
 """What load is sent to: a server over several connections, with requests encoded before the clock starts."""
 
+import asyncio
 import datetime
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
+import uvloop
 
-from engine_bench.load_driver import Answer, Ask, Status
-from engine_bench.load_schedule import Schedule
+from engine_bench.child import port_printing
+from engine_bench.load_driver import Answer, Ask, Schedule, Status
 from engine_client import build_request
 from engine_client.v1 import recommendation_pb2 as pb
 
@@ -84,3 +88,35 @@ class GrpcTarget:
             return Answer(Status.OK, bool(response.degraded_reasons), stages)
 
         return ask
+
+
+@contextmanager
+def null_server() -> Iterator[str]:
+    """The server in a process of its own, for as long as the context lasts; yields its address."""
+    with port_printing("engine_bench.load_target") as (_, address):
+        yield address
+
+
+async def _serve() -> None:
+    items = [
+        pb.RecommendedItem(item_id=f"item-{number:07d}", score=0.5, position=number + 1, propensity=1.0)
+        for number in range(ITEM_COUNT)
+    ]
+    answer = pb.RecommendResponse(items=items, bundle_version="null", request_id="0" * 32).SerializeToString()
+
+    async def recommend(_: bytes, context: Any) -> bytes:
+        return answer
+
+    _, service, method = METHOD.split("/")
+    server = grpc.aio.server()
+    handlers = {method: grpc.unary_unary_rpc_method_handler(recommend)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(port, flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await server.stop(0)
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve())

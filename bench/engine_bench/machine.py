@@ -1,12 +1,16 @@
-"""What a figure was measured on: kept beside every figure."""
+"""What every bench has: how it tells its progress, and what a figure was measured on, which is kept beside it."""
 
 import datetime
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+# Told what is done, of how much, and of what.
+Progress = Callable[[int, int, str], None]
 
 _LIBRARIES = ("numpy", "numba", "faiss-cpu", "faiss-gpu-cuvs", "onnxruntime", "onnxruntime-gpu", "grpcio", "redis")
 

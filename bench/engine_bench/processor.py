@@ -4,7 +4,7 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from engine.config.serving import EngineConfig
 from engine.contract.events import encode
 from engine.stream.topics import EVENTS
 from engine.types import EventType
-from engine_bench.machine import describe_machine
+from engine_bench.machine import Progress, describe_machine
 from engine_bench.processes import engine_process, write_settings
 from engine_bench.targets import Target
 from engine_client.v1 import event_pb2 as pb
@@ -40,7 +40,7 @@ _TYPE_WEIGHTS = (10, 40, 40, 6, 4)
 
 
 def measure_processor(
-    event_count: int, user_count: int, redis_url: str, brokers: str, progress: Callable[[int, int, str], None]
+    event_count: int, user_count: int, redis_url: str, brokers: str, progress: Progress
 ) -> dict[str, Any]:
     """Feed `event_count` events of `user_count` users to one `engine process`, and time it.
 
@@ -102,7 +102,7 @@ def measure_processor(
     }
 
 
-def _messages(count: int, users: int, progress: Callable[[int, int, str], None]) -> Iterator[tuple[bytes, bytes]]:
+def _messages(count: int, users: int, progress: Progress) -> Iterator[tuple[bytes, bytes]]:
     """Keys and payloads of events in time order, the latest of them now."""
     draw = random.Random(SEED)
     start_ms = time.time_ns() // 1_000_000 - count

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,11 @@ from engine.errors import DependencyUnavailable
 from engine_bench.load_report import spread
 from engine_bench.load_target import SURFACE
 from engine_bench.load_world import publish_crowd, write_rules
-from engine_bench.machine import describe_machine
+from engine_bench.machine import Progress, describe_machine
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
 from engine_bench.targets import Target, target_size
 from engine_bench.world import build_world, world_bundle
 from engine_client import RecommendationClient
-
-Progress = Callable[[int, int, str], None]
 
 START_AT_MOST_S, OWN_MEMORY_AT_MOST_MIB = 8.0, 500.0
 # Two over one bundle: what of it they share shows only where there is somebody to share it with.

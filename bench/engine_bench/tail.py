@@ -6,7 +6,7 @@ import multiprocessing
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -19,18 +19,15 @@ import uvloop
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.errors import ConfigError, DependencyUnavailable
-from engine_bench.load_driver import Record, drive
-from engine_bench.load_schedule import plan
+from engine_bench.load_driver import Record, drive, plan
 from engine_bench.load_target import GrpcTarget
 from engine_bench.load_world import publish_crowd
-from engine_bench.machine import describe_machine
+from engine_bench.machine import Progress, describe_machine
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
 from engine_bench.tail_activity import EXPERIMENT, Stage, go_on, write_many_rules
 from engine_bench.tail_report import Steal, read_pauses, report_tail
 from engine_bench.world import build_world, world_bundle
 from engine_client import RecommendationClient
-
-Progress = Callable[[int, int, str], None]
 
 BUNDLES: Final = ("one", "two")
 _PEOPLE: Final = 2_000

@@ -6,8 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from engine_bench.load_driver import Answer, Record, Status, drive
-from engine_bench.load_schedule import plan
+from engine_bench.load_driver import Answer, Record, Status, drive, plan
 
 
 async def test_a_stall_is_seen_by_everybody_who_was_due_meanwhile() -> None:

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from engine.errors import ConfigError
-from engine_bench.load_driver import Record, Status
+from engine_bench.load_driver import Record, Status, plan
 from engine_bench.load_report import figures, spread, unloaded_targets
-from engine_bench.load_schedule import plan
 from engine_bench.targets import STAGE_TARGETS, TAIL, TAIL_NAME
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import pytest
 
 from engine_bench import load_runs
-from engine_bench.load_driver import Answer, Ask, Status
+from engine_bench.load_driver import Answer, Ask, Schedule, Status
 from engine_bench.load_runs import BOUNDS_MS, Runs, calibrate, find_rates
-from engine_bench.load_schedule import Schedule
 
 CAPACITY = 130.0
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_bench.load_schedule import Arrivals, constant_offsets, plan, poisson_offsets
+from engine_bench.load_driver import Arrivals, constant_offsets, plan, poisson_offsets
 
 KINDS = ("poisson", "constant")
 

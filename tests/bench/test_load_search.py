@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_bench.load_search import RateSearch
+from engine_bench.load_runs import RateSearch
 
 
 def run(search: RateSearch, capacity: float) -> list[float]:

@@ -6,10 +6,8 @@ from typing import Any
 import grpc
 import pytest
 
-from engine_bench.load_driver import Status, drive
-from engine_bench.load_null import null_server
-from engine_bench.load_schedule import plan
-from engine_bench.load_target import ITEM_COUNT, SURFACE, GrpcTarget
+from engine_bench.load_driver import Status, drive, plan
+from engine_bench.load_target import ITEM_COUNT, SURFACE, GrpcTarget, null_server
 from engine_client.v1 import recommendation_pb2 as pb
 from engine_client.v1 import recommendation_pb2_grpc as pb_grpc
 

@@ -11,8 +11,7 @@ from engine.config.serving import EngineConfig
 from engine.errors import ConfigError
 from engine.rules.load import load_rules
 from engine_bench import tail
-from engine_bench.load_driver import Record, Status
-from engine_bench.load_schedule import plan
+from engine_bench.load_driver import Record, Status, plan
 from engine_bench.tail_activity import write_many_rules
 from engine_bench.tail_report import Steal, read_pauses, report_tail, tail_lines
 

@@ -100,7 +100,7 @@ def peers(
 
     The peers are in the extra peers; one that is not installed is left out, and the report says so.
     """
-    from engine_bench.peers.optional import PEERS
+    from engine_bench.peers.settings import PEERS
 
     unknown = sorted(set(skip or ()) - set(PEERS))
     if unknown:
@@ -141,13 +141,13 @@ def coverage(
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same figures.")] = 1,
 ) -> None:
     """How often a report's 95% intervals hold the true lift, in simulated experiments of which it is known."""
-    from engine_bench.coverage import measure_coverage
-    from engine_bench.simulation.coverage import CoverageSettings
+    from engine_bench.simulation.behaviour import Behaviour
+    from engine_bench.simulation.coverage import CoverageSettings, measure_coverage
 
     settings = CoverageSettings(
         repetitions=repetitions, users=users, items=items, days=days, before_days=days, share=share, seed=seed
     )
-    measured(json_file, partial(measure_coverage, settings))
+    measured(json_file, partial(measure_coverage, settings, Behaviour()))
 
 
 @app.command()

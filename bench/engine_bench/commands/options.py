@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from engine_bench.machine import Progress
+
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")]
 Cache = Annotated[Path, typer.Option(help="Keeps synthetic bundles and what is made of them for the next time.")]
 Items = Annotated[int, typer.Option(min=1000, help="Size of the synthetic catalogue.")]
@@ -23,7 +25,7 @@ def servers() -> tuple[str, str]:
 
 def measured(
     json_file: Path | None,
-    measure: Callable[[Callable[[int, int, str], None]], dict[str, Any]],
+    measure: Callable[[Progress], dict[str, Any]],
     show: Callable[[dict[str, Any]], None] = lambda result: print(json.dumps(result, indent=1)),
 ) -> None:
     """Measure with a progress bar, show the result, and write it where it is wanted."""

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import aiohttp
 
-from engine_bench.load_driver import Answer, Ask, Status
-from engine_bench.load_schedule import Schedule
+from engine_bench.load_driver import Answer, Ask, Schedule, Status
 from engine_bench.load_target import ITEM_COUNT, SURFACE, TIMEOUT_S, circumstances
 
 PATH = "/inference"

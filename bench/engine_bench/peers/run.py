@@ -19,10 +19,10 @@ from engine.app.model import load_model
 from engine.bundle.bundle import Bundle, open_bundle
 from engine.config.serving import EngineConfig
 from engine.errors import DependencyUnavailable
+from engine_bench.load_driver import Arrivals
 from engine_bench.load_report import require_histogram
-from engine_bench.load_schedule import Arrivals
 from engine_bench.load_world import publish_crowd
-from engine_bench.machine import describe_machine
+from engine_bench.machine import Progress, describe_machine
 from engine_bench.peers.report import LIBRARIES, targets
 from engine_bench.peers.sample import stage_inputs
 from engine_bench.peers.service_runs import measure_services
@@ -35,8 +35,6 @@ from engine_bench.peers.stage_retrieve import measure_retrieve
 from engine_bench.peers.tiled import TiledRanker
 from engine_bench.peers.tiled_export import export_tiled
 from engine_bench.world import build_world, world_bundle, world_ranker
-
-Progress = Callable[[int, int, str], None]
 
 # Whose requests the stages are measured with, and how many calls of each contestant are timed.
 _STAGE_USERS = 128

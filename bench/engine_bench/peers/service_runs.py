@@ -6,20 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from engine_bench.load_driver import Record
-from engine_bench.load_null import null_server
+from engine_bench.load_driver import Arrivals, Record, Schedule
 from engine_bench.load_report import figures
 from engine_bench.load_runs import Runs, calibrate, find_rates_in_turns
-from engine_bench.load_schedule import Arrivals, Schedule
-from engine_bench.load_target import GrpcTarget
+from engine_bench.load_target import GrpcTarget, null_server
+from engine_bench.machine import Progress
 from engine_bench.peers.report import RATE_BOUND_MS
 from engine_bench.peers.services import TITLES, Connectable, Service
 
 # The unloaded runs of all services alternate so many times.
 _ROUNDS = 4
 _OVER = object()
-
-Progress = Callable[[int, int, str], None]
 
 
 async def measure_services(

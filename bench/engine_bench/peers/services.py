@@ -14,8 +14,7 @@ import psutil
 from engine_bench.child import http_serving, port_printing
 from engine_bench.load_runs import Askable
 from engine_bench.load_target import ITEM_COUNT, SURFACE, GrpcTarget
-from engine_bench.peers.optional import missing
-from engine_bench.peers.settings import PeerSettings
+from engine_bench.peers.settings import PeerSettings, missing
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
 from engine_client import RecommendationClient
 
@@ -99,7 +98,7 @@ def _naive(around: Surroundings) -> Iterator[Service]:
 
 @contextmanager
 def _null(around: Surroundings) -> Iterator[Service]:
-    with port_printing("engine_bench.load_null") as (process, address):
+    with port_printing("engine_bench.load_target") as (process, address):
         yield Service("null", psutil.Process(process.pid), lambda: GrpcTarget(address, around.asked_for))
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from engine.kernels.mmr import mmr_slate
 from engine.types import Int64Array
 from engine_bench.peers.greedy import numpy_mmr
-from engine_bench.peers.optional import missing
 from engine_bench.peers.sample import StageInputs
-from engine_bench.peers.timing import in_turns, percentiles
+from engine_bench.peers.settings import missing
+from engine_bench.timing import in_turns, percentiles
 
 _DIVERSITY_WEIGHT, _SLATE = 0.5, 50
 _TITLES = {

@@ -12,7 +12,7 @@ from engine.adapters.redis.store import RedisFeatureStore
 from engine.features.record import unpack_record
 from engine.features.seen import read_seen
 from engine.stream.state import view_state
-from engine_bench.peers.timing import percentiles
+from engine_bench.timing import percentiles
 
 _CALLS_IN_A_ROW = 20
 

@@ -9,7 +9,7 @@ from engine.errors import BundleError
 from engine.stages.rank import Ranker
 from engine_bench.peers.sample import StageInputs
 from engine_bench.peers.tiled import TiledRanker
-from engine_bench.peers.timing import in_turns, percentiles
+from engine_bench.timing import in_turns, percentiles
 
 SCORE_TOLERANCE = 1e-4
 

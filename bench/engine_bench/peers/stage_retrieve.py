@@ -12,9 +12,10 @@ from engine.adapters.faiss.index import FaissIndex
 from engine.bundle.bundle import INDEX_FILE, Bundle
 from engine.kernels.membership import pack_mask
 from engine.types import Float32Array, Int64Array
+from engine_bench.machine import Progress
 from engine_bench.peers.ann import AnnPeer, Parameters, build_or_open
-from engine_bench.peers.optional import missing
-from engine_bench.peers.timing import in_turns, percentiles
+from engine_bench.peers.settings import missing
+from engine_bench.timing import in_turns, percentiles
 
 _K = 1000
 # Enough to tell which of several settings of one library is the quickest.
@@ -22,12 +23,11 @@ _TRIAL_CALLS = 40
 # A ladder that has brought less than this in so many steps ends below the wanted recall.
 _STEPS_WITHOUT_GAIN, _GAIN = 4, 5e-4
 
-Report = Callable[[int, int, str], None]
 Search = Callable[[Float32Array, int], Int64Array]
 
 
 def measure_retrieve(
-    bundle: Bundle, queries: Float32Array, cache: Path, calls: int, skip: Sequence[str], progress: Report
+    bundle: Bundle, queries: Float32Array, cache: Path, calls: int, skip: Sequence[str], progress: Progress
 ) -> list[dict[str, Any]]:
     """The rows of the report: all items eligible, one query at a time, one thread.
 
@@ -98,7 +98,7 @@ def _recall(search: Search, vectors: Float32Array, truth: Truth) -> float:
 
 
 def _tune(
-    peer: AnnPeer, vectors: Float32Array, truth: Truth, wanted: float, progress: Report
+    peer: AnnPeer, vectors: Float32Array, truth: Truth, wanted: float, progress: Progress
 ) -> tuple[Parameters, float]:
     """Of each ladder the first step that reaches the wanted recall, and of these the quickest; the peer uses it then.
 

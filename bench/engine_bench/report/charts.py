@@ -99,17 +99,6 @@ def series(
     return panels
 
 
-def require_matplotlib() -> Any:
-    """The package. Raises ConfigError where it is not installed."""
-    try:
-        import matplotlib.figure
-    except ImportError:
-        raise ConfigError(
-            "the report's charts need the package matplotlib, which comes with the bench: pip install ./bench"
-        ) from None
-    return matplotlib
-
-
 def ranges(name: str, title: str, caption: str, rows: Sequence[Row], unit: str = "milliseconds") -> Chart:
     """Rows from p50 to p99 on a logarithmic axis, with a mark at their bound. All values are above 0."""
     texts = [milliseconds(row.value) + (f" – {milliseconds(row.high)}" if row.high else "") for row in rows]
@@ -137,20 +126,31 @@ def ranges(name: str, title: str, caption: str, rows: Sequence[Row], unit: str =
     return _draw(name, title, caption, said, paint, _ROW_IN * len(rows) + _AXIS_IN)
 
 
-def bars(name: str, title: str, caption: str, rows: Sequence[Row], unit: str, bound: str = "at most") -> Chart:
-    """Bars from zero, with a mark at their bound. bound: which side of the mark is the good one."""
+def bars(
+    name: str, title: str, caption: str, rows: Sequence[Row], unit: str, bound: str = "at most", times: bool = False
+) -> Chart:
+    """Bars from zero, with a mark at their bound.
+
+    bound: which side of the mark is the good one. times: of ratios, from once and on a logarithmic axis.
+    """
 
     def paint(figure: Any) -> None:
-        axes = _row_axes(figure, rows, unit)
-        axes.barh(range(len(rows)), [row.value for row in rows], height=0.62, color=_BLUE)
+        axes = _row_axes(figure, rows, unit + (" (logarithmic)" if times else ""))
+        base = 1.0 if times else 0.0
+        axes.barh(range(len(rows)), [row.value - base for row in rows], left=base, height=0.62, color=_BLUE)
         _mark_bounds(axes, rows, bound)
         highest = max(max(row.value, row.bound or 0.0) for row in rows) or 1.0
         for place, row in enumerate(rows):
             # A text that would lie on the mark stands behind it.
             covers = row.bound is not None and row.value <= row.bound <= row.value + 0.4 * highest
-            at = (row.bound if covers else row.value, place)
+            at = (row.bound if covers else max(row.value, base), place)
             axes.annotate(row.text, at, (6, 0), textcoords="offset points", va="center", fontsize=9)
-        axes.set_xlim(0, 1.35 * highest)
+        if times:
+            axes.set_xscale("log")
+            _plain_numbers(axes.xaxis)
+            axes.set_xlim(0.8 * min(1.0, *(row.value for row in rows)), 2 * highest**1.15)
+        else:
+            axes.set_xlim(0, 1.35 * highest)
         if any(row.bound is not None for row in rows):
             figure.legend(loc="outside upper left")
 
@@ -269,11 +269,14 @@ def _plain_numbers(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _draw(
-    name: str, title: str, caption: str, said: str, paint: Callable[[Any], None], height_in: float
-) -> Chart:  # fmt: skip
-    """said: the chart in words, for readers who do not see it."""
-    matplotlib = require_matplotlib()
+def _draw(name: str, title: str, caption: str, said: str, paint: Callable[[Any], None], height_in: float) -> Chart:
+    """said: the chart in words, for readers who do not see it. Raises ConfigError where matplotlib is not installed."""
+    try:
+        import matplotlib.figure
+    except ImportError:
+        raise ConfigError(
+            "the report's charts need the package matplotlib, which comes with the bench: pip install ./bench"
+        ) from None
     # Ids are the same in every run, and differ from those of all other charts.
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = matplotlib.figure.Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")

@@ -1,7 +1,7 @@
 """Whether reports tell the truth: many experiments whose true lift is known, assigned and analysed as real ones are."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -16,12 +16,14 @@ from engine.experiments.analysis.question import ReportRules
 from engine.experiments.analysis.srm import check_split
 from engine.experiments.assign import Experiments
 from engine.types import Float64Array
+from engine_bench.machine import Progress, describe_machine
 from engine_bench.simulation.behaviour import Behaviour
 from engine_bench.simulation.people import People
 from engine_bench.simulation.shop import Shop
 from engine_bench.simulation.slates import personal_slates, popularity_slates
 from engine_bench.synthetic.catalogue import user_ids
 from engine_bench.synthetic.world import MS_PER_DAY, World, WorldSize
+from engine_bench.targets import Target
 
 CONTROL, TREATMENT = "baseline", "engine"
 _SURFACE: Final = "home"
@@ -31,6 +33,9 @@ _BEFORE_SUMS: Final = ("clicks", "sessions", "converted_sessions", "revenue", "s
 assert len(_BEFORE_SUMS) == len(BEFORE)
 # The intervals of a report whose coverage is told.
 INTERVALS: Final = ("lift", "unadjusted", "anytime")
+
+# Of 95% intervals, the share that must hold the truth.
+TARGET_COVERAGE: Final = 0.93
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,7 @@ class CoverageSettings:
 def measure_coverage(
     settings: CoverageSettings,
     behaviour: Behaviour = Behaviour(),  # noqa: B008  # frozen
-    progress: Callable[[int, int, str], None] = lambda done, total, message: None,
+    progress: Progress = lambda done, total, message: None,
 ) -> dict[str, Any]:
     """Repeat an experiment with a true lift, and one without any, and count how often the intervals are right.
 
@@ -63,8 +68,8 @@ def measure_coverage(
     people under both variants (Shop.truth), so that no estimate has a part in it.
 
     Returns:
-        `settings`, `truth` by variant and metric, `metrics` (see _described), and `split_mismatches`, the share of
-        experiments in which the check of the split fails.
+        `settings`, `truth` by variant and metric, `metrics` (see _described), `split_mismatches`, the share of
+        experiments in which the check of the split fails, the machine, and `targets`, one a metric.
 
     Cost: about 0.15 s a repetition at 2,000 people on one core.
     """
@@ -97,13 +102,20 @@ def measure_coverage(
             nothing[one.metric].append(one)
         progress(repetition + 1, settings.repetitions, "experiments")
     lifts = shop.true_lifts(TREATMENT, CONTROL)
+    metrics = {
+        metric.name: _described(found[metric.name], nothing[metric.name], lifts[metric.name]) for metric in METRICS
+    }
+    targets = [
+        Target(f"coverage_{name}", round(metric["coverage"]["lift"]["share"], 4), TARGET_COVERAGE, "at least")
+        for name, metric in metrics.items()
+    ]
     return {
         "settings": asdict(settings) | {"behaviour": asdict(behaviour)},
         "truth": shop.truth(),
-        "metrics": {
-            metric.name: _described(found[metric.name], nothing[metric.name], lifts[metric.name]) for metric in METRICS
-        },
+        "metrics": metrics,
         "split_mismatches": mismatches / settings.repetitions,
+        "machine": describe_machine(),
+        "targets": [target.as_json() for target in targets],
     }
 
 

@@ -4,12 +4,13 @@ import asyncio
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from engine_bench.machine import Progress
 from engine_bench.simulation.behaviour import Behaviour
 from engine_bench.simulation.people import People
 from engine_bench.simulation.visitor import Asked, Errand, Visitor
@@ -51,7 +52,7 @@ async def simulate(
     world: World,
     settings: RunSettings,
     behaviour: Behaviour = Behaviour(),  # noqa: B008  # frozen
-    progress: Callable[[int, int, str], None] = lambda done, total, message: None,
+    progress: Progress = lambda done, total, message: None,
 ) -> dict[str, Any]:
     """Play a run; its request ids begin with `run`, and its moments lie in [begin_ms, end_ms).
 
@@ -110,7 +111,7 @@ async def simulate(
 
 async def _play_all(
     visitor: Visitor, errands: Sequence[Errand], settings: RunSettings, begin_ms: int, asked: list[Asked],
-    errors: dict[str, int], progress: Callable[[int, int, str], None],
+    errors: dict[str, int], progress: Progress,
 ) -> None:  # fmt: skip
     started = time.monotonic()
     # One person's sessions one after the other, whatever the concurrency; locks hand over in the order of asking.

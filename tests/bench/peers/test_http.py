@@ -8,8 +8,7 @@ import psutil
 import pytest
 
 from engine_bench.child import http_serving
-from engine_bench.load_driver import Status, drive
-from engine_bench.load_schedule import plan
+from engine_bench.load_driver import Status, drive, plan
 from tests.bench.peers.conftest import Small
 from tests.ports import free_port
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from engine_bench import load_runs
-from engine_bench.load_driver import Answer, Ask, Record, Status
+from engine_bench.load_driver import Answer, Ask, Record, Schedule, Status, plan
 from engine_bench.load_runs import Runs
-from engine_bench.load_schedule import Schedule, plan
 from engine_bench.peers import service_runs
 from engine_bench.peers.service_runs import joined
 
