@@ -2,6 +2,7 @@ import numpy as np
 
 from engine.features.history import Histories, HistoryStates
 from engine.features.profile import PROFILE, ItemStats, profile_features
+from engine.features.schema import FeatureSchema
 from engine.types import EventType
 
 DAY_MS = 86_400_000
@@ -71,3 +72,22 @@ def test_no_histories_at_all() -> None:
     histories = Histories.build(nothing, nothing, nothing.astype(np.uint8), nothing, user_count=2)
     _, stats = random_world(0)
     np.testing.assert_array_equal(profile_features(histories, histories.latest(), stats), np.zeros((2, len(PROFILE))))
+
+
+def test_statistics_are_read_from_the_columns_of_the_tables() -> None:
+    columns = {
+        "embedding": (0, 2),
+        "collaborative": (2, 4),
+        "published_days": (4, 5),
+        "log_price": (5, 6),
+        "more": (6, 8),
+    }
+    schema = FeatureSchema(
+        embedding_dim=2, collaborative_dim=2, profile=(), vocabularies={}, item_columns=columns, epoch_ms=17
+    )
+    table, dynamic = np.arange(24, dtype=np.float32).reshape(3, 8), np.arange(15, dtype=np.float32).reshape(3, 5)
+    stats = ItemStats.from_tables(schema, table, dynamic)
+    assert stats.published_days.tolist() == [4, 12, 20]
+    assert stats.log_price.tolist() == [5, 13, 21]
+    assert stats.popularity.tolist() == [4, 9, 14]
+    assert stats.epoch_ms == 17
