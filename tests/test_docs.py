@@ -14,7 +14,7 @@ from engine.training.config import TrainingConfig
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # These name files of the tree as lists to work by.
-LISTS = [ROOT / "README.md", ROOT / "docs" / "architecture.md"]
+LISTS = [ROOT / "README.md", ROOT / "docs" / "architecture.md", ROOT / "docs" / "extending.md"]
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 _TOP = "|".join(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("."))
 _PATH = re.compile(rf"(?<![\w./:-])(?:(?:{_TOP})/[\w./-]+|[\w-]+\.(?:toml|md)|Makefile)(?![\w(])")
