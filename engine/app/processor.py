@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from prometheus_client import start_http_server
 
 from engine.adapters.kafka.source import KafkaDeadLetters, KafkaSource
+from engine.adapters.redis.connect import warn_of_eviction
 from engine.adapters.redis.state import RedisFreshStore, RedisLiveStore
 from engine.app.model import load_embedders
 from engine.app.serve import kafka_brokers, log_name, redis_url
@@ -63,6 +64,7 @@ def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], No
         ending = resources.enter_context(_set_with(stop))
         brokers = resources.enter_context(kafka_brokers(config))
         url = resources.enter_context(redis_url(config))
+        warn_of_eviction(url, config.redis)
         name = log_name(config, brokers)
         dead_letters = resources.enter_context(closing(KafkaDeadLetters(brokers, config.kafka)))
         refresher = None

@@ -15,6 +15,7 @@ from engine.adapters.kafka.bus import KafkaEventLog, KafkaProducer
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.kafka.exposures import KafkaExposureLog
 from engine.adapters.redis.catalog import RedisCatalogSource, RedisCatalogWriter
+from engine.adapters.redis.connect import check_url, warn_of_eviction
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.adapters.redis.store import RedisFeatureStore
 from engine.adapters.redis.trending import RedisTrending
@@ -172,10 +173,12 @@ async def open_pipeline(
     last_good = LastGood() if last_good is None else last_good
     with ExitStack() as resources:
         batcher = batcher or resources.enter_context(open_batcher(config))
-        store = RedisFeatureStore(resources.enter_context(redis_url(config)), config.redis)
+        url = resources.enter_context(redis_url(config))
+        store = RedisFeatureStore(url, config.redis)
         try:
             try:
                 await store.ping(config.redis.connect_timeout_s)
+                await asyncio.to_thread(warn_of_eviction, url, config.redis)
             except DependencyUnavailable as error:
                 if not last_good.has_served:
                     raise
@@ -339,8 +342,9 @@ def log_name(config: EngineConfig, brokers: str) -> str:
 
 @contextmanager
 def redis_url(config: EngineConfig) -> Iterator[str]:
-    """The operator's Redis, or a private one for as long as the context lasts."""
+    """The operator's Redis, or a private one for as long as the context lasts. Raises ConfigError for no URL."""
     if config.redis.url:
+        check_url(config.redis.url)
         yield config.redis.url
     else:
         with EmbeddedRedis(config.redis.directory) as server:

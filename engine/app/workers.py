@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from engine.adapters.kafka.embedded import EmbeddedKafka
+from engine.adapters.redis.connect import check_url
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.app.supervisor import DEVICE_COMMAND, WORKER_COMMAND, Patience, Program, Supervisor, WorkerMetrics
 from engine.config.serving import EngineConfig
@@ -27,10 +28,12 @@ async def supervise(config: EngineConfig) -> None:
     ends takes neither away from the others.
 
     Raises:
-        ConfigError: the port is another's. EngineError: the workers cannot serve, and why.
+        ConfigError: the port is another's, or redis.url is no URL. EngineError: the workers cannot serve, and why.
     """
     server = config.server
     with ExitStack() as resources:
+        if config.redis.url:
+            check_url(config.redis.url)
         port = resources.enter_context(ReservedPort(server.host, server.port)).port
         metrics: WorkerMetrics | None = None
         if server.metrics_port is not None:

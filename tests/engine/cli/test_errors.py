@@ -106,6 +106,15 @@ def test_redis_out_of_reach(
     )
 
 
+@pytest.mark.parametrize("command", [["serve"], ["serve", "--workers", "2"], ["process"]])
+def test_a_redis_url_that_is_none(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENGINE_KAFKA__BROKERS", "127.0.0.1:1")
+    line = engine(capsys, monkeypatch, *command, "--bundles", tmp_path / "none", "--redis-url", "redis://h:x/0")
+    assert "redis.url: cannot be read" in line
+
+
 def test_a_bundle_that_does_not_verify(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
