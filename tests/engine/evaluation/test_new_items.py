@@ -11,6 +11,7 @@ from engine.evaluation.run_new_items import (
     CONTENT,
     REVEALED,
     NewItemsReport,
+    _figures,
     evaluate_new_items,
     target_positions,
 )
@@ -173,3 +174,20 @@ def test_interactions_tell_what_content_does_not(world: Dataset) -> None:
 def test_towers_are_needed(trained: Trained) -> None:
     with pytest.raises(ConfigError, match="two-tower"):
         evaluate_new_items(trained.dataset, SMALL_TRAINING.model_copy(update={"embeddings": "als"}), [1])
+
+
+def test_figures_are_what_one_counts_by_hand() -> None:
+    """Each user's questions are averaged before people are."""
+    rng = np.random.default_rng(1)
+    users = rng.integers(0, 40, 500)
+    found, content = (rng.choice([0, 8, 9, 10, 11, 48, 49, 50, 51], 500) for _ in range(2))
+    figures = _figures(found, content, users)
+    for estimate, values in (
+        (figures.hr_at_10, found < 10),
+        (figures.ndcg_at_10, np.where(found < 10, 1 / np.log2(found + 2), 0)),
+        (figures.hr_at_50, found < 50),
+        (figures.hr_at_50_gain, 1.0 * (found < 50) - (content < 50)),
+    ):
+        people = np.array([values[users == user].mean() for user in np.unique(users)])
+        assert estimate.mean == pytest.approx(people.mean())
+        assert estimate.standard_error == pytest.approx(people.std(ddof=1) / np.sqrt(len(people)))

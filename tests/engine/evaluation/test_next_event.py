@@ -8,7 +8,7 @@ from engine.data.dataset import Dataset
 from engine.errors import DataError
 from engine.evaluation.next_event import PUBLISH_EVERY_MS, TAIL_EVENTS, NextEvents, next_events
 from engine.evaluation.replay import METHODS, query_vectors, target_positions
-from engine.evaluation.run_next_event import NextEventReport, by_user, evaluate_next_event
+from engine.evaluation.run_next_event import NextEventReport, _figures, by_user, evaluate_next_event
 from engine.stages.blend import BlendSettings
 from engine.training.embeddings import EmbeddingModel
 from engine.training.train import train_embeddings
@@ -174,6 +174,29 @@ def test_what_is_fresh_helps_where_intent_drifts(report: NextEventReport) -> Non
     in_session = report.in_session
     assert in_session["blended"].hr_at_50.mean > in_session["stale"].hr_at_50.mean
     assert in_session["re-embedded"].hr_at_50.mean > in_session["stale"].hr_at_50.mean
+
+
+def test_figures_are_what_one_counts_by_hand() -> None:
+    """Of the chosen events alone, over two seeds; each user's events and seeds are averaged before people are."""
+    rng = np.random.default_rng(1)
+    users, chosen = rng.integers(0, 40, 500), rng.random(500) < 0.7
+    found, stale = ([rng.choice([0, 8, 9, 10, 11, 48, 49, 50, 51], 500) for _ in range(2)] for _ in range(2))
+    figures = _figures(found, stale, users, chosen)
+
+    def people(values: list[np.ndarray]) -> np.ndarray:
+        return np.array([np.mean(values, axis=0)[chosen & (users == user)].mean() for user in np.unique(users[chosen])])
+
+    in_10, in_50 = (people([positions < k for positions in found]) for k in (10, 50))
+    gained = people([np.where(positions < 10, 1 / np.log2(positions + 2), 0) for positions in found])
+    more = in_10 - people([positions < 10 for positions in stale])
+    for estimate, values in (
+        (figures.hr_at_10, in_10),
+        (figures.ndcg_at_10, gained),
+        (figures.hr_at_50, in_50),
+        (figures.hr_at_10_gain, more),
+    ):
+        assert estimate.mean == pytest.approx(values.mean())
+        assert estimate.standard_error == pytest.approx(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def test_each_user_counts_once() -> None:
