@@ -9,6 +9,9 @@ from typing import Final
 
 from engine.errors import described
 
+Progress = Callable[[int, int, str], None]
+"""How far a long step is: what is done, of how much, and what the step does."""
+
 # Different contents of one template that are let through in an interval, and templates that are remembered.
 _MAX_KINDS: Final = 20
 _MAX_TEMPLATES: Final = 200

@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from engine.adapters.kafka.bus import create_topics
 from engine.adapters.kafka.embedded import EmbeddedKafka
-from engine.config.serving import KafkaConfig
+from engine.config.stream import KafkaConfig
 from engine.stream.topics import EVENTS, TOPICS, Topic
 from engine_client.v1 import event_pb2 as pb
 

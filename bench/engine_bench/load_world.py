@@ -16,9 +16,10 @@ from engine.config.serving import EngineConfig, RedisConfig
 from engine.data.dataset import Dataset
 from engine.features.record import pack_session
 from engine.features.seen import of_session, pack_seen
+from engine.features.state import SeenItems, Session, UserRecord
 from engine.publish.users import user_batches
 from engine.stream.state import LiveState, pack_state
-from engine.types import EventType, Int64Array, SeenItems, Session, UserRecord
+from engine.types import EventType, Int64Array
 from engine_bench.world import SEED, WorldVectors
 
 # Sessions are this long at most, and their events lie within this time before publishing: well inside the half hour

@@ -12,8 +12,8 @@ from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig
 from engine.data.build import load_dataset
 from engine.evaluation.taste import TasteFigures, measure_taste, worst
+from engine.logs import Progress
 from engine.training.config import TrainingConfig
-from engine.training.embeddings import Progress
 from engine_bench.demo.world import World
 from engine_bench.synthetic.tables import synthesize
 

@@ -13,12 +13,13 @@ from engine.bundle.bundle import Bundle
 from engine.config.serving import EngineConfig
 from engine.data.dataset import Dataset
 from engine.features.session import SessionSignal
+from engine.features.state import UserState
 from engine.request.model import ServingModel
 from engine.request.pipeline import Pipeline
 from engine.stages.blend import BlendSettings, blend_session
 from engine.stages.retrieve import ItemIndex
 from engine.stages.seen import SeenPolicy
-from engine.types import Float32Array, Int64Array, UInt8Array, UserState
+from engine.types import Float32Array, Int64Array, UInt8Array
 from engine_bench.world import WorldVectors
 
 PATIENCE_S = 60.0

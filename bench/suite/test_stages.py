@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine.adapters.redis.store import RedisFeatureStore
+from engine.features.state import SeenItems, UserState
 from engine.request.model import ServingModel
 from engine.request.pipeline import Pipeline
 from engine.stages.diversify import DppDiversifier, MmrDiversifier, SlateConstraints, diversify
@@ -19,7 +20,7 @@ from engine.stages.filter import keep_eligible
 from engine.stages.rank import rank, ranking_context
 from engine.stages.retrieve import retrieve
 from engine.stages.seen import apply_policy
-from engine.types import Candidates, RankingContext, RecommendQuery, SeenItems, UInt8Array, UserState
+from engine.types import Candidates, RankingContext, RecommendQuery, UInt8Array
 from suite.serving import SURFACE, Serving
 
 PEOPLE, ROUNDS, SLATE = 64, 300, 50

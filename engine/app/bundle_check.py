@@ -17,23 +17,13 @@ from engine.app.model import load_embedders, load_item_embedder, load_model
 from engine.config.experiments import HoldoutConfig
 from engine.config.serving import DeviceConfig, EngineConfig
 from engine.errors import BundleError, described
+from engine.features.state import Session, UserRecord, UserState
 from engine.kernels.membership import count_rows
 from engine.request.clock import RequestClock, StageEstimates
 from engine.request.model import ServingModel
 from engine.request.pipeline import Pipeline
 from engine.stages.features import FetchFeatures
-from engine.types import (
-    Demographics,
-    Float32Array,
-    Int64Array,
-    Recommendation,
-    RecommendQuery,
-    Session,
-    Strategy,
-    UserRecord,
-    UserState,
-    item_keys,
-)
+from engine.types import Demographics, Float32Array, Int64Array, Recommendation, RecommendQuery, Strategy, item_keys
 
 log = logging.getLogger(__name__)
 

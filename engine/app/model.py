@@ -33,11 +33,11 @@ from engine.features.schema import CODE_FEATURES
 from engine.features.user_embedder import UserEmbedder
 from engine.kernels.membership import pack_mask
 from engine.kernels.warmup import warm_up
+from engine.logs import Progress
 from engine.request.model import ServingModel
 from engine.retrieval.live_index import LiveIndex
 from engine.rules.schema import Rules
 from engine.training.config import AlsConfig, TrainingConfig
-from engine.training.embeddings import Progress
 from engine.types import Float32Array, Int64Array, RankingContext
 
 

@@ -16,9 +16,10 @@ from engine.config.serving import EngineConfig
 from engine.data.dataset import Dataset
 from engine.errors import EngineError
 from engine.features.record import pack_session
+from engine.features.state import Session
 from engine.publish.users import publish_users
 from engine.stream.state import LiveState, pack_state
-from engine.types import Recommendation, RecommendQuery, Session
+from engine.types import Recommendation, RecommendQuery
 
 # Nobody is waiting: a slow machine must not turn into a degraded answer.
 PATIENCE_S: Final = 3600.0

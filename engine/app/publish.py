@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -17,13 +16,13 @@ from engine.data.build import load_dataset
 from engine.data.rules import TableRules
 from engine.errors import BundleError, DataError
 from engine.experiments.named import named_bundles
+from engine.logs import Progress
 from engine.publish.items import moved_items, new_items
 from engine.publish.users import publish_users, recent_histories
 
 log = logging.getLogger(__name__)
 
 # Called with (users done, users in all).
-Progress = Callable[[int, int], None]
 
 
 def publish_once(data: Path, settings: EngineConfig, skip_bad_rows: int = 0, progress: Progress | None = None) -> int:

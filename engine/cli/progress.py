@@ -1,22 +1,24 @@
 """Progress bars for long commands."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
+
+from engine.logs import Progress
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
+def progress_bar() -> Iterator[Progress]:
     """Yields `report(done, total, message)`, drawing on standard error, so that output can be piped.
 
     One bar for each first part of a message; what follows a comma in it ("…, loss 4.2") may change as it goes.
@@ -29,7 +31,7 @@ def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
         TimeRemainingColumn(),
     )
     tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Bars(*columns, console=Console(stderr=True)) as progress:
 
         def report(done: int, total: int, message: str) -> None:
             name = message.partition(",")[0]

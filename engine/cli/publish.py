@@ -43,9 +43,7 @@ def publish_users(
     while True:
         started = time.monotonic()
         with progress_bar() as progress:
-            count = publish_once(
-                data, settings, skip_bad_rows, lambda done, total: progress(done, total, "publish users")
-            )
+            count = publish_once(data, settings, skip_bad_rows, progress)
         print(f"published {count:,} users in {time.monotonic() - started:.1f} s")
         if interval_s is None:
             return

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Final, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AwareDatetime, Field, field_validator, model_validator
+
+from engine.config.load import Section
 
 HOLDOUT: Final = "holdout"
 # What layers, experiments and the holdout are divided into: shares are multiples of a ten-thousandth.
@@ -13,11 +15,7 @@ _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$"
 _END_MS: Final = 1 << 62
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class VariantConfig(_Section):
+class VariantConfig(Section):
     """One way to answer; what it does not say is as the rest of the settings has it."""
 
     name: str = Field(pattern=_NAME)
@@ -54,7 +52,7 @@ class VariantConfig(_Section):
         return self
 
 
-class ExperimentConfig(_Section):
+class ExperimentConfig(Section):
     """Variants that are compared with each other on some surfaces."""
 
     name: str = Field(pattern=_NAME)
@@ -101,7 +99,7 @@ class ExperimentConfig(_Section):
         return self
 
 
-class HoldoutConfig(_Section):
+class HoldoutConfig(Section):
     """People who get the baseline for a long time and take part in no experiment."""
 
     share: float = Field(0.0, ge=0, le=0.5, description="of all people; 0: nobody; multiples of 0.0001")

@@ -3,14 +3,24 @@
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from engine.config.environment import Environment, read_environment
 from engine.config.names import ANY, bounds, nearest, setting_at, shows
 from engine.errors import ConfigError, described
+
+# An upper bound of durations.
+YEARS_S: Final = 10 * 365 * 86_400
+
+
+class Section(BaseModel):
+    """Settings of one thing: frozen, and a key that nobody declared is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _BOUND_ERRORS = frozenset({"greater_than_equal", "greater_than", "less_than_equal", "less_than"})

@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from engine.config.load import Section
 
 FOREVER_S: Final = 100 * 365 * 86_400
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
@@ -29,11 +31,7 @@ def _seconds(value: object) -> object:
 Duration = Annotated[int, BeforeValidator(_seconds), Field(ge=0, le=FOREVER_S)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SeenWindows(_Section):
+class SeenWindows(Section):
     """For how long an event counts, by its type: seconds, a text such as "30d", or "forever"; 0: not at all."""
 
     view: Duration = 0
@@ -57,7 +55,7 @@ class DemoteWindows(SeenWindows):
     dwell: Duration = 1_800
 
 
-class SeenConfig(_Section):
+class SeenConfig(Section):
     """What may come again, and when."""
 
     hide: HideWindows = Field(HideWindows(), description="how long an event of a type hides its item")
@@ -84,7 +82,7 @@ class SeenConfig(_Section):
         return {name: max(getattr(self.hide, name), getattr(self.demote, name)) for name in SeenWindows.model_fields}
 
 
-class WindowsOfSurface(_Section):
+class WindowsOfSurface(Section):
     view: Duration | None = None
     click: Duration | None = None
     cart: Duration | None = None
@@ -92,7 +90,7 @@ class WindowsOfSurface(_Section):
     dwell: Duration | None = None
 
 
-class SeenOfSurface(_Section):
+class SeenOfSurface(Section):
     """What a surface has of its own; what it does not say is as in SeenConfig."""
 
     hide: WindowsOfSurface = WindowsOfSurface()

@@ -8,23 +8,19 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from engine.config.check_experiments import check_experiments
 from engine.config.experiments import ExperimentConfig, HoldoutConfig
-from engine.config.load import load_settings
+from engine.config.load import YEARS_S, Section, load_settings
 from engine.config.seen import SeenConfig, SeenOfSurface, remembered_s
+from engine.config.stream import EventsConfig, ExposuresConfig, KafkaConfig, ProcessorConfig, TrendingConfig
 
 _SHARED_MICRO_BATCH = 32
-_YEARS_S = 10 * 365 * 86_400
 _EventWeight = Annotated[float, Field(ge=0, le=1_000)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ServerConfig(_Section):
+class ServerConfig(Section):
     host: str = "0.0.0.0"
     port: int = Field(50051, ge=0, le=65535, description="0 picks a free port")
     workers: int = Field(1, ge=1, le=256, description="processes that share the port, each with limits of its own")
@@ -67,14 +63,14 @@ class ServerConfig(_Section):
     restart_max_pause_s: float = Field(30.0, ge=0, le=3600, description="the longest such pause")
 
 
-class RedisConfig(_Section):
+class RedisConfig(Section):
     url: str = Field("", description="empty: a private redis-server is started as a child process")
     directory: Path = Field(Path("var/redis"), description="where the private redis-server keeps its data")
     timeout_ms: float = Field(
         25.0, ge=1, le=3_600_000, description="past it the request goes on without stored features"
     )
     connect_timeout_s: float = Field(2.0, ge=0.1, le=300)
-    record_ttl_s: int = Field(7 * 86_400, ge=60, le=_YEARS_S, description="how long a published user record lives")
+    record_ttl_s: int = Field(7 * 86_400, ge=60, le=YEARS_S, description="how long a published user record lives")
     history_limit: int = Field(
         100, ge=0, le=1_000, description="published events that fresh vectors start from; 0: none"
     )
@@ -86,132 +82,45 @@ class RedisConfig(_Section):
     )
 
 
-class BundleConfig(_Section):
+class BundleConfig(Section):
     directory: Path = Field(Path("var/bundles"), description="holds the versions and the `current` pointer")
     poll_s: float = Field(2.0, ge=0.001, le=3600, description="how often the pointer is looked at")
 
 
-class KafkaConfig(_Section):
-    brokers: str = Field("", description="host:port,…; empty: an embedded development broker that keeps nothing")
-    directory: Path = Field(Path("var/kafka"), description="where processes find the embedded broker")
-    topic_prefix: str = Field(
-        "",
-        max_length=100,
-        pattern=r"^[A-Za-z0-9._-]*$",
-        description="put before the names of topics and consumer groups, so that installations can share a cluster",
-    )
-    client_id: str = Field("personalization-engine", min_length=1)
-    delivery_timeout_ms: int = Field(2_000, ge=10, le=300_000, description="past it RecordEvents says UNAVAILABLE")
-    linger_ms: float = Field(1.0, ge=0, le=1000, description="how long a message waits for company")
-    max_queued_events: int = Field(20_000, ge=500, le=1_000_000, description="past it: RESOURCE_EXHAUSTED at once")
-    properties: dict[str, str] = Field({}, description="more of librdkafka's, such as security.protocol")
-
-    def named(self, name: str) -> str:
-        """The name that a topic or a consumer group has in this installation's cluster."""
-        return self.topic_prefix + name
-
-
-class EventsConfig(_Section):
-    max_age_s: int = Field(7 * 86_400, ge=1, le=_YEARS_S, description="older events are refused")
-    max_ahead_s: int = Field(300, ge=0, le=_YEARS_S, description="events further in the future are refused")
-    max_concurrent_batches: int = Field(
-        64, ge=1, le=10_000, description="places of their own, so that a slow log takes none from recommendations"
-    )
-
-
-class ExposuresConfig(_Section):
-    enabled: bool = Field(True, description="log what was served, for experiments and for training")
-    max_queued: int = Field(
-        10_000, ge=1, le=1_000_000, description="exposures that wait for Kafka, some 3 KB each; past it: dropped"
-    )
-    delivery_timeout_s: float = Field(60.0, gt=0, le=3600, description="how long one waits before it is dropped")
-
-
-class ProcessorConfig(_Section):
-    group: str = Field("engine-processor", min_length=1, description="consumer group; the archive's is <group>-archive")
-    log: str = Field("", max_length=64, description="name of the topic's incarnation; another one makes offsets void")
-    accept_new_log: Literal["topic", "cluster", "never"] = Field(
-        "topic",
-        description="which log with another identity is read from its beginning instead of stopping with an error: "
-        "a topic made anew in the same cluster, or another cluster's, too",
-    )
-    batch_events: int = Field(2_000, ge=1, le=100_000, description="most events applied in one step")
-    lanes: int = Field(2, ge=1, le=64, description="parts of the partitions that are written at the same time")
-    fetch_mb: int = Field(16, ge=1, le=1024, description="most that is fetched ahead")
-    session_events: int = Field(50, ge=1, le=1_000, description="most recent events kept for a user")
-    event_ids: int = Field(
-        1_000, ge=1, le=65_535, description="latest events of a user among which one that comes again counts once"
-    )
-    event_ids_s: int = Field(
-        86_400, ge=1, le=90 * 86_400, description="how long after it one that comes again counts once"
-    )
-    counted_items: int = Field(
-        500, ge=1, le=32_767, description="items of a week that one person can count for in what is popular"
-    )
-    impression_items: int = Field(
-        500, ge=0, le=10_000, description="items last shown that are remembered for a user; 0: none"
-    )
-    impression_half_life_s: float = Field(
-        86_400.0, ge=60, le=365 * 86_400, description="after so long a showing weighs half, for the seen policy"
-    )
-    state_ttl_s: int = Field(
-        90 * 86_400, ge=60, le=_YEARS_S, description="how long the live state of a silent user is kept"
-    )
-    popular_items: int = Field(5_000, ge=10, le=1_000_000, description="kept for a list of one partition, at least")
-    fresh_users_per_s: float = Field(
-        200.0, ge=0, le=100_000, description="users embedded anew (without a user tower: new ones); 0: off"
-    )
-    fresh_batch: int = Field(64, ge=1, le=4096, description="users embedded in one step")
-    fresh_pending: int = Field(20_000, ge=1, le=1_000_000, description="past it those who have waited longest go")
-    fresh_ttl_s: int = Field(
-        7200, ge=1, le=_YEARS_S, description="how long a fresh record goes before the published one"
-    )
-    retry_max_s: float = Field(
-        5.0, ge=0.001, le=3600, description="longest pause between attempts while Redis or Kafka is away"
-    )
-    archive_directory: Path | None = Field(None, description="where the events' Parquet files go; none: no archive")
-    exposures_directory: Path | None = Field(
-        None, description="where those of exposures go; none: `exposures` beside archive_directory"
-    )
-    archive_rows: int = Field(100_000, ge=1, le=10_000_000, description="a file is closed at this many events")
-    archive_flush_s: float = Field(60.0, ge=0.001, le=86_400, description="a file is closed at this age")
-    metrics_port: int | None = Field(None, ge=0, le=65535, description="Prometheus metrics over HTTP; none: not served")
-
-
-class RetrievalConfig(_Section):
+class RetrievalConfig(Section):
     candidate_count: int = Field(1000, ge=1, le=10_000)
 
 
-class BlendConfig(_Section):
-    session_ttl_s: float = Field(1800.0, gt=0, le=_YEARS_S, description="a session ends this long after its last event")
-    window_s: float = Field(1800.0, gt=0, le=_YEARS_S, description="older session events have no say")
-    half_life_s: float = Field(600.0, ge=0.001, le=_YEARS_S)
+class BlendConfig(Section):
+    session_ttl_s: float = Field(1800.0, gt=0, le=YEARS_S, description="a session ends this long after its last event")
+    window_s: float = Field(1800.0, gt=0, le=YEARS_S, description="older session events have no say")
+    half_life_s: float = Field(600.0, ge=0.001, le=YEARS_S)
     # Two clicks. On held-out training events of ml-latest-small HR@10 is 0.160, 0.164, 0.160 at 1, 2, 4 (0.135 without
     # a session), on a synthetic world 0.366, 0.341, 0.309 (0.252). The half-life hardly matters between 300 and 1200.
     evidence_half: float = Field(
         2.0, ge=0.001, le=1_000_000, description="evidence at which session and history weigh the same"
     )
-    event_weights: dict[Literal["impression", "view", "click", "cart", "purchase", "dwell"], _EventWeight] = {
-        "impression": 0.0, "view": 0.5, "click": 1.0, "cart": 2.0, "purchase": 3.0, "dwell": 0.5,
-    }  # fmt: skip
+    event_weights: dict[Literal["impression", "view", "click", "cart", "purchase", "dwell"], _EventWeight] = Field(
+        {"impression": 0.0, "view": 0.5, "click": 1.0, "cart": 2.0, "purchase": 3.0, "dwell": 0.5}
+    )
 
 
-class ColdStartConfig(_Section):
+class ColdStartConfig(Section):
     min_interactions: int = Field(5, ge=0, le=100, description="below it the popularity road serves")
     rotation_share: float = Field(
         0.2, ge=0, le=0.5, description="of the first candidates, that change from user to user"
     )
-    rotation_period_s: int = Field(3600, ge=1, le=_YEARS_S, description="how often they change")
+    rotation_period_s: int = Field(3600, ge=1, le=YEARS_S, description="how often they change")
 
 
-class ExplorationConfig(_Section):
+class ExplorationConfig(Section):
     share: float = Field(0.01, ge=0, le=0.5, description="of all positions, given to new items at random; 0: none")
     max_interactions: int = Field(
         20, ge=1, le=1_000_000_000, description="from so many live interactions on an item is no longer new"
     )
 
 
-class SurfaceConfig(_Section):
+class SurfaceConfig(Section):
     diversity_weight: float = Field(0.1, ge=0, le=1, description="0 keeps relevance order; a request may say otherwise")
     diversity: Literal["mmr", "dpp"] = Field("mmr", description="what an item is compared with: the nearest, or all")
     duplicate_similarity: float = Field(
@@ -220,18 +129,18 @@ class SurfaceConfig(_Section):
     seen: SeenOfSurface = Field(SeenOfSurface(), description="what differs here from [seen]")
 
 
-class CatalogConfig(_Section):
+class CatalogConfig(Section):
     fresh_capacity: int = Field(65_536, ge=8, le=10_000_000, description="new items that fit beside a bundle's own")
     categories: tuple[str, ...] = Field((), description="the only categories that upserts may name; empty: any")
     max_concurrent_batches: int = Field(16, ge=1, le=10_000, description="of catalogue changes; past it: refused")
 
 
-class RulesConfig(_Section):
+class RulesConfig(Section):
     file: Path | None = Field(None, description="business rules, a YAML file; none: no rules")
     poll_s: float = Field(1.0, ge=0.001, le=3600, description="how often the file is looked at")
 
 
-class ReportsConfig(_Section):
+class ReportsConfig(Section):
     archive: Path | None = Field(
         None, description="holds exposures/ and events/; ExperimentService reports from it; none: no such service"
     )
@@ -244,19 +153,7 @@ class ReportsConfig(_Section):
     )
 
 
-class TrendingConfig(_Section):
-    poll_s: float = Field(
-        1.0, ge=0, le=3600, description="how often live counts reach ranker and popularity lists; 0: never"
-    )
-    prior_events: float = Field(
-        50.0,
-        ge=0.001,
-        le=1_000_000_000,
-        description="live events that an unknown item needs to stand where the bundle's first one stands",
-    )
-
-
-class StallsConfig(_Section):
+class StallsConfig(Section):
     period_ms: float = Field(10.0, ge=1, le=1000, description="how often it is looked whether the event loop is late")
     log_ms: float = Field(
         20.0, ge=5, le=60_000, description="longer pauses are counted by cause, and logged with the stack"
@@ -264,7 +161,7 @@ class StallsConfig(_Section):
     record: Path | None = Field(None, description="every pause of 5 ms or more goes there, a JSON object a line")
 
 
-class DeviceConfig(_Section):
+class DeviceConfig(Section):
     retrieval: Literal["cpu", "cuda"] = "cpu"
     ranking: Literal["cpu", "cuda"] = "cpu"
     cuda_device: int = Field(0, ge=0, le=63, description="which CUDA device, counted from 0")
@@ -307,7 +204,7 @@ def _default_surfaces() -> dict[str, SurfaceConfig]:
     return {name: SurfaceConfig() for name in ("home", "category", "cart", "email")}
 
 
-class EngineConfig(_Section):
+class EngineConfig(Section):
     """The whole file."""
 
     server: ServerConfig = ServerConfig()

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from engine.config.load import Section
 from engine.errors import ConfigError, described
 from engine.types import EventType
 
@@ -45,11 +46,11 @@ _Type = Annotated[str, AfterValidator(_event_type)]
 _Name = Annotated[str, Field(min_length=1)]
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class _Strict(Section, strict=True):
+    """Nothing is converted: what a shop writes is what is meant."""
 
 
-class FormatSection(Section):
+class FormatSection(_Strict):
     """How the files are written."""
 
     separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
@@ -66,7 +67,7 @@ class FormatSection(Section):
         return self
 
 
-class EventColumns(Section):
+class EventColumns(_Strict):
     """Our name = theirs."""
 
     user_id: _Name | None = None
@@ -83,7 +84,7 @@ class EventColumns(Section):
     country: _Name | None = None
 
 
-class ItemColumns(Section):
+class ItemColumns(_Strict):
     item_id: _Name | None = None
     title: _Name | None = None
     description: _Name | None = None
@@ -96,19 +97,19 @@ class ItemColumns(Section):
     attributes: tuple[_Name, ...] = ()
 
 
-class UserColumns(Section):
+class UserColumns(_Strict):
     user_id: _Name
     age_group: _Name | None = None
     location: _Name | None = None
     signup_source: _Name | None = None
 
 
-class EventsSection(Section):
+class EventsSection(_Strict):
     """Lines that say what somebody did with an item."""
 
     files: tuple[_Name, ...] = Field((), description="patterns of file names; none: what no other section takes")
     type: _Type = Field("purchase", description="of lines, where no column says it")
-    types: dict[str, _Type] = {}
+    types: dict[str, _Type] = Field({})
     negative: Literal["return", "ignore"] = "return"
     guests: Literal["session", "drop"] = "drop"
     columns: EventColumns
@@ -122,7 +123,7 @@ class EventsSection(Section):
         return self
 
 
-class ItemsSection(Section):
+class ItemsSection(_Strict):
     """The catalogue: files of its own, or columns of the lines of events."""
 
     files: tuple[_Name, ...] = ()
@@ -135,12 +136,12 @@ class ItemsSection(Section):
         return self
 
 
-class UsersSection(Section):
+class UsersSection(_Strict):
     files: Annotated[tuple[_Name, ...], Field(min_length=1)]
     columns: UserColumns
 
 
-class Mapping(Section):
+class Mapping(_Strict):
     """The whole file."""
 
     format: FormatSection = FormatSection()
@@ -183,8 +184,8 @@ def _sentence(error: Any) -> str:
 
 def _keys(place: list[str]) -> list[str]:
     """The keys that a table of the mapping has."""
-    section: type[BaseModel] = Mapping
+    section: type[Section] = Mapping
     for name in place:
         options = (section.model_fields[name].annotation, *get_args(section.model_fields[name].annotation))
-        section = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+        section = next(option for option in options if isinstance(option, type) and issubclass(option, Section))
     return list(section.model_fields)

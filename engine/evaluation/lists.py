@@ -14,7 +14,8 @@ from engine.config.serving import EngineConfig
 from engine.evaluation.leave_one_out import LeaveOneOut
 from engine.features.history import HistoryStates
 from engine.features.session import session_before
-from engine.types import Float32Array, Int64Array, RecommendQuery, Session, item_keys
+from engine.features.state import Session
+from engine.types import Float32Array, Int64Array, RecommendQuery, item_keys
 
 LIST_SIZE = 50
 SURFACE = "evaluation"

@@ -5,9 +5,10 @@ import numpy as np
 from engine.evaluation.next_event import NextEvents
 from engine.features.history import HistoryStates
 from engine.features.seen_history import hides
+from engine.features.state import Session
 from engine.stages.blend import BlendSettings, blend_session
 from engine.training.embeddings import EmbeddingModel
-from engine.types import Float32Array, Int64Array, Session
+from engine.types import Float32Array, Int64Array
 
 STALE = "stale"
 METHODS = (STALE, "blended", "re-embedded", "re-embedded + blended")

@@ -17,8 +17,8 @@ from engine.evaluation.lists import pipeline_lists, popularity_lists, retrieval_
 from engine.evaluation.metrics import MeanEstimate, coverage, gains, hit_positions, hits, intra_list_similarity
 from engine.features.seen_history import windows_by_type
 from engine.kernels.unit_rows import gather_unit_rows
+from engine.logs import Progress
 from engine.training.config import TrainingConfig
-from engine.training.embeddings import Progress
 from engine.types import Float64Array, Int64Array
 
 

@@ -16,9 +16,9 @@ from engine.evaluation.new_items import NewItems, new_items
 from engine.evaluation.revealed import Revealed, folded_by, moved_by
 from engine.evaluation.run_next_event import by_user
 from engine.features.content import content_features
+from engine.logs import Progress
 from engine.training.als import AlsModel
 from engine.training.config import TrainingConfig
-from engine.training.embeddings import Progress
 from engine.training.train import train_embeddings
 from engine.training.two_tower.export import export_item_tower
 from engine.training.two_tower.model import TwoTowerModel

@@ -13,9 +13,9 @@ from engine.evaluation.metrics import MeanEstimate, gains, hits
 from engine.evaluation.next_event import next_events
 from engine.evaluation.replay import METHODS, STALE, query_vectors, target_positions
 from engine.features.seen_history import windows_by_type
+from engine.logs import Progress
 from engine.stages.blend import BlendSettings
 from engine.training.config import TrainingConfig
-from engine.training.embeddings import Progress
 from engine.training.train import train_embeddings
 from engine.types import BoolArray, Float64Array, Int64Array
 

@@ -17,7 +17,7 @@ from engine.data.dataset import Dataset
 from engine.errors import DataError
 from engine.features.history import HistoryStates
 from engine.kernels.membership import test_rows
-from engine.training.embeddings import Progress
+from engine.logs import Progress
 from engine.types import BoolArray, Int64Array, RecommendQuery
 
 SLATE: Final = 10

@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 
 from engine.errors import RecordError
+from engine.features.state import Session, UserRecord
 from engine.kernels.bytes import EVENT, SESSION_EVENT
-from engine.types import Demographics, Float32Array, Int64Array, Session, UserRecord
+from engine.types import Demographics, Float32Array, Int64Array
 
 RECORD_VERSION: Final = 2
 _HEADER: Final = struct.Struct("<BHHHqIIq")

@@ -1,9 +1,9 @@
 """The contract between what training learned and what serving feeds it: names, order and vocabularies of features."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 SCHEMA_VERSION: Final = 2
 
@@ -46,7 +46,14 @@ class FeatureSchema(BaseModel):
     vocabularies: dict[str, tuple[str, ...]]
     item_columns: dict[str, tuple[int, int]]
     epoch_ms: int
-    has_engagement_head: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_former_keys(cls, values: Any) -> Any:
+        # Older bundles have it; no version of the engine makes use of it.
+        if isinstance(values, dict):
+            return {key: value for key, value in values.items() if key != "has_engagement_head"}
+        return values
 
     @property
     def table_width(self) -> int:

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from engine.errors import RecordError
+from engine.features.state import SeenItems, Session
 from engine.kernels.seen_items import SeenColumns, unpack_seen
 from engine.kernels.seen_items import pack_seen as pack_columns
-from engine.types import EventType, Int64Array, SeenItems, Session
+from engine.types import EventType, Int64Array
 
 
 def pack_seen(seen: SeenItems) -> bytes:

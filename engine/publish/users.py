@@ -1,7 +1,7 @@
 """The hourly job: every user's record computed from their history, in the vector space of one bundle."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,9 +12,11 @@ from engine.data.dataset import Dataset, demographic_codes
 from engine.features.history import Histories, HistoryStates
 from engine.features.profile import ItemStats, profile_features
 from engine.features.schema import DEMOGRAPHICS
+from engine.features.state import SeenItems, Session, UserRecord
 from engine.features.user_embedder import UserEmbedder
 from engine.kernels.membership import rows_of_keys
-from engine.types import Demographics, EventType, Int64Array, SeenItems, Session, UserRecord, item_keys
+from engine.logs import Progress
+from engine.types import Demographics, EventType, Int64Array, item_keys
 
 # Users a batch: enough to keep the tower and the pipeline busy, few enough to bound memory.
 BATCH_USERS = 1024
@@ -34,7 +36,7 @@ def publish_users(
     embed: UserEmbedder,
     fold_in: UserEmbedder,
     publisher: RecordPublisher,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> int:
     """Compute and write the record and the seen items of every user of a data set; returns how many.
 
@@ -45,7 +47,7 @@ def publish_users(
     for batch in user_batches(bundle, dataset, embed, fold_in):
         done += publisher.publish(batch)
         if progress is not None:
-            progress(done, dataset.user_count)
+            progress(done, dataset.user_count, "publish users")
     return done
 
 

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from engine.config.serving import EngineConfig
 from engine.features.session import SessionSignal, session_signal
+from engine.features.state import UserRecord
 from engine.request.context import RequestContext
 from engine.stages.blend import blend_session
 from engine.stages.cold_start import popular_candidates, randomize, rerank_by_session
 from engine.stages.rank import rank, ranking_context
 from engine.stages.retrieve import retrieve
-from engine.types import Candidates, DegradedReason, Demographics, ItemSource, Strategy, UserRecord
+from engine.types import Candidates, DegradedReason, Demographics, ItemSource, Strategy
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from engine.catalog.live import LiveCatalogue
 from engine.experiments.settings import RequestSettings
+from engine.features.state import UserState
 from engine.request.clock import RequestClock
 from engine.request.explain import Trace
 from engine.request.model import ServingModel
 from engine.rules.active import ActiveRules
 from engine.stages.seen import SeenVerdict
-from engine.types import RecommendQuery, UInt8Array, UserState
+from engine.types import RecommendQuery, UInt8Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from engine.config.serving import EngineConfig
 from engine.errors import DeadlineExceeded
 from engine.experiments.assign import Assigned, Experiments
 from engine.experiments.settings import RequestSettings
+from engine.features.state import UserState
 from engine.request.candidates import CandidateSources
 from engine.request.clock import RequestClock, StageEstimates, request_deadline
 from engine.request.compute import Compute
@@ -23,12 +24,7 @@ from engine.stages.features import FetchFeatures
 from engine.stages.filter import keep_eligible
 from engine.stages.rules import place, rescore
 from engine.stages.seen import SeenPolicy, apply_policy
-from engine.types import (
-    DegradedReason,
-    Recommendation,
-    RecommendQuery,
-    UserState,
-)
+from engine.types import DegradedReason, Recommendation, RecommendQuery
 
 # What is as true of the answer that is given in place of a late one.
 _STILL_TRUE: Final = frozenset(

@@ -153,18 +153,6 @@ class ActiveRules:
                 np.bitwise_or(union, members[:length], out=union)
             np.bitwise_and(bitmap, union, out=bitmap)
 
-    def allowed(self, rows: Int64Array) -> BoolArray:
-        """bool (n,): which of the rows deny and allow rules let through: the last word, also on pins.
-
-        Cost: O(n) a rule.
-        """
-        allowed = test_rows(self._kept, rows)
-        for members in self._denied:
-            allowed &= ~test_rows(members, rows)
-        if self._allowed:
-            allowed &= np.any([test_rows(members, rows) for members in self._allowed], axis=0)
-        return allowed
-
     def factors(self, rows: Int64Array) -> Float32Array | None:
         """float32 (n,): the product of boosts and buries, within LEAST_FACTOR and GREATEST_FACTOR; None without any.
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from engine.config.serving import BlendConfig
 from engine.features.session import SessionSettings, SessionSignal
+from engine.features.state import Session
 from engine.kernels.session import blended_session
-from engine.types import Float32Array, Int64Array, Session
+from engine.types import Float32Array, Int64Array
 
 # Clocks of machines differ by less; a moment of reading that is further ahead was never one.
 _MAX_AHEAD_MS = 86_400_000

@@ -7,8 +7,9 @@ from typing import Protocol
 from cachetools import LRUCache
 
 from engine.errors import DependencyUnavailable
+from engine.features.state import UserState
 from engine.logs import OncePerInterval
-from engine.types import DegradedReason, UserState
+from engine.types import DegradedReason
 
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval())

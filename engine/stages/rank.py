@@ -4,8 +4,9 @@ from typing import Protocol
 
 from engine.features.context import ContextEncoder
 from engine.features.session import SessionSignal
+from engine.features.state import UserRecord
 from engine.kernels.topk import top_k
-from engine.types import Candidates, Float32Array, Int64Array, RankingContext, RecommendQuery, UserRecord
+from engine.types import Candidates, Float32Array, Int64Array, RankingContext, RecommendQuery
 
 
 class Ranker(Protocol):

@@ -7,10 +7,11 @@ import numpy as np
 
 from engine.config.seen import SeenConfig
 from engine.features.seen_history import windows_by_type
+from engine.features.state import SeenItems
 from engine.kernels.membership import clear_rows, test_rows
 from engine.kernels.seen_items import SeenColumns
 from engine.kernels.seen_policy import demotions, judge, settle, within_limit
-from engine.types import BoolArray, Candidates, Float32Array, Int64Array, ItemSource, SeenItems, UInt8Array
+from engine.types import BoolArray, Candidates, Float32Array, Int64Array, ItemSource, UInt8Array
 
 
 class ItemRows(Protocol):

@@ -19,9 +19,10 @@ from engine.errors import EngineError
 from engine.features.history import Histories
 from engine.features.profile import ItemStats, profile_features
 from engine.features.schema import DEMOGRAPHICS
+from engine.features.state import Session, UserRecord
 from engine.features.user_embedder import UserEmbedder
 from engine.kernels.membership import rows_of_keys
-from engine.types import Demographics, EventType, Session, UserRecord
+from engine.types import Demographics, EventType
 
 log = logging.getLogger(__name__)
 

@@ -20,12 +20,13 @@ from engine.errors import RecordError
 from engine.features.record import unpack_session
 from engine.features.schema import POPULARITY_WINDOWS_S
 from engine.features.seen import read_seen
+from engine.features.state import SeenItems, Session
 from engine.kernels.bytes import EVENT, HEADER, KEY, STATE_HEADER, STATE_VERSION, WORD
 from engine.kernels.counted_people import ENTRY
 from engine.kernels.live_state import Kept
 from engine.kernels.seen_items import Memory
 from engine.stream.earlier import upgraded
-from engine.types import EventType, SeenItems, Session
+from engine.types import EventType
 
 # How long an item stays among those that a person counts for while there are too many of them: what is left of a count
 # then is 1/e in the longest live window (engine.stream.popularity).

@@ -11,8 +11,8 @@ from engine.data.dataset import Dataset
 from engine.errors import DataError
 from engine.features.fold_in import fold_in
 from engine.features.history import Histories, HistoryStates
+from engine.logs import Progress
 from engine.training.config import AlsConfig
-from engine.training.embeddings import Progress
 from engine.types import Float32Array, Int64Array
 
 # Events of one person on one item that add to its confidence.

@@ -4,19 +4,15 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from engine.config.load import load_settings
+from engine.config.load import Section, load_settings
 from engine.config.seen import SeenConfig
 from engine.features.seen_history import EVERYTHING_S, windows_by_type
 from engine.types import Int64Array
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class AlsConfig(_Section):
+class AlsConfig(Section):
     """Implicit-feedback matrix factorization (Hu, Koren, Volinsky, ICDM 2008)."""
 
     dim: int = Field(64, ge=4, le=512)
@@ -25,7 +21,7 @@ class AlsConfig(_Section):
     alpha: float = Field(2.0, gt=0, le=1e6)
 
 
-class TwoTowerConfig(_Section):
+class TwoTowerConfig(Section):
     """Item tower from content plus id; user tower by causal self-attention over the last events."""
 
     dim: int = Field(64, ge=8, le=512)
@@ -50,7 +46,7 @@ class TwoTowerConfig(_Section):
         return self
 
 
-class RankerConfig(_Section):
+class RankerConfig(Section):
     """DCN-v2: low-rank cross layers beside an MLP (Wang et al., WWW 2021)."""
 
     cross_layers: int = Field(2, ge=1, le=6)
@@ -93,7 +89,7 @@ class RankerConfig(_Section):
         return self
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """The whole file. `embeddings` chooses the retrieval space; ALS vectors are ranker inputs in both cases."""
 
     seed: int = Field(1, ge=0, lt=2**32)

@@ -1,13 +1,9 @@
 """What a retrieval model is, however it was learned: one vector an item, one vector a moment of a user."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 from engine.features.history import Histories, HistoryStates
 from engine.types import Float32Array, Int64Array
-
-# Called with (done, total, message) while a model trains; the caller draws the bar.
-Progress = Callable[[int, int, str], None]
 
 
 class EmbeddingModel(Protocol):

@@ -100,10 +100,6 @@ class Segments:
             segments.levels[names] = _Level(names, codes, of_user, float(STRENGTHS[best]))
         return segments
 
-    def strengths(self) -> dict[tuple[str, ...], float]:
-        """Interactions that the parents are worth at each level."""
-        return {names: level.strength for names, level in self.levels.items()}
-
     def shares(self, limit: int) -> Iterator[tuple[tuple[str, ...], Int64Array, Float64Array]]:
         """Of each level the `limit` segments with the most people: its level, its codes, its shares (items,).
 

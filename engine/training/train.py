@@ -26,10 +26,11 @@ from engine.bundle.items import write_items
 from engine.data.dataset import Dataset
 from engine.features.history import HistoryStates
 from engine.features.session import SESSION_FIELD
+from engine.logs import Progress
 from engine.training.als import AlsModel, train_als
 from engine.training.check import check_not_empty, check_trainable
 from engine.training.config import TrainingConfig
-from engine.training.embeddings import EmbeddingModel, Progress
+from engine.training.embeddings import EmbeddingModel
 from engine.training.popular import build_popularity
 from engine.training.ranker.examples import RANKER_SESSION
 from engine.training.ranker.item_table import build_item_table, item_popularity

@@ -14,8 +14,9 @@ from engine.adapters.redis.store import RedisFeatureStore, RedisPublisher
 from engine.config.serving import RedisConfig
 from engine.errors import DependencyUnavailable
 from engine.features.record import pack_record, pack_session
+from engine.features.state import SeenItems, Session
 from engine.stream.state import LiveState, pack_state
-from engine.types import EventType, SeenItems, Session
+from engine.types import EventType
 from tests.engine.features.test_record import make_record
 from tests.engine.stream.folding import StreamEvent, packed_after
 

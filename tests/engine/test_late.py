@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from engine.app.model import load_model
 from engine.config.serving import EngineConfig
 from engine.errors import DeadlineExceeded
+from engine.features.state import SeenItems, Session, UserState
 from engine.kernels.membership import test_rows as rows_in
 from engine.request.model import ServingModel
 from engine.request.pipeline import Pipeline
@@ -32,11 +33,8 @@ from engine.types import (
     RankingContext,
     Recommendation,
     RecommendQuery,
-    SeenItems,
-    Session,
     Strategy,
     UInt8Array,
-    UserState,
     item_keys,
 )
 from tests.conftest import Trained

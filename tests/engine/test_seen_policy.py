@@ -17,6 +17,7 @@ from engine.catalog.changes import Overlay
 from engine.config.serving import EngineConfig
 from engine.contract.requests import add_debug, to_response
 from engine.features.seen import in_order, most_recent, pack_seen, read_seen
+from engine.features.state import SeenItems, Session, UserRecord, UserState
 from engine.kernels.membership import test_rows as rows_in
 from engine.request.clock import RequestClock, StageEstimates
 from engine.request.model import ServingModel
@@ -31,11 +32,7 @@ from engine.types import (
     ItemSource,
     Recommendation,
     RecommendQuery,
-    SeenItems,
-    Session,
     UInt8Array,
-    UserRecord,
-    UserState,
     event_name,
     item_key,
 )

@@ -16,24 +16,14 @@ from engine.app.model import load_model
 from engine.catalog.changes import Overlay
 from engine.config.serving import EngineConfig
 from engine.errors import DeadlineExceeded, RulesError
+from engine.features.state import SeenItems, Session, UserRecord, UserState
 from engine.request.clock import RequestClock, StageEstimates
 from engine.request.model import ServingModel
 from engine.request.pipeline import Pipeline
 from engine.rules.load import parse_rules
 from engine.rules.schema import Rules
 from engine.stages.features import FetchFeatures
-from engine.types import (
-    DegradedReason,
-    Demographics,
-    EventType,
-    Recommendation,
-    RecommendQuery,
-    SeenItems,
-    Session,
-    UserRecord,
-    UserState,
-    item_keys,
-)
+from engine.types import DegradedReason, Demographics, EventType, Recommendation, RecommendQuery, item_keys
 from tests.conftest import Trained
 from tests.engine.catalog.items import remove, stock, upsert
 from tests.engine.request.test_pipeline import UnknownUsers

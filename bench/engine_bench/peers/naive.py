@@ -18,17 +18,9 @@ from engine.features.context import ContextEncoder
 from engine.features.record import unpack_record
 from engine.features.seen import read_seen
 from engine.features.session import SessionSettings
+from engine.features.state import SeenItems, Session, UserRecord
 from engine.stream.state import view_state
-from engine.types import (
-    Demographics,
-    EventType,
-    Float32Array,
-    Int64Array,
-    RankingContext,
-    SeenItems,
-    Session,
-    UserRecord,
-)
+from engine.types import Demographics, EventType, Float32Array, Int64Array, RankingContext
 from engine_bench.peers.greedy import numpy_mmr
 from engine_bench.peers.tiled import TiledRanker
 

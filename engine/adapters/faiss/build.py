@@ -10,9 +10,10 @@ from typing import Any, Final, Literal
 import faiss
 import numpy as np
 
-from engine.adapters.faiss.calibrate import Progress, Truth, climb, measure_recall
+from engine.adapters.faiss.calibrate import Truth, climb, measure_recall
 from engine.adapters.faiss.index import IndexParameters, verify_index
 from engine.errors import DataError
+from engine.logs import Progress
 from engine.types import Float32Array, Int64Array
 
 __all__ = ["IndexParameters", "build_index", "verify_index"]

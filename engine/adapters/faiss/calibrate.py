@@ -1,7 +1,6 @@
 """Choosing how many cells a search visits, by measured recall against an exact search."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +8,8 @@ import faiss
 import numpy as np
 
 from engine.kernels.membership import pack_mask
+from engine.logs import Progress
 from engine.types import Float32Array, Float64Array, Int64Array, UInt8Array
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

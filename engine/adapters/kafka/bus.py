@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from engine.config.serving import KafkaConfig
+from engine.config.stream import KafkaConfig
 from engine.contract.events import encode
 from engine.errors import ConfigError, DependencyUnavailable, Overloaded
 from engine.logs import OncePerInterval, Outage

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from engine.adapters.kafka.bus import ClientErrors, check_partitions, extra_properties, look_up, open_client
-from engine.config.serving import KafkaConfig
+from engine.config.stream import KafkaConfig
 from engine.errors import DependencyUnavailable
 from engine.stream.log_identity import Extent, LogIdentity, LogNow
 from engine.stream.topics import Topic

@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from engine.adapters.kafka.bus import ClientErrors, extra_properties, open_client, producer_settings
 from engine.adapters.kafka.log import KafkaLog, TopicWatch
-from engine.config.serving import KafkaConfig
+from engine.config.stream import KafkaConfig
 from engine.errors import DependencyUnavailable, described
 from engine.stream.log_identity import LogNow
 from engine.stream.processor import Message

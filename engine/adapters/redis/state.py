@@ -19,16 +19,18 @@ from engine.adapters.redis.keys import (
     popularity_key,
     record_key,
 )
-from engine.config.serving import ProcessorConfig, RedisConfig
+from engine.config.serving import RedisConfig
+from engine.config.stream import ProcessorConfig
 from engine.errors import DependencyUnavailable, RecordError, described
 from engine.features.record import demographics_of, pack_record, unpack_record, unpack_session
+from engine.features.state import UserRecord
 from engine.stream.events import MAX_AHEAD_MS
 from engine.stream.fresh import Touched
 from engine.stream.live import Changes, Snapshot
 from engine.stream.log_identity import LogIdentity, Place
 from engine.stream.popularity import Scope
 from engine.stream.state import unpack_state
-from engine.types import Demographics, UserRecord
+from engine.types import Demographics
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,9 @@ from engine.config.serving import RedisConfig
 from engine.errors import DependencyUnavailable, described
 from engine.features.record import pack_record, pack_session, unpack_keys, unpack_record
 from engine.features.seen import most_recent, of_keys_alone, pack_seen, read_seen
+from engine.features.state import SeenItems, Session, UserRecord, UserState
 from engine.stream.state import view_state
-from engine.types import Int64Array, SeenItems, Session, UserRecord, UserState
+from engine.types import Int64Array
 
 
 class RedisFeatureStore:

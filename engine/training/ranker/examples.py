@@ -6,7 +6,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from engine.config.serving import BlendConfig, ProcessorConfig
+from engine.config.serving import BlendConfig
+from engine.config.stream import ProcessorConfig
 from engine.data.dataset import Dataset
 from engine.features.context import context_codes, context_dense
 from engine.features.history import Histories

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.logs import Progress
 from engine.training.config import RankerConfig
-from engine.training.embeddings import Progress
 from engine.training.ranker.examples import Examples
 from engine.training.ranker.network import RankerNetwork
 from engine.types import Float32Array

@@ -12,8 +12,9 @@ from engine.errors import DataError
 from engine.features.context import MS_PER_DAY
 from engine.features.profile import PROFILE, ItemStats
 from engine.features.schema import FeatureSchema
+from engine.logs import Progress
 from engine.training.config import RankerConfig
-from engine.training.embeddings import EmbeddingModel, Progress
+from engine.training.embeddings import EmbeddingModel
 from engine.training.ranker.calibrate import CalibrationReport, calibration_report, fit_calibration
 from engine.training.ranker.examples import Examples, RequestInputs, build_examples
 from engine.training.ranker.export import export_half_network, export_network

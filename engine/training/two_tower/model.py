@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.features.content import ContentFeatures, ContentSchema
+from engine.features.content import ContentSchema
 from engine.features.history import Histories, HistoryStates, window_of
 from engine.training.two_tower.item_tower import ItemTower
 from engine.training.two_tower.user_tower import UserTower
@@ -53,18 +53,6 @@ class TwoTowerModel:
     @property
     def dim(self) -> int:
         return int(self.item_vectors.shape[1])
-
-    def content_vectors(self, features: ContentFeatures) -> Float32Array:
-        """float32 (n, dim): where n items belong by content alone; what a new item is served with."""
-        with torch.inference_mode():
-            passes = [
-                self.network.items.content(
-                    torch.from_numpy(features.token_ids[start : start + _ITEMS_PER_PASS]),
-                    torch.from_numpy(features.dense[start : start + _ITEMS_PER_PASS]),
-                )
-                for start in range(0, len(features), _ITEMS_PER_PASS)
-            ]
-        return _numpy(torch.cat(passes)) if passes else np.zeros((0, self.dim), np.float32)
 
     def user_vectors(self, histories: Histories, states: HistoryStates, demographic_codes: Int64Array) -> Float32Array:
         """The user tower's output after each state's last event; see EmbeddingModel.

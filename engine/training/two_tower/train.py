@@ -14,9 +14,9 @@ from engine.features.content import content_features, fit_content
 from engine.features.history import Histories
 from engine.features.schema import DEMOGRAPHICS
 from engine.features.seen_history import EVERYTHING_S
+from engine.logs import Progress
 from engine.training.als import train_als
 from engine.training.config import AlsConfig, TwoTowerConfig
-from engine.training.embeddings import Progress
 from engine.training.two_tower.item_tower import ItemTower
 from engine.training.two_tower.model import TwoTowerModel, TwoTowerNetwork
 from engine.training.two_tower.user_tower import UserTower

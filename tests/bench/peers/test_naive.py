@@ -10,7 +10,8 @@ from engine.app.serve import open_pipeline
 from engine.config.serving import BlendConfig, EngineConfig
 from engine.features.seen import read_seen
 from engine.features.session import SessionSettings, session_signal
-from engine.types import EventType, RecommendQuery, Session, item_key
+from engine.features.state import Session
+from engine.types import EventType, RecommendQuery, item_key
 from engine_bench.child import port_printing
 from engine_bench.load_target import ITEM_COUNT, SURFACE
 from engine_bench.peers.naive import Asked, Naive, session_mean

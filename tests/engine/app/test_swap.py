@@ -17,10 +17,10 @@ from engine.app.model import load_model
 from engine.app.swap import follow_current
 from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig
+from engine.features.state import UserState
 from engine.request.model import ServingModel
 from engine.request.pipeline import Pipeline
 from engine.stages.features import FetchFeatures
-from engine.types import UserState
 from tests.conftest import Trained
 
 CONFIG = EngineConfig.load()

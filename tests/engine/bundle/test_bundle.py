@@ -44,3 +44,15 @@ def test_how_the_ranker_read_sessions_is_in_the_bundle(trained: Trained, tmp_pat
     assert (other.window_s, other.half_life_s, other.type_weights.sum()) == (60, 30, 7)
     with pytest.raises(BundleError, match=r"training\.session\.half_life_s: "):
         opened({"half_life_s": 0})
+
+
+def test_a_key_that_older_bundles_have_is_passed_over(trained: Trained, tmp_path: Path) -> None:
+    path = shutil.copytree(trained.bundles.current(), tmp_path / "bundle")
+    schema = json.loads((path / SCHEMA_FILE).read_text())
+    assert "has_engagement_head" not in schema
+    for value in (False, True):
+        (path / SCHEMA_FILE).write_text(json.dumps({**schema, "has_engagement_head": value}))
+        assert open_bundle(path, verify=False).schema == open_bundle(trained.bundles.current()).schema
+    (path / SCHEMA_FILE).write_text(json.dumps({**schema, "unheard_of": False}))
+    with pytest.raises(BundleError, match="unheard_of"):
+        open_bundle(path, verify=False)

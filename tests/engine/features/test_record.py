@@ -14,7 +14,8 @@ from engine.features.record import (
     unpack_record,
     unpack_session,
 )
-from engine.types import Demographics, Session, UserRecord
+from engine.features.state import Session, UserRecord
+from engine.types import Demographics
 
 short_text = st.text(max_size=64)
 seeds = st.integers(0, 2**32 - 1)

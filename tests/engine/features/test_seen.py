@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.features.seen import in_order, most_recent, of_keys_alone, of_session
-from engine.types import EventType, SeenItems, Session
+from engine.features.state import SeenItems, Session
+from engine.types import EventType
 
 HOUR_S = 3600
 kinds = st.sampled_from(list(EventType))

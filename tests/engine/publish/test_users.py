@@ -6,8 +6,9 @@ from engine.app.model import load_embedders
 from engine.bundle.bundle import Bundle, open_bundle
 from engine.data.build import build_dataset
 from engine.data.tables import make_tables, read_tables
+from engine.features.state import SeenItems, UserRecord
 from engine.publish.users import user_batches
-from engine.types import EventType, SeenItems, UserRecord, item_key, item_keys
+from engine.types import EventType, item_key, item_keys
 from tests.conftest import Trained
 
 Published = dict[str, tuple[UserRecord, SeenItems]]

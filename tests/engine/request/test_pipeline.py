@@ -19,6 +19,7 @@ from engine.catalog.changes import ItemState
 from engine.config.serving import EngineConfig
 from engine.errors import DeadlineExceeded, EngineError
 from engine.features.schema import CONTEXT_DENSE
+from engine.features.state import SeenItems, Session, UserRecord, UserState
 from engine.kernels.membership import test_rows as rows_in
 from engine.request.clock import RequestClock, StageEstimates
 from engine.request.model import ServingModel
@@ -36,12 +37,8 @@ from engine.types import (
     RankingContext,
     Recommendation,
     RecommendQuery,
-    SeenItems,
-    Session,
     Strategy,
     UInt8Array,
-    UserRecord,
-    UserState,
     item_keys,
 )
 from tests.conftest import Trained

@@ -25,7 +25,7 @@ from deploy.local_kafka import LocalKafka
 from engine.adapters.kafka.bus import KafkaEventLog, KafkaProducer, create_topics
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.adapters.redis.keys import live_key
-from engine.config.serving import KafkaConfig
+from engine.config.stream import KafkaConfig
 from engine.stream.state import unpack_state
 from engine_client.v1 import event_pb2 as pb
 from engine_client.v1 import event_pb2_grpc as pb_grpc

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from engine.adapters.kafka.bus import KafkaEventLog, KafkaProducer
 from engine.adapters.kafka.embedded import EmbeddedKafka
-from engine.config.serving import KafkaConfig
+from engine.config.stream import KafkaConfig
 from engine.contract.events import decode
 from engine.errors import DependencyUnavailable, InvalidRequest, Overloaded
 from engine.rpc.server import EVENT_SERVICE_NAME, Server

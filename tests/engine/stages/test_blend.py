@@ -4,8 +4,9 @@ import numpy as np
 
 from engine.config.serving import BlendConfig
 from engine.features.session import session_signal
+from engine.features.state import Session
 from engine.stages.blend import BlendSettings, blend_session
-from engine.types import EventType, Float32Array, Session
+from engine.types import EventType, Float32Array
 
 NOW_MS = 1_800_000_000_000
 SETTINGS = BlendSettings.of(BlendConfig())

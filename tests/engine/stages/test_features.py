@@ -4,8 +4,9 @@ import time
 import numpy as np
 
 from engine.errors import DependencyUnavailable, RecordError
+from engine.features.state import SeenItems, Session, UserState
 from engine.stages.features import FetchFeatures
-from engine.types import DegradedReason, EventType, SeenItems, Session, UserState
+from engine.types import DegradedReason, EventType
 
 KNOWN = UserState(None, Session.empty(), SeenItems.of(np.arange(3), EventType.VIEW, 0))
 

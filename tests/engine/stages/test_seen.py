@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.config.seen import SeenConfig
+from engine.features.state import SeenItems
 from engine.kernels.membership import pack_mask
 from engine.kernels.membership import test_rows as rows_in  # under its own name pytest would collect it
 from engine.stages.seen import SeenPolicy, SeenRows, SeenVerdict, apply_policy, let_back_in
-from engine.types import Candidates, EventType, Int64Array, ItemSource, SeenItems
+from engine.types import Candidates, EventType, Int64Array, ItemSource
 
 NOW_S = 1_767_000_000
 HALF_LIFE_S = 86_400.0

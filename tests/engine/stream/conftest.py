@@ -20,7 +20,8 @@ from confluent_kafka import Producer
 
 from engine.adapters.kafka.bus import producer_settings
 from engine.adapters.redis.embedded import EmbeddedRedis
-from engine.config.serving import EngineConfig, KafkaConfig
+from engine.config.serving import EngineConfig
+from engine.config.stream import KafkaConfig
 from engine.contract.events import encode
 from engine.stream.topics import EVENTS
 from engine.types import EventType

@@ -16,9 +16,10 @@ from engine.data.build import build_dataset
 from engine.data.tables import make_tables, read_tables
 from engine.errors import DependencyUnavailable
 from engine.features.record import unpack_session
+from engine.features.state import SeenItems, Session, UserRecord
 from engine.publish.users import recent_histories, user_batches
 from engine.stream.fresh import Refresher, Touched, UserModel, fresh_records, joined
-from engine.types import EventType, SeenItems, Session, UserRecord, item_key
+from engine.types import EventType, item_key
 from tests.conftest import Trained
 from tests.engine.stream.folding import StreamEvent, packed_after
 

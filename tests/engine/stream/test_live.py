@@ -4,7 +4,8 @@ import redis
 
 from engine.adapters.redis.keys import popularity_key
 from engine.adapters.redis.state import RedisLiveStore
-from engine.config.serving import ProcessorConfig, RedisConfig
+from engine.config.serving import RedisConfig
+from engine.config.stream import ProcessorConfig
 from engine.contract.events import encode
 from engine.stream.events import EventBatch, read_events
 from engine.stream.live import LiveSink

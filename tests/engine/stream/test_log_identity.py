@@ -9,7 +9,8 @@ import redis
 
 from engine.adapters.redis.keys import applied_log_key, live_key
 from engine.adapters.redis.state import RedisLiveStore
-from engine.config.serving import ProcessorConfig, RedisConfig
+from engine.config.serving import RedisConfig
+from engine.config.stream import ProcessorConfig
 from engine.contract.events import encode
 from engine.errors import LogMismatch, LogShorter, PositionLost
 from engine.stream.archive import EVENTS_LAYOUT, ArchiveSink

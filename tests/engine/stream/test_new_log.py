@@ -29,7 +29,8 @@ from engine.adapters.kafka.bus import create_topics
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.redis.keys import live_key
 from engine.app.processor import process
-from engine.config.serving import EngineConfig, KafkaConfig
+from engine.config.serving import EngineConfig
+from engine.config.stream import KafkaConfig
 from engine.errors import LogMismatch
 from engine.stream.state import unpack_state
 from engine_client.v1 import event_pb2 as pb

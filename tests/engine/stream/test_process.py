@@ -26,7 +26,8 @@ from engine.app.publish import publish_once
 from engine.app.serve import open_pipeline
 from engine.bundle.bundle import open_bundle
 from engine.bundle.store import BundleStore
-from engine.config.serving import EngineConfig, ProcessorConfig, RedisConfig
+from engine.config.serving import EngineConfig, RedisConfig
+from engine.config.stream import ProcessorConfig
 from engine.features.record import unpack_record
 from engine.request.pipeline import Pipeline
 from engine.training.config import AlsConfig

@@ -16,7 +16,8 @@ from engine.adapters.kafka.source import KafkaDeadLetters, KafkaSource
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.adapters.redis.keys import live_key, past_key
 from engine.adapters.redis.state import RedisLiveStore
-from engine.config.serving import EngineConfig, KafkaConfig, ProcessorConfig, RedisConfig
+from engine.config.serving import EngineConfig, RedisConfig
+from engine.config.stream import KafkaConfig, ProcessorConfig
 from engine.contract.events import encode
 from engine.stream.events import EventBatch, read_events
 from engine.stream.live import LiveSink

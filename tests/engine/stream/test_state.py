@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from engine.errors import RecordError
 from engine.features.record import pack_session
 from engine.features.seen import in_order, pack_seen
+from engine.features.state import SeenItems, Session
 from engine.stream.state import LiveState, clamped_ms, pack_state, unpack_state, view_state
-from engine.types import EventType, SeenItems, Session
+from engine.types import EventType
 from tests.engine.stream.folding import StreamEvent, fold_user, packed_after
 
 

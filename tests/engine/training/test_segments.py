@@ -25,7 +25,7 @@ def overall_of(rows: np.ndarray) -> np.ndarray:
 def test_a_segment_that_differs_is_believed_and_one_that_does_not_equals_its_parent() -> None:
     codes, who, rows = people(1, 600, taste=0.5)
     segments = Segments.of(codes, who, rows, overall_of(rows))
-    strengths = segments.strengths()
+    strengths = {names: level.strength for names, level in segments.levels.items()}
     assert ("signup_source",) not in strengths
     assert strengths["age_group",] < 1_000
     assert strengths["location",] > 10 * strengths["age_group",]
@@ -39,7 +39,7 @@ def test_a_segment_that_differs_is_believed_and_one_that_does_not_equals_its_par
         if level == ("location",):
             np.testing.assert_allclose(shares, overall, rtol=0.35)
     pure_noise = Segments.of(*people(2, 600, taste=0.0), overall_of(people(2, 600, taste=0.0)[2]))
-    assert pure_noise.strengths()["age_group",] > 3_000
+    assert pure_noise.levels["age_group",].strength > 3_000
 
 
 def test_a_tiny_segment_nearly_equals_its_parents_without_a_cut() -> None:
@@ -50,7 +50,7 @@ def test_a_tiny_segment_nearly_equals_its_parents_without_a_cut() -> None:
     shares = {(level, tuple(level_codes.tolist())): share for level, level_codes, share in segments.shares(100)}
     tiny = shares[("age_group", "location"), (4, 2)]
     parents = np.mean([shares[("age_group",), (4,)], shares[("location",), (2,)]], axis=0)
-    strength = segments.strengths()["age_group", "location"]
+    strength = segments.levels["age_group", "location"].strength
     np.testing.assert_allclose(tiny, smooth(np.bincount(rows[who == 7], minlength=ITEMS), parents, strength))
     assert np.abs(tiny - parents).max() <= 10 / (10 + strength)
 

@@ -17,6 +17,7 @@ from engine.training.two_tower.model import TwoTowerModel
 from engine.training.two_tower.train import train_two_tower
 from engine.training.two_tower.user_tower import UserTower, gap_buckets
 from engine.training.two_tower.windows import cut_windows, epoch_batches, next_new_items
+from tests.engine.training.towers import content_vectors
 from tests.engine.training.worlds import (
     chain_world,
     dataset_of,
@@ -66,7 +67,7 @@ def test_content_alone_finds_the_users_group() -> None:
     model = train_two_tower(world, CONFIG.model_copy(update={"id_dropout": 0.5}), seed=1, threads=1)
     histories = world.histories()
     queries = model.user_vectors(histories, histories.latest(), world.demographic_codes())
-    scores = queries @ model.content_vectors(content_features(world.items, model.content_schema)).T
+    scores = queries @ content_vectors(model, content_features(world.items, model.content_schema)).T
     groups = np.arange(world.item_count) % 4
     taste = np.array([np.bincount(groups[rows], minlength=4).argmax() for rows in np.split(histories.rows, 80)])
     best = np.argsort(-scores, axis=1)[:, :10]
@@ -284,6 +285,6 @@ def test_beats_matrix_factorization_on_real_ratings(shared_data: Path, tmp_path:
     model = train_two_tower(training, TwoTowerConfig(), seed=1, threads=1, epochs_scale=0.25)
     histories = training.histories()
     queries = model.user_vectors(histories, histories.latest(), training.demographic_codes())
-    content = model.content_vectors(content_features(training.items, model.content_schema))
+    content = content_vectors(model, content_features(training.items, model.content_schema))
     assert unseen_hit_rate(queries, model.item_vectors, training, targets, 50) > 0.254
     assert unseen_hit_rate(queries, content, training, targets, 50) > 10 * 50 / training.item_count

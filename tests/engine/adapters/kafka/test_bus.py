@@ -23,7 +23,7 @@ from engine.adapters.kafka.bus import (
     producer_settings,
 )
 from engine.adapters.kafka.embedded import EmbeddedKafka, _library
-from engine.config.serving import KafkaConfig
+from engine.config.stream import KafkaConfig
 from engine.contract.events import decode
 from engine.errors import ConfigError, DependencyUnavailable, Overloaded
 from engine.stream.topics import DEAD_LETTERS, EVENTS, TOPICS, Topic

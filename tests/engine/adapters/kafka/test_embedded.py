@@ -8,7 +8,7 @@ from confluent_kafka import KafkaException, Producer
 
 from engine.adapters.kafka.bus import producer_settings
 from engine.adapters.kafka.embedded import EmbeddedKafka
-from engine.config.serving import KafkaConfig
+from engine.config.stream import KafkaConfig
 from engine.stream.topics import EVENTS, TOPICS
 from tests.kafka import read_back
 

@@ -11,7 +11,7 @@ import pytest
 from engine.adapters.kafka import exposures as kafka_exposures
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.kafka.exposures import KafkaExposureLog
-from engine.config.serving import ExposuresConfig, KafkaConfig
+from engine.config.stream import ExposuresConfig, KafkaConfig
 from engine.contract.exposures import Exposure, decode_exposure
 from engine.stream.topics import EXPOSURES
 from tests.engine.stream.test_exposures import exposure

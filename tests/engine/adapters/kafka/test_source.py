@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from engine.adapters.kafka.bus import KafkaProducer, create_topics
 from engine.adapters.kafka.source import KafkaSource
-from engine.config.serving import KafkaConfig
+from engine.config.stream import KafkaConfig
 from engine.errors import DependencyUnavailable
 from engine.stream.log_identity import LogNow
 from engine.stream.processor import Message

@@ -13,6 +13,7 @@ from engine.training.config import TwoTowerConfig
 from engine.training.two_tower.export import export_item_tower, export_user_tower
 from engine.training.two_tower.model import TwoTowerModel
 from engine.training.two_tower.train import train_two_tower
+from tests.engine.training.towers import content_vectors
 from tests.engine.training.worlds import chain_world
 
 
@@ -39,9 +40,9 @@ def test_item_tower_agrees_with_torch(world: Dataset, model: TwoTowerModel, expo
     tower = OnnxItemTower(exported / "item_tower.onnx")
     features = content_features(world.items, model.content_schema)
     assert tower.dim == 16
-    np.testing.assert_allclose(tower.embed(features, batch=7), model.content_vectors(features), atol=1e-4)
+    np.testing.assert_allclose(tower.embed(features, batch=7), content_vectors(model, features), atol=1e-4)
     nothing = features.take(np.empty(0, np.int64))
-    assert tower.embed(nothing).shape == model.content_vectors(nothing).shape == (0, 16)
+    assert tower.embed(nothing).shape == content_vectors(model, nothing).shape == (0, 16)
 
 
 def test_user_tower_agrees_with_torch_at_every_length(world: Dataset, model: TwoTowerModel, exported: Path) -> None:

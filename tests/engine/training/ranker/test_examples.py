@@ -12,10 +12,11 @@ from engine.features.history import HistoryStates
 from engine.features.profile import PROFILE, ItemStats
 from engine.features.schema import DEMOGRAPHICS, ITEM_DYNAMIC, SESSION_DENSE
 from engine.features.session import SessionSettings, SessionSignal, session_before, session_signal
+from engine.features.state import UserRecord
 from engine.stages.rank import ranking_context
 from engine.training.ranker.examples import Examples, build_examples, request_inputs
 from engine.training.ranker.item_table import item_popularity
-from engine.types import Demographics, RecommendQuery, UserRecord
+from engine.types import Demographics, RecommendQuery
 from tests.engine.training.ranker.small import CONFIG, head_model, ranker, split, tables, world
 
 _TEXTS = (*DEMOGRAPHICS, "device", "country", "surface")
