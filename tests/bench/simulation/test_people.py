@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from engine.experiments.analysis.question import Rules
+from engine.experiments.analysis.question import ReportRules
 from engine_bench.simulation.behaviour import LONGEST_SESSION_S
 from engine_bench.simulation.people import People
 from engine_bench.synthetic.world import World, WorldSize
@@ -38,7 +38,7 @@ def test_sessions_of_one_person_are_told_apart_by_silence(people: People) -> Non
     users, starts = visits.users[order], visits.starts_ms[order]
     pauses = np.diff(starts)[np.diff(users) == 0] - 1000 * LONGEST_SESSION_S
     assert len(pauses) > 1000
-    assert pauses.min() >= Rules().session_gap_ms
+    assert pauses.min() >= ReportRules().session_gap_ms
 
 
 def test_the_same_seed_makes_the_same_visits(people: People) -> None:
