@@ -6,11 +6,16 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, model_validator
 
 SCHEMA_VERSION: Final = 2
+# Versions that the next one only added to: inputs of a request, or columns behind those of `dense` and `codes`. Their
+# bundles can be upgraded (engine.training.upgrade). Version 2 added the recent session.
+ADDED_TO: Final = frozenset({1})
 
 # The fields of engine.types.Demographics, in its order.
 DEMOGRAPHICS: Final = ("age_group", "location", "signup_source")
-# Categorical features of a request, in the order of the ranker's `codes` input. Code 0 is "unknown".
-CODE_FEATURES: Final = (*DEMOGRAPHICS, "device", "country", "surface", "hour", "weekday")
+# Categorical features that a request's time has, in UTC, with the number of their values; Monday is the first weekday.
+CLOCK_FEATURES: Final = {"hour": 24, "weekday": 7}
+# All categorical features of a request, in the order of the ranker's `codes` input. Code 0 is "unknown".
+CODE_FEATURES: Final = (*DEMOGRAPHICS, "device", "country", "surface", *CLOCK_FEATURES)
 # Exponentially decayed interaction counts of an item, log1p; the number is the mean lifetime of a count.
 POPULARITY_WINDOWS_S: Final = {"1h": 3600.0, "24h": 86400.0, "7d": 604800.0, "30d": 2592000.0}
 ITEM_DYNAMIC: Final = (*(f"log_count_{name}" for name in POPULARITY_WINDOWS_S), "log_count_all")
@@ -29,8 +34,8 @@ class FeatureSchema(BaseModel):
     """Written by training into the bundle, read by serving; one bundle, one schema.
 
     profile: names of the dense per-user features, in the order of `UserRecord.profile`.
-    vocabularies: per code feature the known values; the value at position p has code p + 1. "hour" and "weekday"
-        (Monday first, UTC) need none: their code is value + 1.
+    vocabularies: per code feature the known values; the value at position p has code p + 1. CLOCK_FEATURES need none:
+        their code is value + 1.
     item_columns: named half-open column ranges of the item table, (rows, columns) float32. Always present:
         "embedding" (retrieval space, starts at 0), "collaborative" (matrix factorization), "published_days"
         and "log_price".
@@ -62,3 +67,14 @@ class FeatureSchema(BaseModel):
     @property
     def dense_dim(self) -> int:
         return len(self.profile) + len(CONTEXT_DENSE)
+
+    @property
+    def request_widths(self) -> dict[str, int]:
+        """The columns of the ranker's inputs that a request brings, by their names in engine.types.RankingContext."""
+        return {
+            "query": self.embedding_dim,
+            "session": self.embedding_dim,
+            "collaborative": self.collaborative_dim,
+            "dense": self.dense_dim,
+            "codes": len(CODE_FEATURES),
+        }

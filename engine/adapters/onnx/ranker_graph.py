@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime as ort
 
 from engine.errors import BundleError
-from engine.features.schema import CODE_FEATURES, ITEM_DYNAMIC, FeatureSchema
+from engine.features.schema import ITEM_DYNAMIC, FeatureSchema
 from engine.types import Float32Array
 
 # Those that a request brings, by their names in RankingContext; its rows and the tables are the others.
@@ -19,11 +19,7 @@ _TYPES: Final = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 def check_graph(session: ort.InferenceSession, path: Path, schema: FeatureSchema) -> None:
     """Raise BundleError where the graph's inputs and output are not those of the schema."""
     wanted = {
-        "query": (np.float32, schema.embedding_dim),
-        "session": (np.float32, schema.embedding_dim),
-        "collaborative": (np.float32, schema.collaborative_dim),
-        "dense": (np.float32, schema.dense_dim),
-        "codes": (np.int64, len(CODE_FEATURES)),
+        **{name: (np.int64 if name == "codes" else np.float32, width) for name, width in schema.request_widths.items()},
         "rows": (np.int64, None),
         "item_table": (np.float32, schema.table_width),
         "item_dynamic": (np.float32, len(ITEM_DYNAMIC)),

@@ -13,7 +13,7 @@ from engine.features.context import context_codes, context_dense
 from engine.features.history import Histories
 from engine.features.popularity import PopularityTimeline
 from engine.features.profile import ItemStats, profile_features
-from engine.features.schema import DEMOGRAPHICS, SESSION_DENSE
+from engine.features.schema import DEMOGRAPHICS
 from engine.features.session import SessionSettings, session_inputs, session_signal
 from engine.training.config import RankerConfig
 from engine.training.embeddings import EmbeddingModel
@@ -40,14 +40,6 @@ class RequestInputs:
     collaborative: Float32Array
     dense: Float32Array
     codes: Int64Array
-
-    def without_sessions(self, which: BoolArray) -> "RequestInputs":
-        """The same where nothing is known of the sessions of some moments, bool (n,)."""
-        nothing = session_signal(*_NO_EVENTS, self.session, 0, SessionSettings.of(RANKER_SESSION))
-        session, dense = self.session.copy(), self.dense.copy()
-        session[which] = nothing.vector
-        dense[which, -len(SESSION_DENSE) :] = nothing.dense
-        return replace(self, session=session, dense=dense)
 
     def take(self, positions: npt.NDArray[np.integer]) -> "RequestInputs":
         return RequestInputs(
@@ -116,9 +108,9 @@ def build_examples(
     Cost: one exact search of the catalogue an example, O(examples * items * dim).
     """
     rng = np.random.default_rng(seed)
-    inputs = request_inputs(dataset, split, retrieval, collaborative, item_stats)
     # Published vectors may have read what no stream has reported.
-    inputs = inputs.without_sessions(rng.random(len(split)) < config.session_unknown_share)
+    unknown = rng.random(len(split)) < config.session_unknown_share
+    inputs = request_inputs(dataset, split, retrieval, collaborative, item_stats, unknown)
     ever = _EverUsed.of(split.histories, dataset.item_count)
     item_vectors = retrieval.item_vectors
     pool_size = min(config.candidate_count, dataset.item_count)
@@ -167,21 +159,29 @@ def request_inputs(
     retrieval: EmbeddingModel,
     collaborative: EmbeddingModel,
     item_stats: ItemStats,
+    unknown_session: BoolArray | None = None,
 ) -> RequestInputs:
     """What serving would have assembled at each moment of the split, from the events before it.
 
     The session is read as RANKER_SESSION says, and so it will be in serving.
+
+    Args:
+        unknown_session: bool (n,), the moments at which nothing is known of the session; None: at none.
     """
     demographic_codes = dataset.demographic_codes()
     profile = profile_features(split.histories, split.states, item_stats)
+    settings = SessionSettings.of(RANKER_SESSION)
     session, session_dense = session_inputs(
         _sessions(dataset),
         split.states.users,
         split.moments_ms,
         retrieval.item_vectors,
-        SessionSettings.of(RANKER_SESSION),
+        settings,
         ProcessorConfig().session_events,
     )
+    if unknown_session is not None:
+        nothing = session_signal(*_NO_EVENTS, retrieval.item_vectors, 0, settings)
+        session[unknown_session], session_dense[unknown_session] = nothing.vector, nothing.dense
     of_users = dict(zip(DEMOGRAPHICS, demographic_codes[split.states.users].T, strict=True))
     of_events = {"device": split.devices, "country": split.countries, "surface": split.surfaces}
     return RequestInputs(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.features.context import MS_PER_DAY
-from engine.features.schema import CODE_FEATURES, ITEM_DYNAMIC, SESSION_DENSE, FeatureSchema
+from engine.features.schema import CLOCK_FEATURES, CODE_FEATURES, ITEM_DYNAMIC, SESSION_DENSE, FeatureSchema
 from engine.types import Float32Array, Int64Array
 
 _DAYS_PER_YEAR = 365.25
@@ -24,7 +24,6 @@ _CLIP = 5.0
 # Relative deviations below these are rounding, or nothing to learn from: such a feature counts as constant.
 _LEAST_SPREAD = 3e-3
 _LEAST_DEVIATION = 1e-4
-_HOURS, _WEEKDAYS = 24, 7
 
 # Profile features that are used as they are; the days among them are compared with the request or the item instead.
 _PLAIN_PROFILE = (
@@ -94,10 +93,7 @@ class RankerFeatures(nn.Module):
         self.collaborative = Space(schema.collaborative_dim)
         self.register_buffer("first_day", torch.tensor(torch.finfo(torch.float32).min))
         self.register_buffer("last_day", torch.tensor(torch.finfo(torch.float32).max))
-        sizes = [
-            _HOURS if name == "hour" else _WEEKDAYS if name == "weekday" else len(schema.vocabularies.get(name, ()))
-            for name in CODE_FEATURES
-        ]
+        sizes = [CLOCK_FEATURES.get(name) or len(schema.vocabularies.get(name, ())) for name in CODE_FEATURES]
         self.codes = nn.ModuleList(nn.Embedding(size + 1, _CODE_DIM) for size in sizes)
         for table in self.codes:
             nn.init.normal_(table.weight, std=0.1)

@@ -46,18 +46,17 @@ def test_its_ranker_says_what_it_said(old: Path, tmp_path: Path) -> None:
     def numbers(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape, np.float32)
 
-    query, session, collaborative = numbers(1, 8), numbers(1, 8), numbers(1, schema.collaborative_dim)
-    dense, codes = numbers(1, schema.dense_dim), np.ones((1, len(CODE_FEATURES)), np.int64)
+    given = {name: numbers(1, width) for name, width in schema.request_widths.items()}
+    given["codes"] = np.ones((1, len(CODE_FEATURES)), np.int64)
     rows = np.arange(80)[None]
-    new = OnnxRanker(bundle.path / RANKER_FILE, schema, np.array(bundle.item_table), np.array(bundle.item_dynamic))
-    [before] = ort.InferenceSession(str(old / RANKER_FILE)).run(
-        ["click"],
-        {
-            "query": query, "collaborative": collaborative, "dense": dense[:, : -len(SESSION_DENSE)], "codes": codes,
-            "rows": rows, "item_table": np.array(bundle.item_table), "item_dynamic": np.array(bundle.item_dynamic),
-        },
-    )  # fmt: skip
-    after = new.score_batch(query, session, collaborative, dense, codes, rows)
+    tables = {"item_table": np.array(bundle.item_table), "item_dynamic": np.array(bundle.item_dynamic)}
+    new = OnnxRanker(bundle.path / RANKER_FILE, schema, *tables.values())
+    graph = ort.InferenceSession(str(old / RANKER_FILE))
+    known = {one.name: given[one.name][:, : one.shape[1]] for one in graph.get_inputs() if one.name in given}
+    assert known.keys() == given.keys() - {"session"}
+    assert known["dense"].shape[1] <= schema.dense_dim - len(SESSION_DENSE)
+    [before] = graph.run(["click"], {**known, **tables, "rows": rows})
+    after = new.score_batch(**given, rows=rows)
     np.testing.assert_allclose(after, before, rtol=1e-5)
     assert np.ptp(before) > 0
 
