@@ -10,7 +10,7 @@ from engine.contract.limits import TIME_END_MS
 from engine.features.context import ContextEncoder
 from engine.features.history import HistoryStates
 from engine.features.profile import PROFILE, ItemStats
-from engine.features.schema import DEMOGRAPHICS, ITEM_DYNAMIC, SESSION_DENSE
+from engine.features.schema import CONTEXT_DENSE, DEMOGRAPHICS, ITEM_DYNAMIC, SESSION_DENSE
 from engine.features.session import SessionSettings, SessionSignal, session_before, session_signal
 from engine.features.state import UserRecord
 from engine.stages.rank import ranking_context
@@ -20,6 +20,9 @@ from engine.types import Demographics, RecommendQuery
 from tests.engine.training.ranker.small import CONFIG, head_model, ranker, split, tables, world
 
 _TEXTS = (*DEMOGRAPHICS, "device", "country", "surface")
+# Of the session, among the dense features of a moment.
+_FIRST = len(PROFILE) + CONTEXT_DENSE.index(SESSION_DENSE[0])
+_SESSION = slice(_FIRST, _FIRST + len(SESSION_DENSE))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +80,7 @@ def test_sessions_are_read_in_the_space_of_the_query(examples: Examples) -> None
         signal = session_signal(*session, vectors, moment_ms, settings)
         assert signal.evidence > 0
         np.testing.assert_array_equal(examples.inputs.session[i], signal.vector)
-        np.testing.assert_array_equal(examples.inputs.dense[i, -len(SESSION_DENSE) :], signal.dense)
+        np.testing.assert_array_equal(examples.inputs.dense[i, _SESSION], signal.dense)
 
 
 def test_some_examples_are_not_told_of_a_session(examples: Examples) -> None:
@@ -88,7 +91,7 @@ def test_some_examples_are_not_told_of_a_session(examples: Examples) -> None:
     assert 0.3 < silent.mean() < 0.7
     empty = np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.int64)
     nothing = session_signal(*empty, head_model().item_vectors, 0, SessionSettings.of(BlendConfig())).dense
-    told_nothing = some.inputs.dense[silent, -len(SESSION_DENSE) :]
+    told_nothing = some.inputs.dense[silent, _SESSION]
     np.testing.assert_array_equal(told_nothing, np.broadcast_to(nothing, told_nothing.shape))
     np.testing.assert_array_equal(some.inputs.dense[~silent], examples.inputs.dense[~silent])
     np.testing.assert_array_equal(some.inputs.query, examples.inputs.query)
@@ -145,7 +148,7 @@ def test_training_and_serving_encode_a_request_to_the_same_bits(seed: int, momen
         )
         texts = {name: values[name][column[place]] for name, column in codes.items()}
         query = RecommendQuery(user_id="user", item_count=1, time_ms=moments_ms[place], **texts)
-        session = SessionSignal(trained.session[place], 1.0, trained.dense[place, -len(SESSION_DENSE) :])
+        session = SessionSignal(trained.session[place], 1.0, trained.dense[place, _SESSION])
         served = ranking_context(encoder, query, record, trained.query[place], session)
         for name in ("dense", "codes"):
             row, one = getattr(trained, name)[place], getattr(served, name)
