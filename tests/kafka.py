@@ -13,8 +13,8 @@ from pathlib import Path
 from confluent_kafka import Consumer, Message
 from confluent_kafka.admin import AdminClient
 
-from engine.adapters.kafka.bus import create_topics
 from engine.adapters.kafka.embedded import EmbeddedKafka
+from engine.adapters.kafka.topics import create_topics
 from engine.config.stream import KafkaConfig
 from engine.stream.topics import EVENTS, TOPICS, Topic
 from engine_client.v1 import event_pb2 as pb

@@ -12,8 +12,9 @@ from typing import Any
 import psutil
 from confluent_kafka import Producer
 
-from engine.adapters.kafka.bus import create_topics, producer_settings
+from engine.adapters.kafka.bus import producer_settings
 from engine.adapters.kafka.embedded import EmbeddedKafka
+from engine.adapters.kafka.topics import create_topics
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.adapters.redis.state import RedisLiveStore
 from engine.app.serve import log_name

@@ -1,6 +1,6 @@
 """Make the Kafka topics that the engine needs."""
 
-from engine.adapters.kafka.bus import create_topics
+from engine.adapters.kafka.topics import create_topics
 from engine.config.serving import EngineConfig
 from engine.errors import ConfigError
 from engine.stream.topics import Topic

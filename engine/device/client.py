@@ -7,9 +7,7 @@ asked meanwhile fails at once, which the stages have fallbacks for.
 
 import json
 import logging
-import math
 import os
-import select
 import socket
 import threading
 import time
@@ -19,26 +17,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from engine.device.slot import (
-    ANSWER,
-    ANSWER_BYTES,
-    ANSWERED,
-    HELLO_BYTES,
-    LATE,
-    REQUEST,
-    UNFOUND,
-    WELCOME,
-    SlotMemory,
-    SlotShape,
-    allocate,
-)
-from engine.errors import BundleError, DeadlineExceeded, DependencyUnavailable, EngineError, Overloaded
+from engine.device.slot import AWAY, HELLO_BYTES, WELCOME, SlotMemory, SlotShape, TakenSlot, allocate
+from engine.errors import BundleError, DependencyUnavailable, EngineError, Overloaded
 from engine.logs import OncePerInterval
 
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval(interval_s=30.0))
 
-_AWAY: Final = "the device process is away"
 # While it is away; a start takes seconds.
 _RETRY_S: Final = 0.2
 # While it says that it cannot load the bundle, which may take it seconds each time.
@@ -67,81 +52,12 @@ class DeviceClient:
         weakref.finalize(self, self._link.close)
         self._link.open(patience_s)
 
-    def take(self) -> "TakenSlot":
+    def take(self) -> TakenSlot:
         """A slot for one request; to be used as a context manager, which gives it back.
 
         Raises DependencyUnavailable while the device process is away, Overloaded where all slots are in use.
         """
         return self._link.take()
-
-
-class TakenSlot:
-    """The front end's end of a slot: fill `memory`, ask, read `memory`."""
-
-    __slots__ = ("_link", "_readable", "_socket", "broken", "epoch", "memory", "waiting")
-
-    def __init__(self, link: "_DeviceConnection", connection: socket.socket, memory: SlotMemory, epoch: int) -> None:
-        self._link = link
-        self._socket = connection
-        self._readable = select.poll()
-        self._readable.register(connection, select.POLLIN)
-        self.memory = memory
-        self.epoch = epoch
-        self.waiting = self.broken = False
-
-    def __enter__(self) -> "TakenSlot":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._link.give_back(self)
-
-    def ask(self, kind: int, count: int, fresh: int, share: float, deadline: float) -> int | None:
-        """Hand the slot over, and wait for the answer until the deadline (a time.monotonic() instant) at most.
-
-        Args:
-            kind, count, fresh, share: see engine.device.slot.REQUEST.
-
-        Returns:
-            How many items were answered; None where only a scan can tell.
-
-        Raises:
-            DeadlineExceeded: it passed. DependencyUnavailable: the device process has ended. EngineError: what it said.
-        """
-        if deadline <= time.monotonic():
-            raise DeadlineExceeded("the deadline passed before the device process was asked")
-        self.waiting = True
-        try:
-            self._socket.send(REQUEST.pack(kind, count, fresh, share, deadline))
-            if not self._readable.poll(_left_ms(deadline)):
-                raise DeadlineExceeded("the deadline passed before the device process had an answer")
-            answer = self._socket.recv(ANSWER_BYTES)
-        except OSError:
-            answer = b""
-        if not answer:
-            self.broken = True
-            raise DependencyUnavailable(_AWAY)
-        self.waiting = False
-        status, answered = ANSWER.unpack_from(answer)
-        if status == ANSWERED:
-            return int(answered)
-        if status == UNFOUND:
-            return None
-        text = answer[ANSWER.size :].decode(errors="replace")
-        raise DeadlineExceeded(text) if status == LATE else EngineError(text)
-
-    def answered_late(self) -> bool:
-        """Whether the answer that nobody waited for is there by now, or never will be."""
-        if not self._readable.poll(0):
-            return False
-        self.waiting = False
-        try:
-            self.broken = not self._socket.recv(ANSWER_BYTES)
-        except OSError:
-            self.broken = True
-        return True
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 class _DeviceConnection:
@@ -184,7 +100,7 @@ class _DeviceConnection:
             if self._late:
                 self._take_back()
             if self._lease is None:
-                raise DependencyUnavailable(_AWAY)
+                raise DependencyUnavailable(AWAY)
             if not self._free:
                 raise Overloaded(f"{self._limit} requests wait for the device process")
             # The one that was used last: its memory is in the processor's caches, and what is never used takes none.
@@ -257,7 +173,7 @@ class _DeviceConnection:
             current.close()
             if self._stop.is_set():
                 return
-            log.warning("%s; bundle %s waits for it", _AWAY, self._name)
+            log.warning("%s; bundle %s waits for it", AWAY, self._name)
             current = self._wait_for_lease()
             if current is not None:
                 log.info("the device process is back, bundle %s is there", self._name)
@@ -278,7 +194,7 @@ class _DeviceConnection:
         file = allocate(self._shape)
         try:
             memory = SlotMemory(self._shape, file)
-            return TakenSlot(self, self._greet([file], _HELLO_S), memory, epoch)
+            return TakenSlot(self.give_back, self._greet([file], _HELLO_S), memory, epoch)
         finally:
             os.close(file)  # both sides have it mapped by now
 
@@ -292,19 +208,15 @@ class _DeviceConnection:
         except BaseException as error:
             connection.close()
             if isinstance(error, OSError):
-                raise DependencyUnavailable(_AWAY) from None
+                raise DependencyUnavailable(AWAY) from None
             raise
         if reply == WELCOME:
             connection.settimeout(None)
             return connection
         connection.close()
         if not reply:
-            raise DependencyUnavailable(_AWAY)
+            raise DependencyUnavailable(AWAY)
         raise BundleError(reply.decode(errors="replace"))
-
-
-def _left_ms(deadline: float) -> int | None:
-    return None if deadline == float("inf") else max(0, math.ceil((deadline - time.monotonic()) * 1000))
 
 
 def _hang_up(connection: socket.socket) -> None:

@@ -5,14 +5,20 @@ process. The arrays lie in memory that both have mapped; a message of some bytes
 the answer is. Between the two the front end does not touch them, so that no state has to be kept in the memory itself.
 """
 
+import math
 import mmap
 import os
+import select
+import socket
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from struct import Struct
 from typing import Any, Final
 
 import numpy as np
 
+from engine.errors import DeadlineExceeded, DependencyUnavailable, EngineError
 from engine.types import Float32Array, Int64Array, UInt8Array
 
 SEARCH: Final = 1
@@ -30,6 +36,7 @@ ANSWER_BYTES: Final = ANSWER.size + MAX_TEXT
 # What a connection begins with: JSON of the bundle's path and the slot's shape. The answer is WELCOME, or a sentence.
 HELLO_BYTES: Final = 16_384
 WELCOME: Final = b"welcome"
+AWAY: Final = "the device process is away"
 
 _ALIGNMENT: Final = 64
 
@@ -109,3 +116,82 @@ def allocate(shape: SlotShape) -> int:
 
 def _aligned(size: int) -> int:
     return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+class TakenSlot:
+    """The front end's end of a slot: fill `memory`, ask, read `memory`."""
+
+    __slots__ = ("_give_back", "_readable", "_socket", "broken", "epoch", "memory", "waiting")
+
+    def __init__(
+        self,
+        give_back: "Callable[[TakenSlot], None]",
+        connection: socket.socket,
+        memory: SlotMemory,
+        epoch: int,
+    ) -> None:
+        self._give_back = give_back
+        self._socket = connection
+        self._readable = select.poll()
+        self._readable.register(connection, select.POLLIN)
+        self.memory = memory
+        self.epoch = epoch
+        self.waiting = self.broken = False
+
+    def __enter__(self) -> "TakenSlot":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._give_back(self)
+
+    def ask(self, kind: int, count: int, fresh: int, share: float, deadline: float) -> int | None:
+        """Hand the slot over, and wait for the answer until the deadline (a time.monotonic() instant) at most.
+
+        Args:
+            kind, count, fresh, share: see REQUEST.
+
+        Returns:
+            How many items were answered; None where only a scan can tell.
+
+        Raises:
+            DeadlineExceeded: it passed. DependencyUnavailable: the device process has ended. EngineError: what it said.
+        """
+        if deadline <= time.monotonic():
+            raise DeadlineExceeded("the deadline passed before the device process was asked")
+        self.waiting = True
+        try:
+            self._socket.send(REQUEST.pack(kind, count, fresh, share, deadline))
+            if not self._readable.poll(_left_ms(deadline)):
+                raise DeadlineExceeded("the deadline passed before the device process had an answer")
+            answer = self._socket.recv(ANSWER_BYTES)
+        except OSError:
+            answer = b""
+        if not answer:
+            self.broken = True
+            raise DependencyUnavailable(AWAY)
+        self.waiting = False
+        status, answered = ANSWER.unpack_from(answer)
+        if status == ANSWERED:
+            return int(answered)
+        if status == UNFOUND:
+            return None
+        text = answer[ANSWER.size :].decode(errors="replace")
+        raise DeadlineExceeded(text) if status == LATE else EngineError(text)
+
+    def answered_late(self) -> bool:
+        """Whether the answer that nobody waited for is there by now, or never will be."""
+        if not self._readable.poll(0):
+            return False
+        self.waiting = False
+        try:
+            self.broken = not self._socket.recv(ANSWER_BYTES)
+        except OSError:
+            self.broken = True
+        return True
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _left_ms(deadline: float) -> int | None:
+    return None if deadline == float("inf") else max(0, math.ceil((deadline - time.monotonic()) * 1000))

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from engine.adapters.kafka.bus import ClientErrors, open_client, producer_settings
+from engine.adapters.kafka.bus import producer_settings
+from engine.adapters.kafka.client import ClientErrors, open_client
 from engine.config.stream import ExposuresConfig, KafkaConfig
 from engine.contract.exposures import Exposure, Failure, encode_exposure
 from engine.experiments.exposure import ExposureCounts

@@ -7,7 +7,8 @@ from typing import Any, Final
 from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from engine.adapters.kafka.bus import ClientErrors, check_partitions, extra_properties, look_up, open_client
+from engine.adapters.kafka.client import ClientErrors, extra_properties, look_up, open_client
+from engine.adapters.kafka.topics import check_partitions
 from engine.config.stream import KafkaConfig
 from engine.errors import DependencyUnavailable
 from engine.stream.log_identity import Extent, LogIdentity, LogNow

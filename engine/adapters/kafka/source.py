@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from engine.adapters.kafka.bus import ClientErrors, extra_properties, open_client, producer_settings
+from engine.adapters.kafka.bus import producer_settings
+from engine.adapters.kafka.client import ClientErrors, extra_properties, open_client
 from engine.adapters.kafka.log import KafkaLog, TopicWatch
 from engine.config.stream import KafkaConfig
 from engine.errors import DependencyUnavailable, described

@@ -35,7 +35,7 @@ def test_topics_that_are_there_stay(
 def test_what_cannot_work(
     environment: dict[str, str], reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("engine.adapters.kafka.bus._ADMIN_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("engine.adapters.kafka.topics._ADMIN_TIMEOUT_S", 0.5)
     monkeypatch.setattr(sys, "argv", ["engine", "topics", "create"])
     monkeypatch.delenv("KAFKA_BROKERS", raising=False)
     for name, value in environment.items():

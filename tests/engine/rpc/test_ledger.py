@@ -22,7 +22,8 @@ import pytest
 import redis
 
 from deploy.local_kafka import LocalKafka
-from engine.adapters.kafka.bus import KafkaEventLog, KafkaProducer, create_topics
+from engine.adapters.kafka.bus import KafkaEventLog, KafkaProducer
+from engine.adapters.kafka.topics import create_topics
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.adapters.redis.keys import live_key
 from engine.config.stream import KafkaConfig

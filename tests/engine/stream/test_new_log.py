@@ -25,8 +25,8 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 
-from engine.adapters.kafka.bus import create_topics
 from engine.adapters.kafka.embedded import EmbeddedKafka
+from engine.adapters.kafka.topics import create_topics
 from engine.adapters.redis.keys import live_key
 from engine.app.processor import process
 from engine.config.serving import EngineConfig

@@ -13,16 +13,10 @@ from pathlib import Path
 import pytest
 from confluent_kafka import KafkaError
 
-from engine.adapters.kafka import bus as kafka_bus
-from engine.adapters.kafka.bus import (
-    KafkaEventLog,
-    KafkaProducer,
-    Record,
-    create_topics,
-    new_topic,
-    producer_settings,
-)
+from engine.adapters.kafka import topics as kafka_topics
+from engine.adapters.kafka.bus import KafkaEventLog, KafkaProducer, Record, producer_settings
 from engine.adapters.kafka.embedded import EmbeddedKafka, _library
+from engine.adapters.kafka.topics import create_topics, new_topic
 from engine.config.stream import KafkaConfig
 from engine.contract.events import decode
 from engine.errors import ConfigError, DependencyUnavailable, Overloaded
@@ -239,13 +233,13 @@ def test_a_topic_that_somebody_else_makes_first_is_there(kafka: KafkaConfig, mon
     if "KAFKA_BROKERS" not in os.environ:
         pytest.skip("the embedded broker makes topics without the protocol")
     looks: Iterator[list[Topic]] = iter([list(TOPICS)])
-    look = kafka_bus._missing_topics
-    monkeypatch.setattr(kafka_bus, "_missing_topics", lambda *known: next(looks, None) or look(*known))
+    look = kafka_topics._missing_topics
+    monkeypatch.setattr(kafka_topics, "_missing_topics", lambda *known: next(looks, None) or look(*known))
     assert create_topics(kafka.brokers, kafka) == []
 
 
 def test_topics_of_other_partitions_are_refused(embedded: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch) -> None:
     wider = dataclasses.replace(EVENTS, partitions=16)
-    monkeypatch.setattr("engine.adapters.kafka.bus.TOPICS", (wider, *TOPICS[1:]))
+    monkeypatch.setattr("engine.adapters.kafka.topics.TOPICS", (wider, *TOPICS[1:]))
     with pytest.raises(DependencyUnavailable, match=r"8 partitions instead of 16.*engine topics create"):
         create_topics(embedded.brokers, KafkaConfig())

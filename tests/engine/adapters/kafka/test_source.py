@@ -11,8 +11,9 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from engine.adapters.kafka.bus import KafkaProducer, create_topics
+from engine.adapters.kafka.bus import KafkaProducer
 from engine.adapters.kafka.source import KafkaSource
+from engine.adapters.kafka.topics import create_topics
 from engine.config.stream import KafkaConfig
 from engine.errors import DependencyUnavailable
 from engine.stream.log_identity import LogNow
