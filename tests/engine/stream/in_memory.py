@@ -32,6 +32,7 @@ class Log:
         # What retention has left, and where the broker says that it ends.
         self.first, self.end = 0, length
         self.lag_asked: list[float] = []
+        self.handed_out = 0
         self._positions: dict[int, int] = {}
         self._batch = batch
         self._disturb = disturb
@@ -57,6 +58,7 @@ class Log:
         ]
         for message in found:
             self._positions[message.partition] = message.offset + 1
+        self.handed_out += len(found)
         if not found:
             time.sleep(min(timeout_s, 0.001))
         return found

@@ -174,6 +174,26 @@ def test_a_log_that_is_too_short_is_looked_at_again_for_a_while(monkeypatch: pyt
     assert registry.get_sample_value("engine_processor_log_mismatch", {"sink": "live"}) == 1
 
 
+def test_nothing_is_read_while_a_failure_is_waited_out() -> None:
+    """What is read then is dropped; of a large log that would be much, and again at every try."""
+    failures = iter([True])
+
+    def before_write(records: Sequence[LogRecord]) -> None:
+        if records and next(failures, False):
+            raise DependencyUnavailable("away")
+
+    log, store, stop = Log(100, 1), Store(before_write), threading.Event()
+    processor = Processor(log, READ, store, ProcessorMetrics("live", CollectorRegistry()), stop, retry_max_s=10.0)
+    thread = threading.Thread(target=processor.run)
+    thread.start()
+    while len(store.stored[1]) < 100 and thread.is_alive():
+        time.sleep(0.001)
+    stop.set()
+    thread.join(20)
+    # Two messages in each batch: the one that failed, and the one behind it.
+    assert 200 < log.handed_out <= 204
+
+
 @pytest.mark.parametrize("how", ["revoke", "lose"])
 def test_partitions_go_only_after_the_batch_in_flight(how: str) -> None:
     writing, given_up = threading.Event(), threading.Event()
