@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from engine.adapters.faiss.float16 import Float16Searcher
 from engine.config.serving import DeviceConfig
 from engine.errors import EngineError
 from engine.kernels.membership import pack_mask
@@ -14,6 +13,7 @@ from engine.kernels.scan import scan_eligible
 from engine.kernels.topk import top_k
 from engine.retrieval.overfetch import OverFetchingIndex, Searcher, SearchRequest
 from engine.types import Float32Array
+from engine_bench.float16 import Float16Searcher
 from engine_bench.gpu_floors import Floors
 from engine_bench.timing import time_calls
 

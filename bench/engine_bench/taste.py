@@ -11,11 +11,11 @@ from engine.bundle.bundle import open_bundle
 from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig
 from engine.data.build import load_dataset
-from engine.evaluation.taste import TasteFigures, measure_taste, worst
 from engine.logs import Progress
 from engine.training.config import TrainingConfig
 from engine_bench.demo.world import World
 from engine_bench.synthetic.tables import synthesize
+from engine_bench.taste_figures import TasteFigures, measure_taste, worst
 
 
 def run_taste(

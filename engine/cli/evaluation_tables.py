@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from engine.evaluation.run import MethodResult
     from engine.evaluation.run_new_items import NewItemsReport
     from engine.evaluation.run_next_event import NextEventReport
-    from engine.evaluation.taste import TasteFigures
 
 
 def show_leave_one_out(users: int, seeds: int, results: "list[MethodResult]") -> None:
@@ -26,7 +25,7 @@ def show_leave_one_out(users: int, seeds: int, results: "list[MethodResult]") ->
         )
         for result in results
     ]
-    _print_table(title, headings, rows)
+    print_table(title, headings, rows)
 
 
 def show_next_event(seeds: int, report: "NextEventReport") -> None:
@@ -41,7 +40,7 @@ def show_next_event(seeds: int, report: "NextEventReport") -> None:
             (method, *_written(part.hr_at_10, part.ndcg_at_10, part.hr_at_50, part.hr_at_10_gain))
             for method, part in methods.items()
         ]
-        _print_table(title, headings, rows)
+        print_table(title, headings, rows)
 
 
 def show_new_items(seeds: int, report: "NewItemsReport") -> None:
@@ -54,7 +53,7 @@ def show_new_items(seeds: int, report: "NewItemsReport") -> None:
         (method, *_written(part.hr_at_10, part.ndcg_at_10, part.hr_at_50, part.hr_at_50_gain))
         for method, part in report.methods.items()
     ]
-    _print_table(title, headings, rows)
+    print_table(title, headings, rows)
 
 
 def show_new_users(seeds: int, report: "NewUsersReport") -> None:
@@ -69,32 +68,14 @@ def show_new_users(seeds: int, report: "NewUsersReport") -> None:
         return (name, *_written(part.hr_at_10, part.ndcg_at_10, part.hr_at_50, *shares))
 
     rows = [line(method, part) for method, part in report.methods.items()]
-    _print_table(title, headings, [*rows, line("difference", report.gain)])
-
-
-def show_taste(title: str, figures: "list[TasteFigures]") -> None:
-    """Shares of ten items in the user's main categories; by chance, by retrieval score alone, and as served."""
-    headings = ("chance", "retrieval, 200", "retrieval, 10", "served", "one item in", "different items")
-    rows = [
-        (
-            f"{one.surface}, {one.moment}",
-            f"{one.chance:.2f}",
-            f"{one.retrieval_share_at_200:.2f}",
-            f"{one.retrieval_share:.2f}",
-            f"{one.main_share:.2f}",
-            f"{one.most_shared:.0%} of slates",
-            f"{one.distinct_items:,}",
-        )
-        for one in figures
-    ]
-    _print_table(f"{title}: share in the user's main categories", headings, rows, first="surface, asked")
+    print_table(title, headings, [*rows, line("difference", report.gain)])
 
 
 def _written(*estimates: "MeanEstimate") -> list[str]:
     return [f"{estimate.mean:.4f} ± {estimate.standard_error:.4f}" for estimate in estimates]
 
 
-def _print_table(
+def print_table(
     title: str, headings: tuple[str, ...], rows: "Sequence[tuple[str, ...]]", first: str = "method"
 ) -> None:
     from rich.console import Console

@@ -10,30 +10,13 @@ from engine.cli.data import show_faults
 from engine.cli.options import ServingConfigOption, SkipBadRowsOption
 from engine.cli.summary import print_summary
 from engine.config.serving import EngineConfig
-from engine.data.completejourney import import_completejourney
 from engine.data.import_csv import ImportRefused, import_csv
 from engine.data.mapping import Mapping
-from engine.data.movielens import import_movielens
 from engine.data.rules import TableRules
 
 app = typer.Typer(no_args_is_help=True, help="Convert an export or a public data set into canonical tables.")
 
-_Source = Annotated[Path, typer.Argument(metavar="DIR", help="Directory with the data set's .csv or .csv.gz files.")]
 _Out = Annotated[Path, typer.Argument(metavar="OUT", help="Directory to write the tables to.")]
-
-
-@app.command()
-def movielens(source: _Source, out: _Out) -> None:
-    """MovieLens: ratings.csv, movies.csv and, if there, tags.csv."""
-    imported = import_movielens(source, out)
-    print_summary(Console(), imported.tables, out, imported.notes)
-
-
-@app.command()
-def completejourney(source: _Source, out: _Out) -> None:
-    """The Complete Journey: transactions_sample.csv, products.csv and, if there, demographics.csv."""
-    imported = import_completejourney(source, out)
-    print_summary(Console(), imported.tables, out, imported.notes)
 
 
 @app.command("csv")

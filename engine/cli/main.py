@@ -29,7 +29,7 @@ app.command()(serve)
 app.command()(health)
 app.command()(process)
 app.command()(evaluate)
-add_installed_commands(app)
+add_installed_commands(app, {"import": import_data.app})
 
 
 def run() -> None:

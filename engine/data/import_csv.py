@@ -14,8 +14,7 @@ from engine.data.import_items import derived_items, items_of
 from engine.data.mapping import IGNORE, EventsSection, FormatSection, Mapping
 from engine.data.rules import TableRules
 from engine.data.schema import INTERACTIONS, USERS
-from engine.data.source import Imported
-from engine.data.tables import make_tables, write_tables
+from engine.data.tables import Imported, make_tables, write_tables
 from engine.data.validate import inspect
 from engine.data.written import ids, numbers, times_ms, without_zone
 from engine.errors import ConfigError, DataError

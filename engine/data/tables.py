@@ -5,7 +5,7 @@ instead of `interactions` a directory `events` may hold the archived event log, 
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +16,14 @@ from engine.data.inspect import Tables as Tables
 from engine.data.rules import TableRules
 from engine.data.schema import INTERACTIONS, ITEMS, USERS
 from engine.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The tables that were written, and what a person should know about the conversion (one sentence each)."""
+
+    tables: Tables
+    notes: tuple[str, ...] = ()
 
 
 def make_tables(

@@ -14,7 +14,6 @@ from engine.contract.values import VALUE_BELONGS, VALUE_TYPES
 from engine.data.faults import Fault, row_fault
 from engine.data.rules import TableRules
 from engine.data.schema import INTERACTIONS, ITEMS, Column, TableSchema
-from engine.errors import DataError
 
 _TRUE = ("true", "1", "yes")
 _FALSE = ("false", "0", "no")
@@ -34,31 +33,19 @@ class Inspected:
     faults: tuple[Fault, ...]
 
 
-def conform(frame: pl.DataFrame, schema: TableSchema, source: str, rules: TableRules | None = None) -> pl.DataFrame:
-    """The frame with every canonical column, in canonical order and dtypes, checked.
+def inspect(frame: pl.DataFrame, schema: TableSchema, source: str, rules: TableRules | None = None) -> Inspected:
+    """Every canonical column of the frame, in canonical order and dtypes, and everything that is wrong with it.
 
     Args:
         frame: any dtypes that convert without loss: text (as read from CSV), integers for ids, whole floats for
             integers. An empty string counts as absent.
-        source: the file (or other origin) that an error names.
+        source: the file (or other origin) that a fault names.
         rules: what else the table is held to; none: its columns' own limits alone.
 
-    Returns:
-        The columns of `schema`; absent optional ones are filled with the default, else with null.
-
-    Raises:
-        DataError: names source, column, first bad row (1-based, header not counted) and the value found there.
+    Absent optional columns are filled with the default, else with null.
 
     Cost: a few vectorised passes over each column; O(n log n) at worst for unique ones.
     """
-    inspected = inspect(frame, schema, source, rules)
-    if inspected.faults:
-        raise DataError(str(inspected.faults[0]))
-    return inspected.frame
-
-
-def inspect(frame: pl.DataFrame, schema: TableSchema, source: str, rules: TableRules | None = None) -> Inspected:
-    """The same, with everything that is wrong instead of the first thing."""
     faults = list(_name_faults(frame, schema, source))
     if frame.height == 0 and not schema.may_be_absent:
         faults.append(Fault(source, None, "the table has no rows"))
@@ -103,13 +90,6 @@ def unknown_items(interactions: pl.DataFrame, items: pl.DataFrame) -> pl.Series:
     """bool (n,): the interactions with an item that the item table does not have."""
     item_ids = interactions["item_id"]
     return item_ids.is_not_null() & ~item_ids.is_in(items["item_id"].drop_nulls().implode())
-
-
-def refuse_first(bad: pl.Series, values: pl.Series, source: str, reason: str) -> None:
-    """Raise DataError at the first true of `bad` (bool (n,), null is false), showing that row's value."""
-    fault = row_fault(bad, values, source, reason)
-    if fault is not None:
-        raise DataError(str(fault))
 
 
 def _name_faults(frame: pl.DataFrame, schema: TableSchema, source: str) -> Iterator[Fault]:

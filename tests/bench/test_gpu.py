@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from engine.adapters.faiss.float16 import Float16Searcher
 from engine.adapters.onnx.gpu_ranker import DeviceRanking, OnnxGpuRanker
 from engine.adapters.onnx.ranker import OnnxRanker
 from engine.bundle.bundle import RANKER_FILE, RANKER_HALF_FILE, open_bundle
@@ -19,6 +18,7 @@ from engine.features.schema import CODE_FEATURES
 from engine.retrieval.overfetch import Found, OverFetchingIndex
 from engine.types import RankingContext
 from engine_bench.commands.bench import app
+from engine_bench.float16 import Float16Searcher
 from engine_bench.gpu import gpu_targets
 from engine_bench.gpu_floors import Floors, measure_floors
 from engine_bench.gpu_request import check_scores

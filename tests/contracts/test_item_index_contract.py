@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.adapters.faiss import build as faiss_build
-from engine.adapters.faiss.float16 import Float16Searcher
 from engine.adapters.faiss.index import FaissIndex
 from engine.batching.index import BatchedIndex
 from engine.batching.micro_batcher import MicroBatcher
@@ -25,6 +24,7 @@ from engine.kernels.membership import pack_mask
 from engine.retrieval.overfetch import OverFetchingIndex
 from engine.retrieval.shards import ShardedSearcher
 from engine.stages.retrieve import ItemIndex
+from engine_bench.float16 import Float16Searcher
 from tests.contracts.clustered import clustered
 from tests.engine.device.serving import device_model, served
 from tests.gpu import on_gpu

@@ -2,12 +2,15 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.cli.needs import needs
 from engine_bench.commands.options import JsonFile, measured
+
+if TYPE_CHECKING:
+    from engine_bench.taste_figures import TasteFigures
 
 
 @needs("cpu", "train")
@@ -32,10 +35,29 @@ def taste(
 
 
 def _show(result: dict[str, Any]) -> None:
-    from engine.cli.evaluation_tables import show_taste
-    from engine.evaluation.taste import TasteFigures
+    from engine_bench.taste_figures import TasteFigures
 
     for seed, figures in result["seeds"].items():
-        show_taste(f"seed {seed}", [TasteFigures(**one) for one in figures])
+        _show_table(f"seed {seed}", [TasteFigures(**one) for one in figures])
     lowest, highest = result["lowest_main_share"], result["highest_most_shared"]
     print(f"lowest share in main categories {lowest:.2f}, most slates that share an item {highest:.2f}")
+
+
+def _show_table(title: str, figures: "list[TasteFigures]") -> None:
+    """Shares of ten items in the user's main categories; by chance, by retrieval score alone, and as served."""
+    from engine.cli.evaluation_tables import print_table
+
+    headings = ("chance", "retrieval, 200", "retrieval, 10", "served", "one item in", "different items")
+    rows = [
+        (
+            f"{one.surface}, {one.moment}",
+            f"{one.chance:.2f}",
+            f"{one.retrieval_share_at_200:.2f}",
+            f"{one.retrieval_share:.2f}",
+            f"{one.main_share:.2f}",
+            f"{one.most_shared:.0%} of slates",
+            f"{one.distinct_items:,}",
+        )
+        for one in figures
+    ]
+    print_table(f"{title}: share in the user's main categories", headings, rows, first="surface, asked")

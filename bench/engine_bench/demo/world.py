@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from engine.data.completejourney import import_completejourney
 from engine.data.dataset import Dataset
-from engine.data.movielens import import_movielens
 from engine.data.tables import Tables, read_tables, write_tables
 from engine.errors import DataError
 from engine.training.config import RankerConfig, TrainingConfig, TwoTowerConfig
 from engine.types import Demographics
+from engine_bench.datasets.completejourney import import_completejourney
+from engine_bench.datasets.movielens import import_movielens
 from engine_bench.synthetic.tables import synthesize
 from engine_bench.synthetic.world import WorldSize
 

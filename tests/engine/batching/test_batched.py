@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from engine.adapters.faiss.float16 import Float16Searcher
 from engine.batching.index import BatchedIndex
 from engine.batching.micro_batcher import MicroBatcher
 from engine.batching.ranker import BatchedRanker
@@ -17,6 +16,7 @@ from engine.kernels.membership import pack_mask
 from engine.request.clock import request_deadline
 from engine.retrieval.overfetch import OverFetchingIndex
 from engine.types import RankingContext
+from engine_bench.float16 import Float16Searcher
 
 PATIENCE_S = 30.0
 ITEM_COUNT = 3_000

@@ -10,6 +10,8 @@ import pytest
 from engine.cli.main import run
 from tests.conftest import Trained
 
+MAPPING = Path(__file__).resolve().parents[3] / "examples" / "shop" / "mapping.toml"
+
 
 def engine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
     """Run a command that must fail; returns its one line."""
@@ -30,11 +32,11 @@ def tables(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("command", [["train"], ["evaluate"], ["publish-users"], ["import", "movielens"]])
+@pytest.mark.parametrize("command", [["train"], ["evaluate"], ["publish-users"], ["import", "csv"]])
 def test_a_missing_directory(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = [tmp_path / "out"] if command[0] == "import" else []
+    target = [tmp_path / "out", "--map", MAPPING] if command[0] == "import" else []
     assert "nowhere" in engine(capsys, monkeypatch, *command, tmp_path / "nowhere", *target)
 
 

@@ -9,8 +9,7 @@ import pytest
 from engine.data.import_csv import ImportRefused, import_csv
 from engine.data.mapping import Mapping
 from engine.data.rules import TableRules
-from engine.data.source import Imported
-from engine.data.tables import read_tables
+from engine.data.tables import Imported, read_tables
 from engine.errors import ConfigError
 
 RULES = TableRules.default()

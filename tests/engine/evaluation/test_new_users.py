@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from engine.data.build import load_dataset
-from engine.data.completejourney import import_completejourney
 from engine.data.dataset import Dataset
 from engine.errors import DataError
 from engine.evaluation.new_users import FIRST_ITEMS, METHODS, NewUsersReport, _measure, evaluate_new_users, first_items
+from engine_bench.datasets.completejourney import import_completejourney
 from tests.conftest import Trained
 from tests.engine.training.worlds import taste_world
 

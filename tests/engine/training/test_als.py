@@ -7,12 +7,12 @@ from implicit.cpu.als import AlternatingLeastSquares
 
 from engine.data.build import load_dataset
 from engine.data.dataset import Dataset
-from engine.data.movielens import import_movielens
 from engine.errors import DataError
 from engine.features.fold_in import fold_in
 from engine.features.history import Histories, HistoryStates
 from engine.training.als import train_als
 from engine.training.config import AlsConfig
+from engine_bench.datasets.movielens import import_movielens
 from tests.engine.training.worlds import hit_rate, taste_world, unseen_hit_rate, without_last
 
 CONFIG = AlsConfig(dim=8, iterations=10, alpha=4.0)

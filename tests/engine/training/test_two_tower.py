@@ -7,7 +7,6 @@ import torch
 
 from engine.data.build import load_dataset
 from engine.data.dataset import Dataset
-from engine.data.movielens import import_movielens
 from engine.errors import DataError
 from engine.features.content import ContentFeatures, content_features
 from engine.features.history import Histories, HistoryStates
@@ -17,6 +16,7 @@ from engine.training.two_tower.model import TwoTowerModel
 from engine.training.two_tower.train import train_two_tower
 from engine.training.two_tower.user_tower import UserTower, gap_buckets
 from engine.training.two_tower.windows import cut_windows, epoch_batches, next_new_items
+from engine_bench.datasets.movielens import import_movielens
 from tests.engine.training.towers import content_vectors
 from tests.engine.training.worlds import (
     chain_world,

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from engine.adapters.faiss.float16 import Float16Searcher
 from engine.adapters.faiss.gpu_index import require_recall
 from engine.errors import ConfigError
 from engine.retrieval.overfetch import Found
+from engine_bench.float16 import Float16Searcher
 from tests.contracts.clustered import clustered
 
 VECTORS, _ = clustered(5_000, 16, query_count=1, seed=2)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from engine.data.build import load_dataset
-from engine.data.completejourney import import_completejourney
 from engine.data.tables import read_tables
 from engine.errors import DataError
+from engine_bench.datasets.completejourney import import_completejourney
 
 TRANSACTIONS = """\
 household_id,store_id,basket_id,product_id,quantity,sales_value,transaction_timestamp

@@ -5,9 +5,8 @@ from pathlib import Path
 import polars as pl
 
 from engine.data.schema import Column, TableSchema
-from engine.data.source import Imported, SourceTable, read_source
-from engine.data.tables import make_tables, write_tables
-from engine.data.validate import refuse_first
+from engine.data.tables import Imported, make_tables, write_tables
+from engine_bench.datasets.source import SourceTable, read_source, refuse_first
 
 _TRANSACTIONS = TableSchema(
     "transactions_sample",

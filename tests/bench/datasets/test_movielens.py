@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from engine.data.build import load_dataset
-from engine.data.movielens import import_movielens
 from engine.data.tables import read_tables
 from engine.errors import DataError
+from engine_bench.datasets.movielens import import_movielens
 
 RATINGS = "userId,movieId,rating,timestamp\n1,20,4.0,1000000000\n1,10,0.5,999999999\n2,20,5.0,1000000001\n"
 MOVIES = (

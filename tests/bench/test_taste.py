@@ -12,10 +12,10 @@ from engine.config.serving import EngineConfig
 from engine.data.build import load_dataset
 from engine.data.dataset import Dataset
 from engine.errors import DataError
-from engine.evaluation.taste import MOMENTS, RETRIEVED, TasteFigures, _asked, _retrieve, measure_taste, worst
 from engine.training.config import AlsConfig, RankerConfig, TrainingConfig
 from engine_bench.synthetic.tables import synthesize
 from engine_bench.synthetic.world import WorldSize
+from engine_bench.taste_figures import MOMENTS, RETRIEVED, TasteFigures, _asked, _retrieve, measure_taste, worst
 from tests.conftest import Trained
 
 TRAINING = TrainingConfig(

@@ -1,23 +1,15 @@
-"""What the importers share: reading foreign CSV files, and what an import returns."""
+"""What the importers share: reading foreign CSV files."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from engine.data.faults import row_fault
 from engine.data.files import read_frame
 from engine.data.schema import TableSchema
-from engine.data.tables import Tables
-from engine.data.validate import conform
+from engine.data.validate import inspect
 from engine.errors import DataError
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """The tables that were written, and what a person should know about the conversion (one sentence each)."""
-
-    tables: Tables
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +36,14 @@ def read_source(directory: Path, schema: TableSchema) -> SourceTable:
         raise DataError(f"{directory}: neither {' nor '.join(names)} is there")
     frame = read_frame(path)
     known = [name for name in frame.columns if name in schema.polars]
-    return SourceTable(str(path), conform(frame.select(known), schema, str(path)))
+    inspected = inspect(frame.select(known), schema, str(path))
+    if inspected.faults:
+        raise DataError(str(inspected.faults[0]))
+    return SourceTable(str(path), inspected.frame)
+
+
+def refuse_first(bad: pl.Series, values: pl.Series, source: str, reason: str) -> None:
+    """Raise DataError at the first true of `bad` (bool (n,), null is false), showing that row's value."""
+    fault = row_fault(bad, values, source, reason)
+    if fault is not None:
+        raise DataError(str(fault))

@@ -1,16 +1,23 @@
-"""`engine import …` writes tables and says what it wrote."""
+"""`engine import movielens` and `completejourney`: each writes tables and says what it wrote."""
 
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from engine.cli.import_data import app
 from engine.data.tables import read_tables
 from engine.errors import DataError
+from engine_bench.commands.datasets import completejourney
+from engine_bench.commands.datasets import movielens as import_movielens
 
 RATINGS = "userId,movieId,rating,timestamp\n1,20,4.0,1000000000\n2,20,5.0,1100000000\n"
 MOVIES = "movieId,title,genres\n20,Heat (1995),Action\n30,Alien (1979),Horror\n"
+
+
+app = typer.Typer()
+app.command("movielens")(import_movielens)
+app.command()(completejourney)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import polars as pl
 
 from engine.contract.limits import MAX_ATTRIBUTE_BYTES
 from engine.data.schema import Column, TableSchema
-from engine.data.source import Imported, read_source
-from engine.data.tables import make_tables, write_tables
+from engine.data.tables import Imported, make_tables, write_tables
+from engine_bench.datasets.source import read_source
 
 _S_2100 = 4_102_444_800
 _RATINGS = TableSchema(
