@@ -19,6 +19,7 @@ from engine.training.ranker.item_table import item_popularity
 from engine.types import Demographics, RecommendQuery
 from tests.engine.training.ranker.small import CONFIG, head_model, ranker, split, tables, world
 
+_SESSION = slice(len(PROFILE) + 1, len(PROFILE) + 1 + len(SESSION_DENSE))
 _TEXTS = (*DEMOGRAPHICS, "device", "country", "surface")
 # Of the session, among the dense features of a moment.
 _FIRST = len(PROFILE) + CONTEXT_DENSE.index(SESSION_DENSE[0])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine.features.schema import CLOCK_FEATURES
 from engine.training.ranker.features import _ITEM_FEATURES
 from engine.training.ranker.network import RankerNetwork
 from tests.engine.training.ranker.small import CONFIG, arguments, head_model, ranker, scrambled, tables, world
@@ -86,8 +87,10 @@ def test_every_input_reaches_the_score(position: int) -> None:
     changed = arguments(ranker().sample, ROWS)
     with torch.no_grad():
         straight = network(*changed)
-        if position == 4:  # of the codes, all but the hour and the weekday are unknown in this world
-            changed[4][:, -2:] = torch.tensor([24, 7]) + 1 - changed[4][:, -2:]
+        if position == 4:  # of the codes, all but the clock's are unknown in this world
+            clock = slice(-len(CLOCK_FEATURES), None)
+            changed[4] = changed[4].clone()
+            changed[4][:, clock] = torch.tensor(list(CLOCK_FEATURES.values())) + 1 - changed[4][:, clock]
         else:
             changed[position] = changed[position].flip(0)
         assert not torch.allclose(network(*changed), straight)
