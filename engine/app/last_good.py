@@ -29,7 +29,7 @@ from engine.errors import (
     RulesError,
     described,
 )
-from engine.experiments.named import variant_rules
+from engine.experiments.settings import variant_rules
 from engine.request.model import ServingModel
 from engine.rules.load import parse_rules, read_bytes
 from engine.rules.schema import Rules

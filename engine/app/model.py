@@ -51,7 +51,7 @@ def load_model(
     """Open a bundle, check it as a whole, and make it ready for its first request, under these rules or none.
 
     Args:
-        variant_rules: those that variants name; see engine.experiments.named.
+        variant_rules: those that variants name; see engine.experiments.settings.
         batcher: what makes its native calls for several requests at once; none: each request makes its own.
 
     Raises BundleError when anything of it does not verify or a dry run fails, ConfigError where a device has no room.

@@ -15,7 +15,7 @@ from engine.config.serving import EngineConfig
 from engine.data.build import load_dataset
 from engine.data.rules import TableRules
 from engine.errors import BundleError, DataError
-from engine.experiments.named import named_bundles
+from engine.experiments.settings import named_bundles
 from engine.logs import Progress
 from engine.publish.items import moved_items, new_items
 from engine.publish.users import publish_users, recent_histories

@@ -31,7 +31,7 @@ from engine.catalog.live import LiveCatalogue
 from engine.config.serving import EngineConfig
 from engine.errors import DependencyUnavailable
 from engine.experiments.exposure import LoggedRecommender
-from engine.experiments.named import named_bundles
+from engine.experiments.settings import named_bundles
 from engine.request.model import Serving, ServingModel
 from engine.request.pipeline import Pipeline
 from engine.rpc.experiment_servicer import Reporter
@@ -304,9 +304,9 @@ def live_counts(config: EngineConfig, brokers: str) -> Iterator[Trending]:
 def report_desk(config: EngineConfig, pipeline: Pipeline) -> Iterator[Reporter]:
     """What makes reports from the archive that the settings name, with the categories of the bundle that serves."""
     # Here, because a server without reports needs none of the `analysis` extra.
-    from engine.experiments.analysis.declared import as_declared
     from engine.experiments.analysis.desk import ReportDesk
     from engine.experiments.analysis.files import Archive
+    from engine.experiments.analysis.question import as_declared
 
     settings = config.reports
     assert settings.archive is not None

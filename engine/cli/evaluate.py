@@ -128,7 +128,7 @@ def _leave_one_out(
 
 
 def _plot(methods: "dict[str, MethodResult]", weights: list[float], title: str, path: Path) -> None:
-    from engine.evaluation.lists import pipeline_name
+    from engine.evaluation.leave_one_out import pipeline_name
     from engine.evaluation.plot import TradeOff, plot_trade_off
 
     by_weight = [(weight, methods[pipeline_name(weight)]) for weight in weights]

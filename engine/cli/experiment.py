@@ -62,8 +62,7 @@ def report(
 ) -> None:
     """Say what each variant earns, surface by surface, how sure that is, and whether the figures may be read at all."""
     from engine.cli.experiment_tables import show_report
-    from engine.experiments.analysis.declared import as_declared
-    from engine.experiments.analysis.question import HOUR_MS, Question, ReportRules
+    from engine.experiments.analysis.question import HOUR_MS, Question, ReportRules, as_declared
     from engine.experiments.analysis.read import count
     from engine.experiments.analysis.report import make_report
 
@@ -150,7 +149,7 @@ def ope(
 ) -> None:
     """Estimate from logged propensities what another policy would have earned on a variant's traffic."""
     from engine.cli.experiment_tables import show_off_policy
-    from engine.experiments.analysis.ope_read import Reward, off_policy, read_target
+    from engine.experiments.analysis.ope import Reward, off_policy, read_target
     from engine.experiments.analysis.question import Question
 
     if reward not in list(Reward):
@@ -226,7 +225,7 @@ def _clock(written: str) -> Any:
 def _categories(bundle: Path | None) -> dict[str, str]:
     if bundle is None:
         return {}
-    from engine.experiments.analysis.categories import bundle_categories
+    from engine.experiments.analysis.read import bundle_categories
 
     return bundle_categories(bundle)
 

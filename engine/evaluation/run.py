@@ -12,8 +12,7 @@ from engine.bundle.bundle import open_bundle
 from engine.bundle.store import BundleStore
 from engine.config.seen import SeenConfig, never_again
 from engine.data.dataset import Dataset
-from engine.evaluation.leave_one_out import leave_one_out
-from engine.evaluation.lists import pipeline_lists, popularity_lists, retrieval_lists
+from engine.evaluation.leave_one_out import leave_one_out, pipeline_lists, popularity_lists, retrieval_lists
 from engine.evaluation.metrics import MeanEstimate, coverage, gains, hit_positions, hits, intra_list_similarity
 from engine.features.seen_history import windows_by_type
 from engine.kernels.unit_rows import gather_unit_rows

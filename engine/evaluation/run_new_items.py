@@ -10,10 +10,9 @@ import numpy as np
 from engine.app.model import open_item_tower
 from engine.data.dataset import Dataset
 from engine.errors import ConfigError
-from engine.evaluation.attributes import ATTRIBUTES, CATEGORY, AttributeTaste
 from engine.evaluation.metrics import MeanEstimate, gains, hits
 from engine.evaluation.new_items import NewItems, new_items
-from engine.evaluation.revealed import Revealed, folded_by, moved_by
+from engine.evaluation.revealed import ATTRIBUTES, CATEGORY, AttributeTaste, Revealed, folded_by, moved_by
 from engine.evaluation.run_next_event import by_user
 from engine.features.content import content_features
 from engine.logs import Progress

@@ -10,8 +10,7 @@ from engine.config.serving import EngineConfig
 from engine.data.dataset import Dataset
 from engine.errors import DataError
 from engine.evaluation.metrics import MeanEstimate, gains, hits
-from engine.evaluation.next_event import next_events
-from engine.evaluation.replay import METHODS, STALE, query_vectors, target_positions
+from engine.evaluation.next_event import METHODS, STALE, next_events, query_vectors, target_positions
 from engine.features.seen_history import windows_by_type
 from engine.logs import Progress
 from engine.stages.blend import BlendSettings

@@ -11,9 +11,8 @@ import numpy as np
 from engine.config.experiments import HOLDOUT, VariantConfig, bucket_count
 from engine.config.serving import EngineConfig
 from engine.errors import InvalidRequest
-from engine.experiments.allocation import NOBODY
 from engine.experiments.hashing import bucket, buckets, seed_of, unit_key, unit_keys
-from engine.experiments.layers import Layer, layers_on
+from engine.experiments.layers import NOBODY, Layer, layers_on
 from engine.experiments.settings import RequestSettings, settings_of
 from engine.types import ExperimentAssignment, Int16Array, RecommendQuery
 

@@ -11,10 +11,9 @@ from rich.console import Console
 from engine.cli.progress import progress_bar
 from engine.config.serving import EngineConfig
 from engine.errors import DependencyUnavailable
-from engine.experiments.analysis.declared import as_declared
 from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.metrics import METRICS
-from engine.experiments.analysis.question import Clock, Question, ReportRules
+from engine.experiments.analysis.question import Clock, Question, ReportRules, as_declared
 from engine.experiments.analysis.read import count
 from engine.experiments.analysis.report import Report, make_report
 from engine.experiments.analysis.verdict import signed

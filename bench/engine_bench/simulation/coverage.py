@@ -10,10 +10,9 @@ from scipy import stats
 
 from engine.config.serving import EngineConfig
 from engine.experiments.analysis.compare import Bounds, Compared, compare
-from engine.experiments.analysis.counted import Counted, Excluded
-from engine.experiments.analysis.metrics import BEFORE, METRICS, TOTALS
+from engine.experiments.analysis.metrics import BEFORE, METRICS, TOTALS, Counted, Excluded
 from engine.experiments.analysis.question import ReportRules
-from engine.experiments.analysis.srm import check_split
+from engine.experiments.analysis.significance import check_split
 from engine.experiments.assign import Experiments
 from engine.types import Float64Array
 from engine_bench.machine import Progress, describe_machine

@@ -10,10 +10,9 @@ from typing import Any
 from cachetools import TTLCache
 
 from engine.errors import DataError, DependencyUnavailable, Overloaded
-from engine.experiments.analysis.categories import bundle_categories
 from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.question import Question
-from engine.experiments.analysis.read import count
+from engine.experiments.analysis.read import bundle_categories, count
 from engine.experiments.analysis.report import make_report
 from engine.runtime.elsewhere import Elsewhere
 

@@ -5,11 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from engine.experiments.analysis.compare import Compared
-from engine.experiments.analysis.counted import Counted
-from engine.experiments.analysis.lines import Comparison
-from engine.experiments.analysis.metrics import TOTALS
+from engine.experiments.analysis.metrics import TOTALS, Counted
 from engine.experiments.analysis.question import HOUR_MS, Clock, Correction, Question
-from engine.experiments.analysis.verdict import METRIC_OF, place
+from engine.experiments.analysis.verdict import METRIC_OF, Comparison, place
 
 # The interval by formula and that by resampling may differ by this part of the latter's width.
 _TOLERATED = 0.25

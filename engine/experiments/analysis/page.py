@@ -7,12 +7,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from engine.experiments.analysis.daily import Day
-from engine.experiments.analysis.lines import Comparison, Cut, Outcome
+from engine.experiments.analysis.compare import Day
 from engine.experiments.analysis.metrics import METRICS, Kind
 from engine.experiments.analysis.plots import Curve, Scale, curve, scale_around
 from engine.experiments.analysis.report import Report
-from engine.experiments.analysis.verdict import METRIC_OF, signed
+from engine.experiments.analysis.verdict import METRIC_OF, Comparison, Cut, Outcome, signed
 
 # Widths in SVG units; the pictures themselves scale with the page.
 INTERVAL_WIDTH = 360.0

@@ -7,9 +7,8 @@ import numpy as np
 
 from engine.errors import InvalidRequest
 from engine.experiments.analysis.compare import ratio_columns
-from engine.experiments.analysis.counted import Counted
 from engine.experiments.analysis.files import Archive
-from engine.experiments.analysis.metrics import METRICS, TOTALS
+from engine.experiments.analysis.metrics import METRICS, TOTALS, Counted
 from engine.experiments.analysis.plan import detectable_lift, units_needed
 from engine.experiments.analysis.question import Question
 from engine.experiments.analysis.read import count

@@ -4,8 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from engine.experiments.analysis.compare import Bounds
-from engine.experiments.analysis.daily import Day
+from engine.experiments.analysis.compare import Bounds, Day
 
 # A wild interval of a rare metric must not squeeze all the others into a point.
 WIDEST_LIFT = 1.0

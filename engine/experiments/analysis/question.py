@@ -1,10 +1,13 @@
-"""What a report is asked, and the rules by which it counts."""
+"""What a report is asked, the rules by which it counts, and what the settings say where the question does not."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from engine.config.experiments import HOLDOUT
+from engine.config.serving import EngineConfig
 from engine.errors import InvalidRequest
+from engine.experiments.assign import HELD_OUT, NOT_HELD_OUT
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -41,7 +44,7 @@ class ReportRules:
     bot_hourly_requests: whoever asks more often within one hour (UTC) is taken for a bot.
     new_below: users with fewer interactions at their first exposure are new.
     alpha: 0.05 for intervals of 95%.
-    lift_scale: what the always-valid intervals are sharpest for; see engine.experiments.analysis.sequential.
+    lift_scale: what the always-valid intervals are sharpest for; see engine.experiments.analysis.significance.
     clock: REQUEST for traffic that was replayed or simulated faster than it happened.
 
     Raises:
@@ -114,3 +117,24 @@ class Question:
             if name in variants:
                 return name
         raise InvalidRequest("control", f"which of the variants {listed} is the control must be said")
+
+
+def as_declared(question: Question, config: EngineConfig) -> Question:
+    """The question with planned shares and control of the settings, where it leaves them open and they have them.
+
+    The control is the one variant that gets the baseline; where several or none do, the question stays open.
+    """
+    shares, baselines = _plan(question.experiment, config)
+    control = baselines[0] if len(baselines) == 1 else ""
+    return replace(question, shares=question.shares or shares, control=question.control or control)
+
+
+def _plan(experiment: str, config: EngineConfig) -> tuple[dict[str, float], list[str]]:
+    if experiment == HOLDOUT and config.holdout.share > 0:
+        held = config.holdout.share
+        return {HELD_OUT.variant: held, NOT_HELD_OUT.variant: 1.0 - held}, [HELD_OUT.variant]
+    for one in config.experiments:
+        if one.name == experiment:
+            shares = {variant.name: variant.share for variant in one.variants}
+            return shares, [variant.name for variant in one.variants if variant.baseline]
+    return {}, []

@@ -1,14 +1,17 @@
 """The archive, counted: who took part, and what each did by surface and day."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import polars as pl
 
+from engine.bundle.items import read_items
+from engine.bundle.manifest import MANIFEST
+from engine.bundle.store import BundleStore
 from engine.errors import InvalidRequest
-from engine.experiments.analysis.counted import ALL_SURFACES, Counted, Excluded
 from engine.experiments.analysis.database import (
     one_row,
     open_events,
@@ -19,7 +22,7 @@ from engine.experiments.analysis.database import (
     tell_units,
 )
 from engine.experiments.analysis.files import Archive
-from engine.experiments.analysis.metrics import BEFORE, TOTALS
+from engine.experiments.analysis.metrics import ALL_SURFACES, BEFORE, TOTALS, Counted, Excluded
 from engine.experiments.analysis.question import DAY_MS, Clock, Question
 from engine.types import Float64Array, Int64Array
 
@@ -155,3 +158,19 @@ def _codes(names: pl.Series, known: "tuple[str, ...] | list[str]") -> Int64Array
     """int64, the place of each name among the known ones."""
     places = {name: place for place, name in enumerate(known)}
     return names.replace_strict(places, return_dtype=pl.Int64).to_numpy().astype(np.int64)
+
+
+def bundle_categories(directory: Path) -> dict[str, str]:
+    """Of the items that have one, by item id.
+
+    Args:
+        directory: of a bundle, or of several with a current one.
+
+    Raises:
+        BundleError: there is none, or it cannot be read.
+    """
+    path = directory if (directory / MANIFEST).is_file() else BundleStore(directory).current()
+    items = pl.from_arrow(read_items(path).table)
+    assert isinstance(items, pl.DataFrame)
+    known = items.select("item_id", "category").drop_nulls()
+    return dict(zip(known["item_id"].to_list(), known["category"].to_list(), strict=True))

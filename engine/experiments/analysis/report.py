@@ -6,16 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from engine.experiments.analysis.compare import Compared, compare
-from engine.experiments.analysis.corrections import adjusted_p_values
-from engine.experiments.analysis.counted import Counted, Excluded
-from engine.experiments.analysis.daily import Day, daily_lifts
-from engine.experiments.analysis.lines import Comparison, Cut
-from engine.experiments.analysis.metrics import TOTALS
+from engine.experiments.analysis.compare import Compared, Day, compare, daily_lifts
+from engine.experiments.analysis.metrics import TOTALS, Counted, Excluded
 from engine.experiments.analysis.notes import notes
 from engine.experiments.analysis.question import Question, ReportRules
-from engine.experiments.analysis.srm import Split, check_split
-from engine.experiments.analysis.verdict import ReportVerdict, judge, outcome, sentence
+from engine.experiments.analysis.significance import Split, adjusted_p_values, check_split
+from engine.experiments.analysis.verdict import Comparison, Cut, ReportVerdict, judge, outcome, sentence
 from engine.types import BoolArray, Float64Array
 
 # Countries and devices beyond the commonest are too few people each to say anything.

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from engine.cli.evaluate import evaluate
 from engine.evaluation.new_users import METHODS as NEW_USER_METHODS
-from engine.evaluation.replay import METHODS
+from engine.evaluation.next_event import METHODS
 from tests.conftest import SMALL_TRAINING, Trained
 
 app = typer.Typer()

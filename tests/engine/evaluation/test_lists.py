@@ -6,8 +6,7 @@ import pytest
 from engine.app.model import load_embedders
 from engine.bundle.bundle import open_bundle
 from engine.bundle.store import BundleStore
-from engine.evaluation.leave_one_out import leave_one_out
-from engine.evaluation.lists import pipeline_name, popularity_lists, retrieval_lists
+from engine.evaluation.leave_one_out import leave_one_out, pipeline_name, popularity_lists, retrieval_lists
 from engine.features.history import HistoryStates
 from engine.types import Float32Array
 from tests.conftest import Trained

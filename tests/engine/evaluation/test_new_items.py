@@ -3,10 +3,9 @@ import pytest
 
 from engine.data.dataset import Dataset
 from engine.errors import ConfigError, DataError
-from engine.evaluation.attributes import ATTRIBUTES, CATEGORY, PRIOR_EVENTS, AttributeTaste
 from engine.evaluation.leave_one_out import MIN_TRAINING_EVENTS
 from engine.evaluation.new_items import HELD_OUT_SHARE, MIN_ITEM_EVENTS, NewItems, new_items
-from engine.evaluation.revealed import Revealed
+from engine.evaluation.revealed import ATTRIBUTES, CATEGORY, PRIOR_EVENTS, AttributeTaste, Revealed
 from engine.evaluation.run_new_items import (
     CONTENT,
     REVEALED,

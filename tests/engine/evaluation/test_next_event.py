@@ -6,8 +6,15 @@ import pytest
 from engine.config.serving import BlendConfig, EngineConfig
 from engine.data.dataset import Dataset
 from engine.errors import DataError
-from engine.evaluation.next_event import PUBLISH_EVERY_MS, TAIL_EVENTS, NextEvents, next_events
-from engine.evaluation.replay import METHODS, query_vectors, target_positions
+from engine.evaluation.next_event import (
+    METHODS,
+    PUBLISH_EVERY_MS,
+    TAIL_EVENTS,
+    NextEvents,
+    next_events,
+    query_vectors,
+    target_positions,
+)
 from engine.evaluation.run_next_event import NextEventReport, _figures, by_user, evaluate_next_event
 from engine.stages.blend import BlendSettings
 from engine.training.embeddings import EmbeddingModel

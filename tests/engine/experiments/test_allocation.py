@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.experiments.allocation import NOBODY, allocate
 from engine.experiments.hashing import BUCKETS
+from engine.experiments.layers import NOBODY, allocate
 
 Counts = list[int]
 

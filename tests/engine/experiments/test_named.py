@@ -8,7 +8,7 @@ import pytest
 
 from engine.config.serving import EngineConfig
 from engine.errors import ConfigError, RulesError
-from engine.experiments.named import named_bundles, variant_rules
+from engine.experiments.settings import named_bundles, variant_rules
 from engine.rules.load import load_rules
 
 END = datetime.datetime(2026, 12, 1, tzinfo=datetime.UTC)

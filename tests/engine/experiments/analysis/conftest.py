@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.experiments.analysis.counted import Counted
 from engine.experiments.analysis.files import Archive
+from engine.experiments.analysis.metrics import Counted
 from engine.experiments.analysis.question import Question
 from engine.experiments.analysis.read import count
 from engine.experiments.analysis.report import Report, make_report

@@ -3,8 +3,7 @@
 import pytest
 
 from engine.config.serving import EngineConfig
-from engine.experiments.analysis.declared import as_declared
-from engine.experiments.analysis.question import Question
+from engine.experiments.analysis.question import Question, as_declared
 
 CONFIG = EngineConfig.load(
     holdout={"share": 0.1},

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from engine.experiments.analysis.compare import covariate_columns
-from engine.experiments.analysis.cuped import adjusted_ratios
 from engine.experiments.analysis.metrics import BEFORE, METRICS, TOTALS, Metric
-from engine.experiments.analysis.sequential import anytime_interval, anytime_p_value
+from engine.experiments.analysis.significance import anytime_interval, anytime_p_value
 from engine.experiments.analysis.statistics import (
     Estimate,
     Interval,
     Moments,
+    adjusted_ratios,
     difference_interval,
     lift_interval,
     log_lift,

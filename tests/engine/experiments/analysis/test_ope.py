@@ -9,8 +9,15 @@ import pytest
 
 from engine.errors import DataError, InvalidRequest
 from engine.experiments.analysis.files import Archive
-from engine.experiments.analysis.ope import LoggedItems, OffPolicy, TargetRequests, estimate_off_policy
-from engine.experiments.analysis.ope_read import Reward, off_policy, read_target
+from engine.experiments.analysis.ope import (
+    LoggedItems,
+    OffPolicy,
+    Reward,
+    TargetRequests,
+    estimate_off_policy,
+    off_policy,
+    read_target,
+)
 from engine.experiments.analysis.question import Question
 from engine.types import Float64Array
 from tests.engine.experiments.analysis.archive import HOUR_MS, START_MS, event, exposure, write

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.experiments.analysis.compare import Bounds
-from engine.experiments.analysis.daily import Day
+from engine.experiments.analysis.compare import Bounds, Day
 from engine.experiments.analysis.page import render_page
 from engine.experiments.analysis.plots import curve, scale_around
 from engine.experiments.analysis.report import Report

@@ -9,9 +9,8 @@ import polars as pl
 import pytest
 
 from engine.errors import DataError, InvalidRequest
-from engine.experiments.analysis.counted import ALL_SURFACES, Counted
 from engine.experiments.analysis.files import Archive
-from engine.experiments.analysis.metrics import BEFORE, TOTALS
+from engine.experiments.analysis.metrics import ALL_SURFACES, BEFORE, TOTALS, Counted
 from engine.experiments.analysis.question import Clock, Question, ReportRules
 from engine.experiments.analysis.read import count
 from engine.experiments.analysis.report import make_report

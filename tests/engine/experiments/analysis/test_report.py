@@ -11,16 +11,14 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from engine.cli.experiment_tables import show_report
 from engine.errors import InvalidRequest
 from engine.experiments.analysis.compare import Bounds, Compared
-from engine.experiments.analysis.corrections import adjusted_p_values
-from engine.experiments.analysis.counted import Counted
 from engine.experiments.analysis.files import Archive
-from engine.experiments.analysis.lines import Comparison, Outcome
-from engine.experiments.analysis.metrics import METRICS
+from engine.experiments.analysis.metrics import METRICS, Counted
 from engine.experiments.analysis.page import render_page
 from engine.experiments.analysis.question import Correction, Question, ReportRules
 from engine.experiments.analysis.read import count
 from engine.experiments.analysis.report import Report, make_report
-from engine.experiments.analysis.verdict import outcome, percent, sentence, signed
+from engine.experiments.analysis.significance import adjusted_p_values
+from engine.experiments.analysis.verdict import Comparison, Outcome, outcome, percent, sentence, signed
 from engine_client.v1 import experiment_pb2 as pb
 from tests.engine.experiments.analysis.archive import START_MS, exposure, write
 from tests.engine.experiments.analysis.conftest import HALVES, QUESTION

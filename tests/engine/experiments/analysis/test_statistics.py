@@ -14,15 +14,19 @@ from statsmodels.stats.proportion import proportion_effectsize
 
 from engine.errors import InvalidRequest
 from engine.experiments.analysis.bootstrap import MAX_GROUPS, bootstrap_lifts
-from engine.experiments.analysis.corrections import adjusted_p_values
-from engine.experiments.analysis.cuped import adjusted_ratios
 from engine.experiments.analysis.plan import detectable_lift, spread_of_share, units_needed
 from engine.experiments.analysis.question import Correction
-from engine.experiments.analysis.sequential import anytime_critical, anytime_interval, anytime_p_value
-from engine.experiments.analysis.srm import check_split
+from engine.experiments.analysis.significance import (
+    adjusted_p_values,
+    anytime_critical,
+    anytime_interval,
+    anytime_p_value,
+    check_split,
+)
 from engine.experiments.analysis.statistics import (
     Estimate,
     Moments,
+    adjusted_ratios,
     difference_interval,
     lift_interval,
     log_lift,
