@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from engine.adapters.onnx.ranker import OnnxRanker
-from engine.batching.index import BatchedIndex
+from engine.batching.batched import BatchedIndex, BatchedRanker
 from engine.batching.micro_batcher import MicroBatcher
-from engine.batching.ranker import BatchedRanker
 from engine.bundle.bundle import INDEX_FILE, RANKER_FILE, RANKER_HALF_FILE, RANKER_INT8_FILE, Bundle
 from engine.catalog.live import LiveCatalogue
 from engine.config.serving import EngineConfig

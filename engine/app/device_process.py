@@ -12,7 +12,7 @@ from engine.app.last_good import LastGood
 from engine.app.model import load_model
 from engine.app.serve import kafka_brokers, live_counts, living_catalogue
 from engine.app.trending import Trending, follow_trending
-from engine.batching.ranker import BatchRanker
+from engine.batching.batched import BatchRanker
 from engine.bundle.store import BundleStore
 from engine.catalog.follow import CatalogueFollower
 from engine.config.serving import EngineConfig

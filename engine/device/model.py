@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from engine.batching.ranker import BatchRanker
+from engine.batching.batched import BatchRanker
 from engine.device.slot import SlotMemory, SlotShape
 from engine.errors import EngineError
 from engine.retrieval.overfetch import Found, SearchRequest

@@ -15,7 +15,7 @@ from pathlib import Path
 from struct import error as StructError
 from typing import Any, Final
 
-from engine.batching.queue import take_batch
+from engine.batching.micro_batcher import take_batch
 from engine.device.model import Answer, Asked, DeviceModel, HeldModels, Lane
 from engine.device.slot import (
     ANSWER,

@@ -58,7 +58,7 @@ def evaluate_new_users(dataset: Dataset, seeds: Sequence[int]) -> NewUsersReport
     Each seed deals the users into FOLDS parts; everything of one part's users is taken out, popularity lists are made
     of the rest, and the part's users with demographics are served by the code of the cold-start road: every item in
     stock, no surface, nothing seen. So each of them is asked once a seed. The lists' smoothing is measured anew on
-    the users of each training set (engine.training.segments), so that no held-out person has a say in it.
+    the users of each training set (engine.training.popular), so that no held-out person has a say in it.
 
     Raises DataError where nobody has demographics and events.
 

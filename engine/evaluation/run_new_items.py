@@ -19,8 +19,7 @@ from engine.logs import Progress
 from engine.training.als import AlsModel
 from engine.training.config import TrainingConfig
 from engine.training.train import train_embeddings
-from engine.training.two_tower.export import export_item_tower
-from engine.training.two_tower.model import TwoTowerModel
+from engine.training.two_tower.model import TwoTowerModel, export_item_tower
 from engine.types import Float32Array, Float64Array, Int64Array
 
 CONTENT = "content"

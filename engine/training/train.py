@@ -37,8 +37,7 @@ from engine.training.ranker.item_table import build_item_table, item_popularity
 from engine.training.ranker.quantize import export_int8_network
 from engine.training.ranker.split import split_for_ranker
 from engine.training.ranker.train import RankerModel, export_half_ranker, export_ranker, train_ranker
-from engine.training.two_tower.export import export_item_tower, export_user_tower
-from engine.training.two_tower.model import TwoTowerModel
+from engine.training.two_tower.model import TwoTowerModel, export_item_tower, export_user_tower
 from engine.training.two_tower.train import train_two_tower
 from engine.types import Float32Array
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engine.adapters.faiss import build as faiss_build
 from engine.adapters.faiss.index import FaissIndex
-from engine.batching.index import BatchedIndex
+from engine.batching.batched import BatchedIndex
 from engine.batching.micro_batcher import MicroBatcher
 from engine.config.serving import DeviceConfig
 from engine.device.model import BatchSearch, one_by_one

@@ -11,8 +11,8 @@ import pytest
 
 from engine.adapters.onnx.gpu_ranker import DeviceRanking, OnnxGpuRanker
 from engine.adapters.onnx.ranker import OnnxRanker
+from engine.batching.batched import BatchedRanker
 from engine.batching.micro_batcher import MicroBatcher
-from engine.batching.ranker import BatchedRanker
 from engine.device.remote import RemoteRanker
 from engine.stages.rank import Ranker
 from engine.training.ranker.train import export_half_ranker, export_ranker

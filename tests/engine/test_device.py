@@ -16,8 +16,8 @@ from engine.adapters.onnx.gpu_ranker import DeviceRanking, OnnxGpuRanker
 from engine.adapters.onnx.ranker import OnnxRanker
 from engine.app.backends import batch_sizes, open_batcher, open_ranker
 from engine.app.model import load_model
+from engine.batching.batched import BatchedRanker
 from engine.batching.micro_batcher import MicroBatcher
-from engine.batching.ranker import BatchedRanker
 from engine.bundle.bundle import RANKER_FILE, RANKER_HALF_FILE, RANKER_INT8_FILE
 from engine.catalog.changes import Overlay
 from engine.cli.main import run

@@ -80,7 +80,7 @@ class OnnxRanker:
         return clicks
 
     def score_many(self, requests: Sequence[tuple[RankingContext, Int64Array]]) -> list[Float32Array | EngineError]:
-        """Click probabilities of several requests' candidates, in step; see engine.batching.ranker.BatchRanker.
+        """Click probabilities of several requests' candidates, in step; see engine.batching.batched.BatchRanker.
 
         One call, in which the shorter lists are padded to the longest; where it fails, one for each request.
         """

@@ -8,9 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from engine.batching.index import BatchedIndex
+from engine.batching.batched import BatchedIndex, BatchedRanker
 from engine.batching.micro_batcher import MicroBatcher
-from engine.batching.ranker import BatchedRanker
 from engine.errors import DeadlineExceeded, EngineError
 from engine.kernels.membership import pack_mask
 from engine.request.clock import request_deadline

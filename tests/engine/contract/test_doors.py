@@ -13,8 +13,7 @@ from engine.catalog.content import to_frame
 from engine.contract.events import SCHEMA_VERSION, EventRules, decode, encode, split_batch
 from engine.contract.items import CatalogueRules, split_items
 from engine.contract.limits import MAX_ITEM_COUNT, TIME_END_S
-from engine.data.event_log import read_event_log
-from engine.data.inspect import inspect_directory
+from engine.data.inspect import inspect_directory, read_event_log
 from engine.data.rules import TableRules
 from engine.data.schema import INTERACTIONS, ITEMS, USERS
 from engine.errors import DataError, PoisonMessage

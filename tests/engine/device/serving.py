@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.batching.ranker import BatchRanker
+from engine.batching.batched import BatchRanker
 from engine.catalog.fresh import FreshRows
 from engine.device.client import DeviceClient
 from engine.device.model import BatchSearch, DeviceModel, HeldModels, ItemRows, Lane, RankLane, SearchLane

@@ -10,8 +10,7 @@ from engine.data.build import build_dataset
 from engine.data.dataset import Dataset
 from engine.data.tables import make_tables
 from engine.features.popularity import PopularityTimeline
-from engine.training.popular import build_popularity
-from engine.training.segments import OVERALL_STRENGTH
+from engine.training.popular import OVERALL_STRENGTH, build_popularity
 from engine.types import EventType
 
 HOUR_MS = 3_600_000

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.training.segments import OVERALL_STRENGTH, STRENGTHS, Segments, _LeftOut, smooth
+from engine.training.popular import OVERALL_STRENGTH, STRENGTHS, Segments, _LeftOut, smooth
 
 ITEMS = 40
 

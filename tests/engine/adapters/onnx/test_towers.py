@@ -10,8 +10,7 @@ from engine.errors import BundleError
 from engine.features.content import content_features
 from engine.features.history import HistoryStates
 from engine.training.config import TwoTowerConfig
-from engine.training.two_tower.export import export_item_tower, export_user_tower
-from engine.training.two_tower.model import TwoTowerModel
+from engine.training.two_tower.model import TwoTowerModel, export_item_tower, export_user_tower
 from engine.training.two_tower.train import train_two_tower
 from tests.engine.training.towers import content_vectors
 from tests.engine.training.worlds import chain_world

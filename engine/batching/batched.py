@@ -1,12 +1,15 @@
-"""An item index whose searches share calls to the device."""
+"""An item index and a ranker whose concurrent calls share native ones."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from engine.batching.micro_batcher import MicroBatcher
+from engine.errors import EngineError
 from engine.request.clock import request_deadline
 from engine.retrieval.overfetch import Found, SearchRequest
-from engine.types import Float32Array, UInt8Array
+from engine.types import Float32Array, Int64Array, RankingContext, UInt8Array
 
 
 class BatchIndex(Protocol):
@@ -45,3 +48,25 @@ class BatchedIndex:
         request = self._index.request(query, k, eligible)
         found = None if request.among_few else self._lane(request, request_deadline.get())
         return self._index.scan(request) if found is None else found
+
+
+@runtime_checkable
+class BatchRanker(Protocol):
+    """A ranker for several requests at once."""
+
+    def score_many(self, requests: Sequence[tuple[RankingContext, Int64Array]]) -> Sequence[Float32Array | EngineError]:
+        """Click probabilities of each request's candidates, in step, or why there are none."""
+        ...
+
+
+class BatchedRanker:
+    """A Ranker. A request that cannot be scored fails alone."""
+
+    def __init__(self, ranker: BatchRanker, batcher: MicroBatcher) -> None:
+        self._lane = batcher.lane(ranker.score_many)
+
+    def score(self, context: RankingContext, rows: Int64Array) -> Float32Array:
+        """See Ranker. Waits for its turn, at most until the request's deadline; raises DeadlineExceeded then."""
+        if not len(rows):
+            return np.empty(0, np.float32)
+        return self._lane((context, rows), request_deadline.get())
