@@ -138,3 +138,8 @@ class BundleStore:
         while (self.directory / version).exists():
             version, attempt = f"{base}-{attempt}", attempt + 1
         return version
+
+
+def bundle_at(directory: Path) -> Path:
+    """The directory itself, where it is a bundle; of a directory of bundles the current one. Raises BundleError."""
+    return directory if (directory / MANIFEST).is_file() else BundleStore(directory).current()

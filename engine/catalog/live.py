@@ -190,9 +190,7 @@ class LiveCatalogue:
 
     def _bundle_items(self) -> pl.DataFrame:
         """The bundle's canonical columns; made when asked for, since they would take 100 MB at a million items."""
-        frame = pl.from_arrow(self.bundle.items.table)
-        assert isinstance(frame, pl.DataFrame)
-        return canonical(frame)
+        return canonical(self.bundle.items.frame())
 
     def _make_rows(self, states: Sequence[ItemState]) -> None:
         """Rows for items that have content and none yet. What is in them comes later, and before they are shown."""

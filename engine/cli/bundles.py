@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from engine.bundle.manifest import MANIFEST, read_manifest
-from engine.bundle.store import BundleStore
+from engine.bundle.manifest import read_manifest
+from engine.bundle.store import BundleStore, bundle_at
 from engine.cli.needs import needs
 from engine.cli.options import BundlesOption, ConfigOption, load_config
 from engine.errors import BundleError
@@ -85,8 +85,7 @@ def add(
     """
     store = BundleStore(load_config(config, bundles).bundle.directory)
     with refusal():
-        path = source if (source / MANIFEST).is_file() else BundleStore(source).current()
-        make_current(store, store.add(path), config, force=force)
+        make_current(store, store.add(bundle_at(source)), config, force=force)
     for old in store.drop_old(keep) if keep is not None else ():
         print(f"{old.name} is deleted")
 

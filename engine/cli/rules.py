@@ -2,14 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from engine.cli.options import ConfigOption, load_config
-
-if TYPE_CHECKING:
-    import polars as pl
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -31,25 +28,14 @@ def check(
     config: ConfigOption = None,
 ) -> None:
     """Say whether a server would take the file, and if not, the line and the reason."""
+    from engine.bundle.items import read_items
+    from engine.bundle.store import bundle_at
     from engine.rules.conflicts import check_catalogue
     from engine.rules.load import load_rules
 
     known = load_config(config).surfaces if surfaces is None else [name.strip() for name in surfaces.split(",")]
     loaded = load_rules(file, tuple(name for name in known if name))
     if bundle is not None:
-        for doubt in check_catalogue(loaded, _items(bundle)):
+        for doubt in check_catalogue(loaded, read_items(bundle_at(bundle)).frame()):
             print(f"{file}: {doubt}", file=sys.stderr)
     print(f"ok: {len(loaded)} rule{'' if len(loaded) == 1 else 's'}")
-
-
-def _items(directory: Path) -> "pl.DataFrame":
-    import polars as pl
-
-    from engine.bundle.items import read_items
-    from engine.bundle.manifest import MANIFEST
-    from engine.bundle.store import BundleStore
-
-    path = directory if (directory / MANIFEST).is_file() else BundleStore(directory).current()
-    items = pl.from_arrow(read_items(path).table)
-    assert isinstance(items, pl.DataFrame)
-    return items

@@ -1,5 +1,6 @@
 """Ranking metrics with their standard errors; each takes ranked rows, best first, one line a user."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,17 @@ def gains(positions: Int64Array, k: int) -> Float64Array:
     Its mean is NDCG@k with one relevant item a user.
     """
     return hits(positions, k) / np.log2(np.maximum(positions, 0) + 2.0)
+
+
+def seed_means(
+    positions: Sequence[Int64Array], mean: Callable[[Float64Array], float] = lambda values: float(values.mean())
+) -> dict[str, list[float]]:
+    """By metric, its mean over users of each seed's positions, one int64 (n,) a seed. mean: of float64 (n,)."""
+    return {
+        "hr_at_10": [mean(hits(found, 10)) for found in positions],
+        "ndcg_at_10": [mean(gains(found, 10)) for found in positions],
+        "hr_at_50": [mean(hits(found, 50)) for found in positions],
+    }
 
 
 def coverage(ranked: Int64Array, item_count: int) -> float:

@@ -13,7 +13,15 @@ from engine.bundle.store import BundleStore
 from engine.config.seen import SeenConfig, never_again
 from engine.data.dataset import Dataset
 from engine.evaluation.leave_one_out import leave_one_out, pipeline_lists, popularity_lists, retrieval_lists
-from engine.evaluation.metrics import MeanEstimate, coverage, gains, hit_positions, hits, intra_list_similarity
+from engine.evaluation.metrics import (
+    MeanEstimate,
+    coverage,
+    gains,
+    hit_positions,
+    hits,
+    intra_list_similarity,
+    seed_means,
+)
 from engine.features.seen_history import windows_by_type
 from engine.kernels.unit_rows import gather_unit_rows
 from engine.logs import Progress
@@ -99,11 +107,7 @@ def _summarize(
         coverage_at_10=float(np.mean([coverage(rows[:, :10], item_count) for rows in lists])),
         intra_list_similarity_at_10=_mean_estimate([at_10 for at_10, _ in similarities]),
         intra_list_similarity_at_50=_mean_estimate([at_50 for _, at_50 in similarities]),
-        seed_means={
-            "hr_at_10": [float(hits(found, 10).mean()) for found in positions],
-            "ndcg_at_10": [float(gains(found, 10).mean()) for found in positions],
-            "hr_at_50": [float(hits(found, 50).mean()) for found in positions],
-        },
+        seed_means=seed_means(positions),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from engine.app.model import open_item_tower
 from engine.data.dataset import Dataset
 from engine.errors import ConfigError
-from engine.evaluation.metrics import MeanEstimate, gains, hits
+from engine.evaluation.metrics import MeanEstimate, gains, hits, seed_means
 from engine.evaluation.new_items import NewItems, new_items
 from engine.evaluation.revealed import ATTRIBUTES, CATEGORY, AttributeTaste, Revealed, folded_by, moved_by
 from engine.evaluation.run_next_event import by_user
@@ -91,14 +91,7 @@ def evaluate_new_items(
         items=items,
         questions=len(users),
         methods={name: _figures(np.concatenate(found), content, users) for name, found in positions.items()},
-        seed_means={
-            name: {
-                "hr_at_10": [float(hits(one, 10).mean()) for one in found],
-                "ndcg_at_10": [float(gains(one, 10).mean()) for one in found],
-                "hr_at_50": [float(hits(one, 50).mean()) for one in found],
-            }
-            for name, found in positions.items()
-        },
+        seed_means={name: seed_means(found) for name, found in positions.items()},
     )
 
 

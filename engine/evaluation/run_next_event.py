@@ -9,7 +9,7 @@ from engine.config.seen import SeenConfig, never_again
 from engine.config.serving import EngineConfig
 from engine.data.dataset import Dataset
 from engine.errors import DataError
-from engine.evaluation.metrics import MeanEstimate, gains, hits
+from engine.evaluation.metrics import MeanEstimate, gains, hits, seed_means
 from engine.evaluation.next_event import METHODS, STALE, next_events, query_vectors, target_positions
 from engine.features.seen_history import windows_by_type
 from engine.logs import Progress
@@ -89,6 +89,10 @@ def evaluate_next_event(
     everywhere = np.ones(len(events), np.bool_)
     in_session = events.session_stops > events.session_starts
     stale = positions[STALE]
+
+    def over_users(values: Float64Array) -> float:
+        return float(by_user(values, events.users).mean())
+
     return NextEventReport(
         users=len(np.unique(events.users)),
         events=len(events),
@@ -96,14 +100,7 @@ def evaluate_next_event(
         in_session_events=int(in_session.sum()),
         overall={name: _figures(found, stale, events.users, everywhere) for name, found in positions.items()},
         in_session={name: _figures(found, stale, events.users, in_session) for name, found in positions.items()},
-        seed_means={
-            name: {
-                "hr_at_10": [float(by_user(hits(one, 10), events.users).mean()) for one in found],
-                "ndcg_at_10": [float(by_user(gains(one, 10), events.users).mean()) for one in found],
-                "hr_at_50": [float(by_user(hits(one, 50), events.users).mean()) for one in found],
-            }
-            for name, found in positions.items()
-        },
+        seed_means={name: seed_means(found, over_users) for name, found in positions.items()},
     )
 
 

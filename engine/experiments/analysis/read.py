@@ -9,8 +9,7 @@ import numpy as np
 import polars as pl
 
 from engine.bundle.items import read_items
-from engine.bundle.manifest import MANIFEST
-from engine.bundle.store import BundleStore
+from engine.bundle.store import bundle_at
 from engine.errors import InvalidRequest
 from engine.experiments.analysis.database import (
     one_row,
@@ -169,8 +168,5 @@ def bundle_categories(directory: Path) -> dict[str, str]:
     Raises:
         BundleError: there is none, or it cannot be read.
     """
-    path = directory if (directory / MANIFEST).is_file() else BundleStore(directory).current()
-    items = pl.from_arrow(read_items(path).table)
-    assert isinstance(items, pl.DataFrame)
-    known = items.select("item_id", "category").drop_nulls()
+    known = read_items(bundle_at(directory)).frame().select("item_id", "category").drop_nulls()
     return dict(zip(known["item_id"].to_list(), known["category"].to_list(), strict=True))
