@@ -113,7 +113,7 @@ class RecommendQuery:
 
     @property
     def unit_id(self) -> str:
-        """Who this is to whatever decides by person: the user, or else the visit."""
+        """Who this is to whatever decides by user: the user, or else the visit."""
         return self.user_id or self.session_id
 
 

@@ -48,7 +48,7 @@ def store(buffer, at, size, value):  # type: ignore[no-untyped-def]
 
 @numba.njit(types.void(types.uint8[::1], types.int64, BYTES, types.int64, types.int64), **EXACT)
 def copy_bytes(target, at, source, start, end):  # type: ignore[no-untyped-def]
-    # Counted from zero in slices: places that might be negative would be copied one by one.
+    # ExperimentData from zero in slices: places that might be negative would be copied one by one.
     into, found = target[at : at + end - start], source[start:end]
     for place in range(len(found)):
         into[place] = found[place]

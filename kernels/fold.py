@@ -25,7 +25,7 @@ from engine.kernels.bytes import (
 from engine.kernels.bytes import copy_bytes as _copy
 from engine.kernels.bytes import load as _load
 from engine.kernels.bytes import store as _store
-from engine.kernels.counted_people import ENTRY, NONE, place_key, take_back, turn_to
+from engine.kernels.counted_users import ENTRY, NONE, place_key, take_back, turn_to
 from engine.kernels.seen_items import (
     IMPRESSION,
     are_regions,

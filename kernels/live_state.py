@@ -29,8 +29,8 @@ class Kept(NamedTuple):
     """How much of a user is kept.
 
     session: events. ids, ids_s: as many ids of events at most, for so many seconds.
-    places, places_s: of so many items and surfaces is remembered when the person turned there; see
-    engine.kernels.counted_people.turn_to for when one makes room for another. seen: of items.
+    places, places_s: of so many items and surfaces is remembered when the user turned there; see
+    engine.kernels.counted_users.turn_to for when one makes capacity for another. seen: of items.
     """
 
     session: int
@@ -47,7 +47,7 @@ class FoldedStates(NamedTuple):
     states: uint8, the new states one behind the other. ends: int64 (users,), where each ends; one that has not changed
         is empty. unreadable: bool (users,), what was stored is no state, and a new one was begun.
     taken: bool (n,), the events that have made a difference.
-    moves: int64 (n, 4), Unix seconds as of which the event's person counted for the item before it and counts now,
+    moves: int64 (n, 4), Unix seconds as of which the event's user counted for the item before it and counts now,
         wherever it was; and the same for the item on the event's surface. -1: not at all.
     """
 

@@ -1,4 +1,4 @@
-"""Decayed counts of people, kept as of each item's latest event: moving people, and reading counts at one moment."""
+"""Decayed counts of users, kept as of each item's latest event: moving users, and reading counts at one moment."""
 
 import math
 
@@ -24,9 +24,9 @@ def count_moves(
     after_ms: Int64Array,
     lifetimes_ms: Float64Array,
 ) -> int:
-    """Move people, one after the other, in the entries at their positions, in place.
+    """Move users, one after the other, in the entries at their positions, in place.
 
-    A person counts as of one moment, with what is left of one by then. A move takes off what they counted for before,
+    A user counts as of one moment, with what is left of one by then. A move takes off what they counted for before,
     and adds what they count for now. An entry holds the counts as of its reference time, the latest of these moments;
     none falls below 0. A fold: in how many calls the moves come makes no difference to any bit.
 
@@ -35,7 +35,7 @@ def count_moves(
             changed: bool (capacity,), set at every position that is counted. All writable.
         size: how many entries there are; what lies behind them is not read.
         positions: int64 (n,), one a move. The position behind the last entry makes a new one.
-        before_ms, after_ms: int64 (n,), Unix milliseconds as of which a person counted and counts, in any order;
+        before_ms, after_ms: int64 (n,), Unix milliseconds as of which a user counted and counts, in any order;
             negative: not at all. One of the two at least is a moment.
         lifetimes_ms: float64 (windows,), positive; a count falls to 1/e in one of them.
 

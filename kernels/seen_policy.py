@@ -29,7 +29,7 @@ class Judged(NamedTuple):
     factors: Float32Array
 
 
-class Settled(NamedTuple):
+class Resolved(NamedTuple):
     """Of the items that could be shown otherwise, by rising row: which ones are hidden, recent or tired.
 
     hidden, recent: int64 (h,) and (r,), positions among the judged places; a row may be there with several.
@@ -68,7 +68,7 @@ def judge(
     return Judged(*_judge(kinds, times_s, counts, now_s, hide_s, demote_s, free_count, half_life_s))
 
 
-def settle(judged: Judged, rows: Int64Array, eligible: UInt8Array) -> Settled:
+def resolve_rows(judged: Judged, rows: Int64Array, eligible: UInt8Array) -> Resolved:
     """Clear the bits of hidden rows, and leave out what could not be shown anyway. What is hidden is not recent, too.
 
     Args:
@@ -81,7 +81,7 @@ def settle(judged: Judged, rows: Int64Array, eligible: UInt8Array) -> Settled:
     """
     if len(rows) != len(judged.places):
         raise ValueError(f"{len(rows)} rows for {len(judged.places)} places")
-    return Settled(*_settle(rows, judged.hidden, judged.recent, judged.factors, eligible))
+    return Resolved(*_resolve_rows(rows, judged.hidden, judged.recent, judged.factors, eligible))
 
 
 def demotions(
@@ -171,7 +171,7 @@ def _members_by_row(rows, start, stop, bitmap):  # type: ignore[no-untyped-def]
     ),
     **EXACT,
 )
-def _settle(rows, hidden_count, recent_count, factors, eligible):  # type: ignore[no-untyped-def]
+def _resolve_rows(rows, hidden_count, recent_count, factors, eligible):  # type: ignore[no-untyped-def]
     first_tired = hidden_count + recent_count
     hidden = _members_by_row(rows, 0, hidden_count, eligible)
     tired = _members_by_row(rows, first_tired, len(rows), eligible)

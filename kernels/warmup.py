@@ -63,7 +63,7 @@ def _call_all(frozen: bool) -> None:
     seen = seen_items.SeenColumns(rows, types, rows, floats)
     seen_items.unpack_seen(seen_items.pack_seen(seen))
     judged = seen_policy.judge(seen, 1, np.ones(256, np.int64), np.ones(256, np.int64), 1.0, 1.0)
-    seen_policy.settle(judged, rows[: len(judged.places)], bitmap.copy())
+    seen_policy.resolve_rows(judged, rows[: len(judged.places)], bitmap.copy())
     seen_policy.within_limit(rows, rows, 1)
     seen_policy.demotions(rows, rows, 0.5, rows, floats)
     membership.rows_of_keys(rows, rows, rows)

@@ -1,4 +1,4 @@
-"""How fast variants are assigned, a million people at once and one inside a request, and how exact the shares are."""
+"""How fast variants are assigned, a million users at once and one inside a request, and how exact the shares are."""
 
 import time
 from typing import Any, Final
@@ -21,7 +21,7 @@ _SINGLE: Final = 20_000
 
 
 def measure_experiments(unit_count: int) -> dict[str, Any]:
-    """Assign `unit_count` people to a holdout and two experiments in layers of their own; the best of five rounds.
+    """Assign `unit_count` users to a holdout and two experiments in layers of their own; the best of five rounds.
 
     Returns `units_per_s`, `single_us` (a request's own assignment), the largest error of a share, the machine, and
     `targets`. Where few units are assigned, chance alone makes the error large.

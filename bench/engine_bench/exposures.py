@@ -32,7 +32,7 @@ TARGET_COST_SHARE: Final = 0.03
 # Where nobody listens: what a server sees of a Kafka that is down.
 _NOWHERE: Final = "127.0.0.1:1"
 _CALLERS: Final = 8
-_PEOPLE: Final = 2_000
+_USERS: Final = 2_000
 _REQUESTS: Final = 10_000
 _WARM_UP_S: Final = 2.0
 # For what waits in the server's producer to reach Kafka.
@@ -162,7 +162,7 @@ async def _measure(
     """Of each kind a warm-up and a run a round."""
     runs: dict[str, list[Run]] = {kind: [] for kind in servers}
     targets = {kind: GrpcTarget(f"127.0.0.1:{port + place}") for place, kind in enumerate(servers)}
-    # No request asks for debug: what is measured is what people get.
+    # No request asks for debug: what is measured is what users get.
     schedule = plan("constant", _REQUESTS, 1.0, len(user_ids), seed=0, debug_every=_REQUESTS + 1)
     try:
         for target in targets.values():
@@ -207,12 +207,12 @@ def _busy_s(server: psutil.Process) -> float:
 
 
 def _publish(items: int, cache: Path, redis_url: str, progress: Progress) -> list[str]:
-    progress(0, _PEOPLE, "publish")
+    progress(0, _USERS, "publish")
     dataset, vectors = build_world(items)
     bundle = world_bundle(cache / f"bundles-{items}", dataset, vectors)
     now_ms = time.time_ns() // 1_000_000
     return publish_crowd(
-        bundle, dataset, vectors, redis_url, _PEOPLE, now_ms, lambda done, total: progress(done, total, "publish")
+        bundle, dataset, vectors, redis_url, _USERS, now_ms, lambda done, total: progress(done, total, "publish")
     )
 
 

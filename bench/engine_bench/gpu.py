@@ -201,7 +201,7 @@ def make_world(item_count: int, cache: Path, progress: Progress) -> tuple[Datase
             f"`engine bench world --items {item_count}` where the train extra is, and bring the directory here"
         ) from None
     if RANKER_HALF_FILE not in bundle.manifest.files:
-        raise ConfigError(f"{bundle.path} has no {RANKER_HALF_FILE}: remove {directory}, and make it anew")
+        raise ConfigError(f"{bundle.path} has no {RANKER_HALF_FILE}: remove {directory}, and make it again")
     progress(1, 1, "world")
     return dataset, vectors, bundle
 

@@ -59,7 +59,7 @@ def measure_frontends(
 ) -> dict[str, Any]:
     """Requests a second and latencies, by front ends and callers, who ask one request after the other.
 
-    The device process is started once, and the front ends anew for each number of them.
+    The device process is started once, and the front ends again for each number of them.
 
     Args:
         directory: of bundles. work: for Redis and Kafka; made where it is not there. device_section: of the settings.
@@ -122,7 +122,7 @@ def measure_frontends(
 
 
 def _write_requests(path: Path, bundle: Bundle, dataset: Dataset) -> Path:
-    """Requests of people with a history, encoded, each as one line of hexadecimal digits."""
+    """Requests of users with a history, encoded, each as one line of hexadecimal digits."""
     active = dataset.histories().lengths() >= EngineConfig().cold_start.min_interactions
     users = [str(name) for name in dataset.users["user_id"].to_numpy()[active][:_USERS]]
     asked = datetime.datetime.fromtimestamp(bundle.manifest.data_end_ms / 1000, datetime.UTC)

@@ -58,12 +58,14 @@ class Watch:
                 self.first_seen.setdefault((item_id, replica), now)
 
 
-def measure_inventory(item_count: int, fresh_count: int, port: int, cache: Path, progress: Progress) -> dict[str, Any]:
+def measure_inventory(
+    item_count: int, new_item_count: int, port: int, cache: Path, progress: Progress
+) -> dict[str, Any]:
     """Two servers over one Redis, asked all the time; items sell out and come in while they answer.
 
     Args:
         item_count: of the synthetic catalogue, whose bundle is kept in `cache`.
-        fresh_count: new items that are there before the clock starts.
+        new_item_count: new items that are there before the clock starts.
         port: of the first server; the second takes the next.
 
     Returns:
@@ -96,10 +98,10 @@ def measure_inventory(item_count: int, fresh_count: int, port: int, cache: Path,
                     wait_until_serving(client, server)
             active = dataset.histories().lengths() >= EngineConfig().cold_start.min_interactions
             users = [str(name) for name in dataset.users["user_id"].to_numpy()[active]]
-            watch = asyncio.run(_run(ports, users, fresh_count, progress))
+            watch = asyncio.run(_run(ports, users, new_item_count, progress))
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return _report(watch, item_count, fresh_count)
+    return _report(watch, item_count, new_item_count)
 
 
 def _pins() -> str:
@@ -115,20 +117,20 @@ def _new(number: int) -> str:
     return f"bench-new-{number}"
 
 
-async def _run(ports: list[int], users: list[str], fresh_count: int, progress: Progress) -> Watch:
+async def _run(ports: list[int], users: list[str], new_item_count: int, progress: Progress) -> Watch:
     watch, stop = Watch(), asyncio.Event()
     async with AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(AsyncRecommendationClient(f"127.0.0.1:{port}", timeout_s=_TIMEOUT_S))
             for port in ports
         ]
-        for start in range(0, fresh_count, _BATCH):
+        for start in range(0, new_item_count, _BATCH):
             items = [
                 catalog_pb2.Item(item_id=f"bench-fresh-{number}", title=f"fresh {number}")
-                for number in range(start, min(start + _BATCH, fresh_count))
+                for number in range(start, min(start + _BATCH, new_item_count))
             ]
             await clients[0].upsert_items(items)
-            progress(start + len(items), fresh_count, "fresh items")
+            progress(start + len(items), new_item_count, "fresh items")
         # Its turn comes after all the others'.
         await clients[0].upsert_items([catalog_pb2.Item(item_id=_READY, title=_READY)])
         for client in clients:
@@ -161,7 +163,7 @@ async def _email(client: AsyncRecommendationClient, user: str) -> list[str]:
 async def _ask(
     clients: list[AsyncRecommendationClient], users: list[str], worker: int, watch: Watch, stop: asyncio.Event
 ) -> None:
-    """Ask every replica in turn, for known people and strangers, on a surface of popular items and one of pins."""
+    """Ask every replica in turn, for known users and strangers, on a surface of popular items and one of pins."""
     rounds = itertools.count(worker)
     while not stop.is_set():
         number = next(rounds)
@@ -180,7 +182,7 @@ async def _ask(
             watch.popular = item_ids
 
 
-def _report(watch: Watch, item_count: int, fresh_count: int) -> dict[str, Any]:
+def _report(watch: Watch, item_count: int, new_item_count: int) -> dict[str, Any]:
     gone = [max(0.0, watch.last_seen.get(item, at) - at) * 1000 for item, at in watch.gone_at.items()]
     shown = [
         (max(watch.first_seen.get((item, replica), np.inf) for replica in range(REPLICAS)) - at) * 1000
@@ -201,7 +203,7 @@ def _report(watch: Watch, item_count: int, fresh_count: int) -> dict[str, Any]:
     ]
     return {
         "items": item_count,
-        "fresh_items": fresh_count,
+        "fresh_items": new_item_count,
         "replicas": REPLICAS,
         "stock_outs": len(gone),
         "new_items": len(shown),

@@ -99,7 +99,7 @@ def _served_world(
 
 
 def _publish(settings: LoadSettings, cache: Path, work: Path, redis_url: str, progress: Progress) -> list[str]:
-    """Bundle, rules and people; a function of its own, so that the world's memory is free before the clock starts."""
+    """Bundle, rules and users; a function of its own, so that the world's memory is free before the clock starts."""
     progress(0, settings.users, "publish")
     dataset, vectors = build_world(settings.items)
     directory = cache / f"bundles-{settings.items}"

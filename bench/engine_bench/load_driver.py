@@ -18,7 +18,7 @@ import numpy as np
 
 from engine.types import BoolArray, Float64Array, Int64Array, UInt8Array
 
-# "poisson": people who know nothing of each other. "constant": evenly spaced, the kindest load of the same rate.
+# "poisson": users who know nothing of each other. "constant": evenly spaced, the kindest load of the same rate.
 Arrivals = Literal["poisson", "constant"]
 
 

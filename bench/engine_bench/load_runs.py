@@ -116,7 +116,7 @@ class Runs:
         lateness_limit_ms: float = LATENESS_LIMIT_MS,
         debug_every: int = _DEBUG_EVERY,
     ) -> tuple[Record, dict[str, Any]]:
-        """One run, made again when the generator was late; each has arrivals and people of its own."""
+        """One run, made again when the generator was late; each has arrivals and users of its own."""
         explained = debug_every if self.explained else 0
         for _ in range(_ATTEMPTS):
             schedule = plan(arrivals, rate, seconds, len(self.user_ids), self.seed + len(self.done), explained)

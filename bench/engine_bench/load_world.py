@@ -1,4 +1,4 @@
-"""Whom load tests ask for: as many people as wanted, with sessions of a moment ago, over rules that do something."""
+"""Whom load tests ask for: as many users as wanted, with sessions of a moment ago, over rules that do something."""
 
 import itertools
 import json
@@ -38,21 +38,21 @@ def publish_crowd(
     now_ms: int,
     progress: Callable[[int, int], None],
 ) -> list[str]:
-    """Records, seen sets and sessions of `user_count` people into Redis; returns their ids.
+    """Records, seen sets and sessions of `user_count` users into Redis; returns their ids.
 
     The world has a few thousand users. Those with enough history are published again and again under further ids, with
-    sessions of their own: to the server they are as many people, whose keys are as many and whose queries differ.
+    sessions of their own: to the server they are as many users, whose keys are as many and whose queries differ.
 
     Args:
         now_ms: Unix milliseconds at which the last event of every session has just happened.
 
-    Cost: about 60 µs and 2 KB of Redis a person.
+    Cost: about 60 µs and 2 KB of Redis a user.
     """
-    people = [
-        person
+    users = [
+        user
         for batch in user_batches(bundle, dataset, vectors.user_vectors, vectors.user_vectors)
-        for person in batch
-        if person[1].interaction_count >= _SESSION_EVENTS
+        for user in batch
+        if user[1].interaction_count >= _SESSION_EVENTS
     ]
     draw = np.random.default_rng(SEED)
     user_ids: list[str] = []
@@ -60,7 +60,7 @@ def publish_crowd(
         closing(RedisPublisher(url, RedisConfig(), EngineConfig.load().remembered_s)) as publisher,
         redis.Redis.from_url(url) as client,
     ):
-        crowd = itertools.islice(_under_further_ids(people), user_count)
+        crowd = itertools.islice(_under_further_ids(users), user_count)
         while batch := list(itertools.islice(crowd, _BATCH)):
             publisher.publish(batch)
             with client.pipeline(transaction=False) as pipeline:
@@ -77,17 +77,17 @@ def publish_crowd(
 
 
 def _under_further_ids(
-    people: list[tuple[str, UserRecord, SeenItems]],
+    users: list[tuple[str, UserRecord, SeenItems]],
 ) -> "itertools.chain[tuple[str, UserRecord, SeenItems]]":
     return itertools.chain.from_iterable(
-        ((f"{user_id}-{copy}", record, seen) for user_id, record, seen in people) for copy in itertools.count()
+        ((f"{user_id}-{copy}", record, seen) for user_id, record, seen in users) for copy in itertools.count()
     )
 
 
 def _session(keys: Int64Array, now_ms: int, draw: np.random.Generator) -> Session:
-    """Some of the items that the person has dealt with before.
+    """Some of the items that the user has dealt with before.
 
-    Random items would mix into a taste that nobody has, for which an index that was calibrated on people finds less.
+    Random items would mix into a taste that nobody has, for which an index that was calibrated on users finds less.
     """
     count = int(draw.integers(1, _SESSION_EVENTS + 1))
     times = np.sort(now_ms - draw.integers(0, _SESSION_MS, count))

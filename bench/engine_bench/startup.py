@@ -26,7 +26,7 @@ from engine_client import RecommendationClient
 START_AT_MOST_S, OWN_MEMORY_AT_MOST_MIB = 8.0, 500.0
 # Two over one bundle: what of it they share shows only where there is somebody to share it with.
 REPLICAS = 2
-_PEOPLE = 2_000
+_USERS = 2_000
 # Enough that everything that a request touches has been touched, in every thread.
 _REQUESTS = 500
 _PATIENCE_S, _POLL_S, _TIMEOUT_S = 120.0, 0.02, 15.0
@@ -146,8 +146,8 @@ def _world(item_count: int, port: int, cache: Path, progress: Progress) -> Itera
 
 
 def _publish(item_count: int, cache: Path, work: Path, redis_url: str, progress: Progress) -> list[str]:
-    """Bundle, rules and people; a function of its own, so that the world's memory is free before anything starts."""
-    progress(0, _PEOPLE, f"publish for {item_count:,} items")
+    """Bundle, rules and users; a function of its own, so that the world's memory is free before anything starts."""
+    progress(0, _USERS, f"publish for {item_count:,} items")
     dataset, vectors = build_world(item_count)
     bundle = world_bundle(cache / f"bundles-{item_count}", dataset, vectors)
     write_rules(work / "rules.yaml", dataset)
@@ -157,7 +157,7 @@ def _publish(item_count: int, cache: Path, work: Path, redis_url: str, progress:
         dataset,
         vectors,
         redis_url,
-        _PEOPLE,
+        _USERS,
         now_ms,
         lambda done, total: progress(done, total, f"publish for {item_count:,} items"),
     )

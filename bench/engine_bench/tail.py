@@ -30,7 +30,7 @@ from engine_bench.world import build_world, world_bundle
 from engine_client import RecommendationClient
 
 BUNDLES: Final = ("one", "two")
-_PEOPLE: Final = 2_000
+_USERS: Final = 2_000
 _SAMPLE: Final = 500
 # Not counted: the caches of processor and memory fill, and the first live counts and exposures come about.
 _WARM_UP_S: Final = 10.0
@@ -140,7 +140,7 @@ def _served(
 
 
 def _prepare(settings: TailSettings, port: int, cache: Path, work: Path, redis_url: str, progress: Progress) -> Stage:
-    """Two bundles, rules and people; on its own, so that the world's memory is free before the clock starts."""
+    """Two bundles, rules and users; on its own, so that the world's memory is free before the clock starts."""
     progress(0, 1, "world")
     dataset, vectors = build_world(settings.items)
     bundle = world_bundle(cache / f"bundles-{settings.items}", dataset, vectors)
@@ -151,7 +151,7 @@ def _prepare(settings: TailSettings, port: int, cache: Path, work: Path, redis_u
     write_many_rules(work / "rules.yaml", categories, 1.1)
     now_ms = time.time_ns() // 1_000_000
     user_ids = publish_crowd(
-        bundle, dataset, vectors, redis_url, _PEOPLE, now_ms, lambda done, total: progress(done, total, "publish")
+        bundle, dataset, vectors, redis_url, _USERS, now_ms, lambda done, total: progress(done, total, "publish")
     )
     return Stage(
         address=f"127.0.0.1:{port}",

@@ -122,6 +122,6 @@ def write_many_rules(path: Path, categories: Sequence[str], factor: float) -> No
     ]  # fmt: skip
     rules.append({"name": "variety", "action": "cap", "by": "brand", "limit": 3, "window": 10})
     aside = path.with_suffix(".new")
-    # JSON is YAML; a line for each key, as people write it.
+    # JSON is YAML; a line for each key, as users write it.
     aside.write_text(json.dumps({"version": 1, "rules": rules}, indent=1))
     aside.replace(path)

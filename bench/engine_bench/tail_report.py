@@ -118,7 +118,7 @@ def report_tail(
 
 
 def tail_lines(result: Mapping[str, Any]) -> Iterator[str]:
-    """The report for people."""
+    """The report for users."""
     latencies = ", ".join(
         f"{name} {result[key]:g} ms"
         for name, key in (("p50", "p50_ms"), ("p99", "p99_ms"), ("p99.9", "p999_ms"), ("max", "max_ms"))

@@ -124,7 +124,7 @@ def growth_targets(p50_ms: Mapping[int, float]) -> list[Target]:
 
 
 def short(count: int) -> str:
-    """A number of items as people say it: 20000 is 20k, 1000000 is 1M."""
+    """A number of items as users say it: 20000 is 20k, 1000000 is 1M."""
     for unit, name in ((1_000_000, "M"), (1_000, "k")):
         if count >= unit:
             return f"{count / unit:.4g}{name}"

@@ -23,16 +23,16 @@ from engine.types import BoolArray, Int64Array, RecommendQuery
 SLATE: Final = 10
 RETRIEVED: Final = 200
 MAIN_CATEGORIES: Final = 3
-# When people ask: as soon as they stop, which few do, and long after the data of the bundle ended.
+# When users ask: as soon as they stop, which few do, and long after the data of the bundle ended.
 MOMENTS: Final = ("at once", "a month later")
 _AT_ONCE_MS, _LATER_MS = 60_000, 30 * 86_400_000
-# A table of more people takes longer and says the same.
-PEOPLE: Final = 400
+# A table of more users takes longer and says the same.
+USERS: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
 class TasteFigures:
-    """Slates of SLATE items for the same people, on one surface and at one of the MOMENTS.
+    """Slates of SLATE items for the same users, on one surface and at one of the MOMENTS.
 
     main_share: the share of the slates' items that is in their user's main categories.
     most_shared: the share of the slates that hold the item that most of them hold.
@@ -53,11 +53,11 @@ class TasteFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """n people, their main categories and what they could be shown.
+class _TasteRequests:
+    """n users, their main categories and what they could be shown.
 
     users: int64 (n,). last_ms: int64 (n,), their last event. is_main: bool (n, categories + 1), the last one false.
-    seen: per person the rows that they had an event on. categories: int64 (items,), the last one for none.
+    seen: per user the rows that they had an event on. categories: int64 (items,), the last one for none.
     """
 
     users: Int64Array
@@ -73,7 +73,7 @@ class _Asked:
         return float((mine.sum(axis=1) / np.maximum(there.sum(axis=1), 1)).mean())
 
     def chance(self, on_offer: BoolArray) -> float:
-        """Of items drawn from those on offer, bool (items,), that a person has not had an event on."""
+        """Of items drawn from those on offer, bool (items,), that a user has not had an event on."""
         shares = []
         for is_main, seen in zip(self.is_main, self.seen, strict=True):
             open_to = on_offer.copy()
@@ -88,13 +88,13 @@ def measure_taste(
     serving: EngineConfig,
     scratch: Path,
     progress: Progress | None = None,
-    people: int = PEOPLE,
+    user_count: int = USERS,
 ) -> list[TasteFigures]:
     """Ask the serving pipeline, over a private Redis, for slates of known users on every surface of the settings.
 
     Args:
         bundle: trained on the data set. serving: surfaces, diversity and whatever else requests depend on.
-        scratch: an empty directory. people: ask for so many at most, drawn at random.
+        scratch: an empty directory. user_count: ask for so many at most, drawn at random.
 
     Returns:
         One entry for each surface and moment.
@@ -102,9 +102,9 @@ def measure_taste(
     Raises:
         DataError: no user has enough interactions for the personalized road, or no item has a category.
 
-    Cost: two requests a person and surface, one exact search a person and surface.
+    Cost: two requests a user and surface, one exact search a user and surface.
     """
-    asked = _asked(dataset, serving, people)
+    asked = _asked(dataset, serving, user_count)
     config = serving.model_copy(
         update={
             "bundle": serving.bundle.model_copy(update={"directory": bundle.path.parent}),
@@ -137,7 +137,7 @@ def measure_taste(
     return figures
 
 
-def _asked(dataset: Dataset, serving: EngineConfig, people: int) -> _Asked:
+def _asked(dataset: Dataset, serving: EngineConfig, user_count: int) -> _TasteRequests:
     histories = dataset.histories()
     lengths = histories.lengths()
     known = np.flatnonzero(lengths >= max(1, serving.cold_start.min_interactions))
@@ -147,7 +147,7 @@ def _asked(dataset: Dataset, serving: EngineConfig, people: int) -> _Asked:
         raise DataError("taste is measured on users with history and items with categories; the data has none of one")
     code = {name: place for place, name in enumerate(name for name in vocabulary if name)}
     categories = np.array([code.get(name, len(code)) for name in names], np.int64)
-    users = np.sort(np.random.default_rng(0).permutation(known)[:people])
+    users = np.sort(np.random.default_rng(0).permutation(known)[:user_count])
     is_main = np.zeros((len(users), len(code) + 1), np.bool_)
     seen = [histories.rows[histories.offsets[user] : histories.offsets[user + 1]] for user in users]
     for place, rows in enumerate(seen):
@@ -155,11 +155,11 @@ def _asked(dataset: Dataset, serving: EngineConfig, people: int) -> _Asked:
         first = np.argsort(-counts, kind="stable")[:MAIN_CATEGORIES]
         is_main[place, first[counts[first] > 0]] = True
     states = HistoryStates(users, lengths[users])
-    return _Asked(users, histories.last_times_ms(states), is_main, seen, categories)
+    return _TasteRequests(users, histories.last_times_ms(states), is_main, seen, categories)
 
 
 def _ask(
-    bundle: Bundle, dataset: Dataset, config: EngineConfig, asked: _Asked, progress: Progress | None
+    bundle: Bundle, dataset: Dataset, config: EngineConfig, asked: _TasteRequests, progress: Progress | None
 ) -> dict[tuple[str, str], Int64Array]:
     """By surface and moment: slates int64 (n, SLATE), padded with -1."""
     with published(bundle, dataset, config):
@@ -168,7 +168,7 @@ def _ask(
 
 
 async def _slates(
-    config: EngineConfig, dataset: Dataset, asked: _Asked, progress: Progress | None
+    config: EngineConfig, dataset: Dataset, asked: _TasteRequests, progress: Progress | None
 ) -> dict[tuple[str, str], Int64Array]:
     user_ids = dataset.users["user_id"]
     later_ms = np.full(len(asked.users), int(dataset.interactions.timestamps_ms.max()) + _LATER_MS)
@@ -191,8 +191,8 @@ async def _slates(
     return slates
 
 
-def _retrieve(bundle: Bundle, dataset: Dataset, asked: _Asked, on_offer: BoolArray) -> Int64Array:
-    """int64 (n, RETRIEVED), padded with -1: the best of what is on offer and new to each person, by exact search."""
+def _retrieve(bundle: Bundle, dataset: Dataset, asked: _TasteRequests, on_offer: BoolArray) -> Int64Array:
+    """int64 (n, RETRIEVED), padded with -1: the best of what is on offer and new to each user, by exact search."""
     histories = dataset.histories()
     states = HistoryStates(asked.users, histories.lengths()[asked.users])
     queries = load_embedders(bundle)[0](histories, states, dataset.demographic_codes())

@@ -57,7 +57,7 @@ class Catalogue:
 def catalogue(request: pytest.FixtureRequest, item_count: int) -> Catalogue:
     """Unit vectors of 64 and an index over them, built on one thread.
 
-    synthetic: the latent vectors of the synthetic world, searched with what its people are after.
+    synthetic: the latent vectors of the synthetic world, searched with what its users are after.
     clustered: harder, isotropic clusters of 500 with a wide spread, so that the top 1000 spans several of them.
     """
     return _catalogue(request.param, item_count, 64)

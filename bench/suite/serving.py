@@ -42,7 +42,7 @@ class PublishedWorld:
 
 @dataclass(frozen=True)
 class Serving:
-    """A world whose people are in Redis, each with a session of the five minutes before `now_ms`, under rules."""
+    """A world whose users are in Redis, each with a session of the five minutes before `now_ms`, under rules."""
 
     world: PublishedWorld
     config: EngineConfig
@@ -66,7 +66,7 @@ class Serving:
                 loop.run_until_complete(context.__aexit__(None, None, None))
 
     def states(self, count: int) -> list[UserState]:
-        """What Redis knows of the first `count` people."""
+        """What Redis knows of the first `count` users."""
 
         async def fetch() -> list[UserState]:
             store = RedisFeatureStore(self.config.redis.url, self.config.redis)
@@ -79,7 +79,7 @@ class Serving:
         return asyncio.run(fetch())
 
     def blended(self, model: ServingModel, state: UserState) -> tuple[Float32Array, SessionSignal]:
-        """What a request of this person searches with, float32 (dim,), and what the ranker reads of their session."""
+        """What a request of this user searches with, float32 (dim,), and what the ranker reads of their session."""
         record = state.record
         assert record is not None
         return blend_session(
@@ -93,11 +93,11 @@ class Serving:
             model.bundle.ranker_session,
         )
 
-    def measured_recall(self, model: ServingModel, k: int, people: int) -> float:
-        """Recall at k of what this many people search with, under the bitmap of the surface that they ask on."""
+    def measured_recall(self, model: ServingModel, k: int, users: int) -> float:
+        """Recall at k of what this many users search with, under the bitmap of the surface that they ask on."""
         bitmap = model.catalogue.of_surface(SURFACE)
         mask = np.unpackbits(bitmap, count=self.world.item_count, bitorder="little").astype(bool)
-        queries = np.stack([self.blended(model, state)[0] for state in self.states(people)])
+        queries = np.stack([self.blended(model, state)[0] for state in self.states(users)])
         # Nothing is fresh here: the bundle's own rows are all that there is.
         truth = exact_rows(model.bundle.item_vectors, queries, mask, k)
         return mean_recall(model.index, queries, k, bitmap, truth)

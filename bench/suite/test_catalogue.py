@@ -26,7 +26,7 @@ RECALL_QUERIES = 64
 
 
 @pytest.fixture
-def with_fresh(world: PublishedWorld) -> ServingModel:
+def with_new_items(world: PublishedWorld) -> ServingModel:
     """The bundle and 10,000 fresh items, whose vectors are those of random items, a little moved."""
     bundle = world.bundle
     model = load_model(bundle.path, EngineConfig())
@@ -49,13 +49,13 @@ def with_fresh(world: PublishedWorld) -> ServingModel:
     return model
 
 
-def test_fresh_items_beside_the_index(benchmark: Any, world: PublishedWorld, with_fresh: ServingModel) -> None:
+def test_fresh_items_beside_the_index(benchmark: Any, world: PublishedWorld, with_new_items: ServingModel) -> None:
     """Both indexes against the main one alone, turn by turn."""
     bundle = world.bundle
     main = FaissIndex.open(bundle.path / INDEX_FILE, bundle.manifest.index, bundle.item_table)
     rng = np.random.default_rng(1)
     queries = np.array(bundle.item_vectors[np.sort(rng.integers(0, world.item_count, 256))])
-    bitmap = with_fresh.catalogue.of_surface("home")
+    bitmap = with_new_items.catalogue.of_surface("home")
     main_bitmap = bitmap[: (world.item_count + 7) // 8]
     seconds: dict[str, list[float]] = {"main": [], "both": []}
     found = 0
@@ -65,13 +65,13 @@ def test_fresh_items_beside_the_index(benchmark: Any, world: PublishedWorld, wit
             if name == "main":
                 main.search(query, K, main_bitmap)
             else:
-                rows, _ = with_fresh.index.search(query, K, bitmap)
-                found += int((rows >= with_fresh.catalogue.fresh.first_row).sum())
+                rows, _ = with_new_items.index.search(query, K, bitmap)
+                found += int((rows >= with_new_items.catalogue.new_items.first_row).sum())
             seconds[name].append(time.perf_counter() - started)
-    recall = _recall(with_fresh, queries[:RECALL_QUERIES], bitmap)
+    recall = _recall(with_new_items, queries[:RECALL_QUERIES], bitmap)
     turn = itertools.cycle(queries)
     benchmark.pedantic(
-        lambda query: with_fresh.index.search(query, K, bitmap), setup=lambda: ((next(turn),), {}), rounds=200
+        lambda query: with_new_items.index.search(query, K, bitmap), setup=lambda: ((next(turn),), {}), rounds=200
     )
     p50 = {name: float(np.median(values[20:])) * 1000 for name, values in seconds.items()}
     ratio = p50["both"] / p50["main"]

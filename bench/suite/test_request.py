@@ -21,7 +21,7 @@ PARTS = {part: stages_of(part) for part in BUDGETS_MS}
 
 
 def test_request(benchmark: Any, serving: Serving) -> None:
-    """One request after the other, each of another person with a session of a moment ago, under three rules."""
+    """One request after the other, each of another user with a session of a moment ago, under three rules."""
     users = itertools.cycle(serving.user_ids)
     answers: list[Recommendation] = []
     converted_ms: list[float] = []

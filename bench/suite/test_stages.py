@@ -23,14 +23,14 @@ from engine.stages.seen import apply_policy
 from engine.types import Candidates, RankingContext, RecommendQuery, UInt8Array
 from suite.serving import SURFACE, Serving
 
-PEOPLE, ROUNDS, SLATE = 64, 300, 50
+USERS, ROUNDS, SLATE = 64, 300, 50
 DEPTHS = (100, 500, 1000, 2000)
 DIVERSIFIERS = {"mmr": MmrDiversifier(), "dpp": DppDiversifier()}
 
 
 @dataclass(frozen=True)
 class Request:
-    """One person's request, up to its candidates (the most that any depth asks for, in retrieval order)."""
+    """One user's request, up to its candidates (the most that any depth asks for, in retrieval order)."""
 
     state: UserState
     query: RecommendQuery
@@ -62,7 +62,7 @@ def stages(serving: Serving) -> Iterator[Stages]:
         model = pipeline.model
         requests = [
             _request(serving, model, user_id, state)
-            for user_id, state in zip(serving.user_ids, serving.states(PEOPLE), strict=False)
+            for user_id, state in zip(serving.user_ids, serving.states(USERS), strict=False)
         ]
         yield Stages(serving, loop, pipeline, requests)
 
@@ -93,7 +93,7 @@ def _measure(
     benchmark.group = f"stage {stage}"
     benchmark.extra_info.update(stage=stage, items=stages.serving.world.item_count, **info)
     turn = itertools.cycle(arguments)
-    benchmark.pedantic(run, setup=lambda: (next(turn), {}), rounds=ROUNDS, warmup_rounds=PEOPLE)
+    benchmark.pedantic(run, setup=lambda: (next(turn), {}), rounds=ROUNDS, warmup_rounds=USERS)
 
 
 def test_features(benchmark: Any, stages: Stages) -> None:
@@ -135,9 +135,9 @@ def test_blend(benchmark: Any, stages: Stages) -> None:
 
 @pytest.mark.parametrize("k", DEPTHS)
 def test_retrieve(benchmark: Any, stages: Stages, k: int) -> None:
-    """Under each person's own bitmap; recall under that of the surface, against an exact search."""
+    """Under each user's own bitmap; recall under that of the surface, against an exact search."""
     inputs = [(request.context.query, request.eligible) for request in stages.requests]
-    recall = stages.serving.measured_recall(stages.model, k, PEOPLE)
+    recall = stages.serving.measured_recall(stages.model, k, USERS)
     _measure(
         benchmark,
         stages,

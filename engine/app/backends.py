@@ -34,7 +34,7 @@ def open_batcher(config: EngineConfig) -> AbstractContextManager[MicroBatcher | 
 
     Raises ConfigError where the settings ask for a device that is not there.
     """
-    if config.device.elsewhere is not None:
+    if config.device.device_socket is not None:
         return nullcontext()
     if config.device.uses_cuda:
         from engine.adapters.cuda.device import require_device
@@ -58,7 +58,7 @@ def open_stages(
 
     Raises as open_index does, and DependencyUnavailable where they are in another process that is not there.
     """
-    path = config.device.elsewhere
+    path = config.device.device_socket
     if path is None:
         return open_index(bundle, config, batcher), open_ranker(bundle, catalogue, config, batcher)
     slots = config.compute_threads(os.cpu_count() or 1) + _SPARE_SLOTS
@@ -117,7 +117,7 @@ def open_ranker(bundle: Bundle, catalogue: LiveCatalogue, config: EngineConfig, 
         tensorrt_cache=config.device.tensorrt_cache,
     )
     on_device = OnnxGpuRanker(_graph_file(bundle, config), bundle.schema, *tables, settings)
-    catalogue.copies.append(on_device.rows_written)
+    catalogue.row_listeners.append(on_device.rows_written)
     return on_device if batcher is None else BatchedRanker(on_device, batcher)
 
 

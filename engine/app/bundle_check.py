@@ -85,7 +85,7 @@ def check_bundle(path: Path, config: EngineConfig, current: Path | None = None) 
     answers = _answers(model, config, histories)
     distinct = len({item for answer in answers for item in answer.item_ids}) / max(len(answers[0].item_ids), 1)
     if distinct < _LEAST_DISTINCT and _could_differ(model):
-        raise BundleError(f"{path}: {len(answers)} people with different histories get about the same items")
+        raise BundleError(f"{path}: {len(answers)} users with different histories get about the same items")
     findings = Findings(model.bundle.version, len(model.bundle.items), len(answers), distinct)
     if before is None:
         return findings
@@ -139,7 +139,7 @@ def _opened(current: Path, config: EngineConfig) -> ServingModel | None:
 
 
 def _try_towers(model: ServingModel) -> None:
-    """What publishes people and takes new items in opens as well, and gives vectors of this space."""
+    """What publishes users and takes new items in opens as well, and gives vectors of this space."""
     bundle = model.bundle
     load_embedders(bundle)
     few = pl.DataFrame(pl.from_arrow(bundle.items.table.slice(0, 4)))
@@ -154,7 +154,7 @@ def _try_towers(model: ServingModel) -> None:
 
 
 def _histories(model: ServingModel, other: ServingModel | None) -> list[tuple[str, ...]]:
-    """A few items for each made-up person, the same in every run; of those that both bundles have, where any are."""
+    """A few items for each made-up user, the same in every run; of those that both bundles have, where any are."""
     items = model.bundle.items
     rng = np.random.default_rng(0)
     rows: Int64Array = rng.permutation(len(items))[: 8 * PROBES * _HISTORY]
@@ -165,7 +165,7 @@ def _histories(model: ServingModel, other: ServingModel | None) -> list[tuple[st
 
 
 def _answers(model: ServingModel, config: EngineConfig, histories: list[tuple[str, ...]]) -> list[Recommendation]:
-    """What each of these people gets, over the surfaces in turn. Raises BundleError for what no server should say."""
+    """What each of these users gets, over the surfaces in turn. Raises BundleError for what no server should say."""
     surfaces, path = tuple(config.surfaces), model.bundle.path
     with ThreadPoolExecutor(1) as unused:
         pipeline = Pipeline(model, FetchFeatures(_Nobody(), 1.0, 1 << 20), config, unused)

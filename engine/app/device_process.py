@@ -16,7 +16,7 @@ from engine.batching.batched import BatchRanker
 from engine.bundle.store import BundleStore
 from engine.catalog.follow import CatalogueFollower
 from engine.config.serving import EngineConfig
-from engine.device.model import DeviceModel, HeldModels, RankLane, SearchLane, one_by_one
+from engine.device.model import DeviceModel, LeasedModels, RankHandler, SearchHandler, one_by_one
 from engine.device.server import DeviceServer
 from engine.device.slot import RANK, SEARCH
 from engine.errors import AnotherTries, BundleError, described
@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def running_device(
-    config: EngineConfig, socket: Path, settle: Callable[[], None] = lambda: None, last_good: LastGood | None = None
+    config: EngineConfig, socket: Path, freeze: Callable[[], None] = lambda: None, last_good: LastGood | None = None
 ) -> AsyncIterator[DeviceServer]:
     """A device process's server, with the current bundle loaded; it ends with the context.
 
     It follows catalogue and live counts for itself, as every process does, and loads what front ends ask for.
-    settle, last_good: as for engine.app.serve.running_server.
+    freeze, last_good: as for engine.app.serve.running_server.
 
     Raises BundleError, ConfigError or DependencyUnavailable where it cannot begin.
     """
@@ -50,20 +50,20 @@ async def running_device(
     def load(path: Path) -> DeviceModel[ServingModel]:
         model = load_model(path, config)
         if catalogue is not None:
-            catalogue.bring_up(model.catalogue)
+            catalogue.catch_up(model.catalogue)
         if trending is not None:
             trending.refresh(model)
-        settle()
+        freeze()
         return _on_device(model)
 
-    held = HeldModels(load)
+    held = LeasedModels(load)
     async with AsyncExitStack() as resources:
         if config.trending.poll_s:
             trending = resources.enter_context(live_counts(config, resources.enter_context(kafka_brokers(config))))
         await asyncio.to_thread(_prepare_first, held, config, last_good)
         serving = _Serving(held)
         catalogue = await resources.enter_async_context(living_catalogue(config, serving, last_good))
-        settle()
+        freeze()
         with DeviceServer(socket, held, max(config.micro_batch, 1)) as server:
             following = asyncio.create_task(_follow(trending, serving, config.trending.poll_s))
             try:
@@ -74,10 +74,10 @@ async def running_device(
                     await following
 
 
-def _prepare_first(held: HeldModels[ServingModel], config: EngineConfig, last_good: LastGood) -> None:
+def _prepare_first(held: LeasedModels[ServingModel], config: EngineConfig, last_good: LastGood) -> None:
     """The current bundle; where it does not verify, the one that workers served by last: it is what they will ask for.
 
-    Raises as HeldModels.prepare does.
+    Raises as LeasedModels.prepare does.
     """
     try:
         path = BundleStore(config.bundle.directory).current().resolve()
@@ -99,7 +99,7 @@ def _allow_many_files() -> None:
 class _Serving:
     """What the followers write to. Implements engine.request.model.Serving."""
 
-    def __init__(self, held: HeldModels[ServingModel]) -> None:
+    def __init__(self, held: LeasedModels[ServingModel]) -> None:
         self._held = held
 
     @property
@@ -121,8 +121,8 @@ def _on_device(model: ServingModel) -> DeviceModel[ServingModel]:
     return DeviceModel(
         slot_shape(model.bundle, model.catalogue),
         {
-            SEARCH: SearchLane(search_batch),
-            RANK: RankLane(ranker, model.catalogue, model.catalogue.fresh.first_row),
+            SEARCH: SearchHandler(search_batch),
+            RANK: RankHandler(ranker, model.catalogue, model.catalogue.new_items.first_row),
         },
         model,
     )

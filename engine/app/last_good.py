@@ -33,7 +33,7 @@ from engine.experiments.settings import variant_rules
 from engine.request.model import ServingModel
 from engine.rules.load import parse_rules, read_bytes
 from engine.rules.schema import Rules
-from engine.runtime.elsewhere import Elsewhere
+from engine.runtime.helper_process import HelperProcess
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class LastGood:
         """This content of a rules file is in force."""
         self._keep(_rules_name(path), content)
 
-    def stands(self, what: str, *, behind: bool) -> None:
+    def note(self, what: str, *, behind: bool) -> None:
         """Whether this process serves by an earlier `what` than the current one."""
         (self.in_use.add if behind else self.in_use.discard)(what)
 
@@ -121,7 +121,7 @@ class LastGood:
                     if config is None:
                         raise BundleError(f"{path}: a worker ended while it opened this bundle")
                     log.warning("%s: a worker ended while it opened this bundle; a process of its own tries it", path)
-                    with closing(Elsewhere()) as elsewhere:
+                    with closing(HelperProcess()) as elsewhere:
                         elsewhere.call(check_bundle, path, config)
                 trial.write_bytes(os.fsencode(path.resolve()))
                 try:

@@ -13,7 +13,7 @@ from prometheus_client import start_http_server
 
 from engine.adapters.kafka.source import KafkaDeadLetters, KafkaSource
 from engine.adapters.redis.connect import warn_of_eviction
-from engine.adapters.redis.state import RedisFreshStore, RedisLiveStore
+from engine.adapters.redis.state import RedisLiveStore, RedisNearlineStore
 from engine.app.model import load_embedders
 from engine.app.serve import kafka_brokers, log_name, redis_url
 from engine.bundle.bundle import open_bundle
@@ -29,11 +29,11 @@ from engine.runtime.stalls.watch import timing_collections
 from engine.stream.archive import EVENTS_LAYOUT, EXPOSURES_DIRECTORY, ArchiveSink
 from engine.stream.events import read_events
 from engine.stream.exposures import EXPOSURES_LAYOUT
-from engine.stream.fresh import Refresher, UserModel
-from engine.stream.lanes import Lanes
 from engine.stream.live import LiveSink
 from engine.stream.metrics import ProcessorMetrics
+from engine.stream.nearline import Refresher, UserModel
 from engine.stream.processor import DeadLetters, LogRecord, Processor, reading
+from engine.stream.sink_shards import SinkShards
 from engine.stream.state import Limits
 from engine.stream.topics import EVENTS, EXPOSURES, Topic
 from engine_client.v1 import exposure_pb2
@@ -46,11 +46,11 @@ _T = TypeVar("_T")
 _SCRAPE_S = 60.0
 
 
-def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], None] = lambda: None) -> None:
+def process(config: EngineConfig, stop: threading.Event, freeze: Callable[[], None] = lambda: None) -> None:
     """Keep Redis, and the archive where one is wanted, true to the event log until `stop` is set.
 
     Args:
-        settle: called once all that lives long is there; for a process of its own, that of runtime.stalls.collector.
+        freeze: called once all that lives long is there; for a process of its own, that of runtime.stalls.collector.
 
     Neither Redis nor Kafka need be there: the loops wait for them. A loop that breaks stops all.
 
@@ -69,7 +69,7 @@ def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], No
         dead_letters = resources.enter_context(closing(KafkaDeadLetters(brokers, config.kafka)))
         refresher = None
         if settings.fresh_users_per_s:
-            fresh = resources.enter_context(closing(RedisFreshStore(url, config.redis, settings.fresh_ttl_s)))
+            fresh = resources.enter_context(closing(RedisNearlineStore(url, config.redis, settings.fresh_ttl_s)))
             refresher = Refresher(
                 fresh,
                 current_user_model(config),
@@ -85,7 +85,7 @@ def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], No
             store = RedisLiveStore(url, config.redis, settings, name, current_generation(config))
             resources.enter_context(closing(store))
             sinks.append(LiveSink(store, name, limits, settings.popular_items, *touched))
-        lanes = resources.enter_context(closing(Lanes(sinks)))
+        lanes = resources.enter_context(closing(SinkShards(sinks)))
         outage = Outage(log)
         processors: list[Processor[Any]] = [
             Processor(
@@ -111,7 +111,7 @@ def process(config: EngineConfig, stop: threading.Event, settle: Callable[[], No
             server, _ = start_http_server(settings.metrics_port)
             resources.callback(server.server_close)
             resources.callback(server.shutdown)
-        settle()
+        freeze()
         loops = [processor.run for processor in processors]
         try:
             run_until_stopped(loops + ([refresher.run] if refresher else []), ending)

@@ -40,7 +40,7 @@ from engine.rpc.server import Server, create_server
 from engine.rpc.servicer import Recommender
 from engine.rules.follow import RulesFile
 from engine.rules.load import parse_rules
-from engine.runtime.elsewhere import Elsewhere
+from engine.runtime.helper_process import HelperProcess
 from engine.runtime.stalls.turns import started_pool
 from engine.stages.features import FetchFeatures
 from engine.stream.topics import EVENTS
@@ -55,7 +55,7 @@ async def running_server(
     *,
     shares_port: bool = False,
     metrics: ServerMetrics | None = None,
-    settle: Callable[[], None] = lambda: None,
+    freeze: Callable[[], None] = lambda: None,
     last_good: LastGood | None = None,
 ) -> AsyncIterator[Server]:
     """A warm, SERVING server that follows new bundles and live counts; drained and released at the end.
@@ -63,8 +63,8 @@ async def running_server(
     Args:
         shares_port: it is one of several processes on the port; see engine.app.supervisor.
         metrics: what counts its calls and answers; without, nothing does.
-        settle: called once all that lives long is there, before health says SERVING, and with each further bundle
-            before it serves; engine.runtime.stalls.collector.settle where the process is the server's alone.
+        freeze: called once all that lives long is there, before health says SERVING, and with each further bundle
+            before it serves; engine.runtime.stalls.collector.freeze_long_lived where the process is the server's alone.
         last_good: what workers of the same supervisor served by, if any.
 
     It starts without Kafka, too: recommendations need none, and recording events says UNAVAILABLE until there is one.
@@ -83,10 +83,10 @@ async def running_server(
             own = pipeline.model.catalogue
             model = load_model(path, config, own.rules.rules, own.variant_rules, batcher)
             # Before it serves: a new bundle must take back neither what has changed nor what is live.
-            catalogue.bring_up(model.catalogue)
+            catalogue.catch_up(model.catalogue)
             if trending is not None:
                 trending.refresh(model)
-            settle()
+            freeze()
             return model
 
         def load_with_care(path: Path) -> ServingModel:
@@ -110,11 +110,11 @@ async def running_server(
             event_log=event_log,
             catalogue=(changes, ServingCatalogue(pipeline)),
             metrics=metrics,
-            reporter=resources.enter_context(report_desk(config, pipeline)) if config.reports.archive else None,
+            reporter=resources.enter_context(report_service(config, pipeline)) if config.reports.archive else None,
             shares_port=shares_port,
         )
         await server.start()
-        settle()
+        freeze()
         server.set_serving()
         last_good.serving()
 
@@ -123,13 +123,13 @@ async def running_server(
             asyncio.create_task(variants.follow(config.bundle.poll_s)),
         ]
         if config.rules.file is not None:
-            elsewhere = resources.enter_context(closing(Elsewhere()))
+            elsewhere = resources.enter_context(closing(HelperProcess()))
             parse = partial(elsewhere.call, parse_rules)
             file = RulesFile(config.rules.file, config.surfaces, parse, last_good.rules(config.rules.file))
 
             def looked() -> None:
                 fits = file.rules is pipeline.model.catalogue.rules.rules
-                last_good.stands("rules", behind=not (fits and file.in_force))
+                last_good.note("rules", behind=not (fits and file.in_force))
                 if fits:
                     last_good.in_force(file.path, file.content)
 
@@ -236,9 +236,9 @@ async def living_catalogue(
     def catalogues() -> list[LiveCatalogue]:
         return [model.catalogue for model in serving.models]
 
-    def bring_up() -> None:
+    def catch_up() -> None:
         for catalogue in catalogues():
-            follower.bring_up(catalogue)
+            follower.catch_up(catalogue)
 
     with ExitStack() as resources:
         url = resources.enter_context(redis_url(config))
@@ -246,7 +246,7 @@ async def living_catalogue(
         follower = CatalogueFollower(source)
         try:
             await asyncio.to_thread(follower.load, {model.bundle.manifest.generation for model in serving.models})
-            await asyncio.to_thread(bring_up)
+            await asyncio.to_thread(catch_up)
         except DependencyUnavailable as error:
             if not last_good.has_served:
                 raise
@@ -278,7 +278,7 @@ async def open_catalogue_writer(config: EngineConfig) -> AsyncIterator[RedisCata
 
 
 class ServingCatalogue:
-    """Room in the catalogue that serves at this moment. Implements engine.rpc.catalog_servicer.CatalogueRoom."""
+    """Room in the catalogue that serves at this moment. Implements engine.rpc.catalog_servicer.CatalogueCapacity."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -287,8 +287,8 @@ class ServingCatalogue:
         return self._pipeline.model.catalogue.unknown(keys)
 
     @property
-    def room(self) -> int:
-        return self._pipeline.model.catalogue.room
+    def spare_capacity(self) -> int:
+        return self._pipeline.model.catalogue.spare_capacity
 
 
 @contextmanager
@@ -301,16 +301,16 @@ def live_counts(config: EngineConfig, brokers: str) -> Iterator[Trending]:
 
 
 @contextmanager
-def report_desk(config: EngineConfig, pipeline: Pipeline) -> Iterator[Reporter]:
+def report_service(config: EngineConfig, pipeline: Pipeline) -> Iterator[Reporter]:
     """What makes reports from the archive that the settings name, with the categories of the bundle that serves."""
     # Here, because a server without reports needs none of the `analysis` extra.
-    from engine.experiments.analysis.desk import ReportDesk
     from engine.experiments.analysis.files import Archive
-    from engine.experiments.analysis.question import as_declared
+    from engine.experiments.analysis.report_query import as_declared
+    from engine.experiments.analysis.report_service import ReportService
 
     settings = config.reports
     assert settings.archive is not None
-    desk = ReportDesk(
+    desk = ReportService(
         Archive.within(settings.archive, settings.events),
         lambda: pipeline.model.bundle.path,
         lambda question: as_declared(question, config),

@@ -40,7 +40,7 @@ _DEVICE_END_TIMEOUT_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RestartPolicy:
     """How ends that nobody asked for are borne, and silence.
 
     failed_starts: this many of one process in a row, without having served in between, end everything, as long as no
@@ -92,7 +92,7 @@ class Program:
 class Supervisor:
     """Keeps `workers` processes running until told to stop.
 
-    A worker that cannot start never ends those that serve: it is tried again, for ever.
+    A worker that cannot start never ends those that serve: it is tried again, forever.
 
     Args:
         workers: how many.
@@ -111,7 +111,7 @@ class Supervisor:
         drain_s: float,
         metrics: WorkerMetrics | None = None,
         command: Sequence[str] = WORKER_COMMAND,
-        patience: Patience | None = None,
+        patience: RestartPolicy | None = None,
         device: Program | None = None,
     ) -> None:
         self._workers = workers
@@ -122,7 +122,7 @@ class Supervisor:
         self._drained = asyncio.Event()
         self._drain_s = drain_s
         self._metrics = metrics
-        self._patience = patience or Patience()
+        self._patience = patience or RestartPolicy()
         self._stopping = asyncio.Event()
         self._children: dict[int, Child] = {}
         self._ever_served = False
@@ -224,7 +224,7 @@ class Supervisor:
             self._count_serving()
 
     async def _watch(self) -> None:
-        """Kill processes whose event loop does not answer, for ever."""
+        """Kill processes whose event loop does not answer, forever."""
         period_s = self._patience.heartbeat_s / LOOKS
         looked_at = time.monotonic()
         while True:

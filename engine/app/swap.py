@@ -32,7 +32,7 @@ async def follow_current(
     poll_s: float,
     last_good: LastGood | None = None,
 ) -> None:
-    """Look at the pointer every `poll_s` seconds, for ever; load what it names beside what serves, then swap.
+    """Look at the pointer every `poll_s` seconds, forever; load what it names beside what serves, then swap.
 
     A bundle that cannot be used is refused once, with the reason in the log, and the old one keeps serving; it is tried
     again when a file of it changes. Requests under way finish with the model that they began with.
@@ -46,11 +46,11 @@ async def follow_current(
             path = store.current().resolve()
         except BundleError as error:
             log.warning("the bundle pointer cannot be read, bundle %s keeps serving: %s", pipeline.version, error)
-            last_good.stands("bundle", behind=True)
+            last_good.note("bundle", behind=True)
             continue
         # By place, not by name: a directory may be called otherwise than the version inside.
         if path == pipeline.model.bundle.path:
-            last_good.stands("bundle", behind=False)
+            last_good.note("bundle", behind=False)
             continue
         seen = (path, _stamp(path))
         if seen == refused:
@@ -64,17 +64,17 @@ async def follow_current(
             del model
             refused = None
             last_good.serves(path)
-            last_good.stands("bundle", behind=False)
+            last_good.note("bundle", behind=False)
             log.info("serving bundle %s", pipeline.version)
         except AnotherTries:
             continue
         except EngineError as error:
             refused = seen
-            last_good.stands("bundle", behind=True)
+            last_good.note("bundle", behind=True)
             log.error("bundle %s refused, %s keeps serving: %s", path.name, pipeline.version, error)
         except Exception:  # nobody waits for this task: it would end without a word, and no bundle would ever follow
             refused = seen
-            last_good.stands("bundle", behind=True)
+            last_good.note("bundle", behind=True)
             log.exception("bundle %s refused, %s keeps serving", path.name, pipeline.version)
 
 

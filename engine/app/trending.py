@@ -48,7 +48,7 @@ class Trending:
 
 
 async def follow_trending(trending: Trending, serving: Serving, poll_s: float) -> None:
-    """Refresh what serves every `poll_s` seconds, for ever, in a thread of its own.
+    """Refresh what serves every `poll_s` seconds, forever, in a thread of its own.
 
     Whatever goes wrong, popularity as it was keeps serving, and the next round tries again.
     """

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.redis.connect import check_url
 from engine.adapters.redis.embedded import EmbeddedRedis
-from engine.app.supervisor import DEVICE_COMMAND, WORKER_COMMAND, Patience, Program, Supervisor, WorkerMetrics
+from engine.app.supervisor import DEVICE_COMMAND, WORKER_COMMAND, Program, RestartPolicy, Supervisor, WorkerMetrics
 from engine.config.serving import EngineConfig
 from engine.errors import ConfigError
 from engine.rpc.port import ReservedPort, address_of
@@ -58,7 +58,7 @@ async def supervise(config: EngineConfig) -> None:
         command = (*WORKER_COMMAND, good)
         if device is not None:
             device = replace(device, command=(*device.command, good))
-        patience = Patience(
+        patience = RestartPolicy(
             first_pause_s=server.restart_pause_s,
             longest_pause_s=max(server.restart_pause_s, server.restart_max_pause_s),
             heartbeat_s=server.heartbeat_s,

@@ -33,7 +33,7 @@ class BatchedIndex:
 
     def __init__(self, index: BatchIndex, batcher: MicroBatcher) -> None:
         self._index = index
-        self._lane = batcher.lane(index.search_batch)
+        self._group = batcher.group(index.search_batch)
 
     @property
     def dim(self) -> int:
@@ -46,7 +46,7 @@ class BatchedIndex:
     def search(self, query: Float32Array, k: int, eligible: UInt8Array) -> Found:
         """See ItemIndex. Waits for its turn, at most until the request's deadline; raises DeadlineExceeded then."""
         request = self._index.request(query, k, eligible)
-        found = None if request.among_few else self._lane(request, request_deadline.get())
+        found = None if request.is_selective else self._group(request, request_deadline.get())
         return self._index.scan(request) if found is None else found
 
 
@@ -63,10 +63,10 @@ class BatchedRanker:
     """A Ranker. A request that cannot be scored fails alone."""
 
     def __init__(self, ranker: BatchRanker, batcher: MicroBatcher) -> None:
-        self._lane = batcher.lane(ranker.score_many)
+        self._group = batcher.group(ranker.score_many)
 
     def score(self, context: RankingContext, rows: Int64Array) -> Float32Array:
         """See Ranker. Waits for its turn, at most until the request's deadline; raises DeadlineExceeded then."""
         if not len(rows):
             return np.empty(0, np.float32)
-        return self._lane((context, rows), request_deadline.get())
+        return self._group((context, rows), request_deadline.get())

@@ -12,10 +12,13 @@ from engine.errors import DeadlineExceeded, EngineError, Overloaded
 
 
 class Queued(Protocol):
-    """A request in the queue. lane: those of the same object can share a call. deadline: a time.monotonic() instant."""
+    """A request in the queue.
+
+    group: requests of the same object can share a call. deadline: a time.monotonic() instant.
+    """
 
     @property
-    def lane(self) -> Any: ...
+    def group(self) -> Any: ...
 
     @property
     def deadline(self) -> float: ...
@@ -25,7 +28,7 @@ J = TypeVar("J", bound=Queued)
 
 
 def take_batch(queue: deque[J], max_batch: int, now: float, claim: Callable[[J], bool]) -> tuple[list[J], list[J]]:
-    """Take out of the queue (one at least is in it) the oldest request and those of its lane, up to a cap.
+    """Take out of the queue (one at least is in it) the oldest request and those of its group, up to a cap.
 
     Args:
         claim: whether anybody still waits for a request; one without is taken out and dropped.
@@ -33,7 +36,7 @@ def take_batch(queue: deque[J], max_batch: int, now: float, claim: Callable[[J],
     Returns:
         The batch, which may be empty, and those that are past their deadline.
     """
-    lane = queue[0].lane
+    group = queue[0].group
     batch: list[J] = []
     late: list[J] = []
     left: list[J] = []
@@ -42,7 +45,7 @@ def take_batch(queue: deque[J], max_batch: int, now: float, claim: Callable[[J],
         if job.deadline <= now:
             if claim(job):
                 late.append(job)
-        elif job.lane is not lane or len(batch) == max_batch:
+        elif job.group is not group or len(batch) == max_batch:
             left.append(job)
         elif claim(job):
             batch.append(job)
@@ -56,14 +59,14 @@ R = TypeVar("R")
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    lane: "Lane[Any, Any]"
+    group: "BatchGroup[Any, Any]"
     request: Any
     deadline: float
     answer: "Future[Any]" = field(default_factory=Future)
 
 
-class Lane(Generic[Q, R]):
-    """One kind of call, such as a search, whose requests can share a batch; made by MicroBatcher.lane."""
+class BatchGroup(Generic[Q, R]):
+    """One kind of call, such as a search, whose requests can share a batch; made by MicroBatcher.group."""
 
     def __init__(self, batcher: "MicroBatcher", run: Callable[[Sequence[Q]], Sequence[R | EngineError]]) -> None:
         self._batcher = batcher
@@ -101,12 +104,12 @@ class Lane(Generic[Q, R]):
 class MicroBatcher:
     """One thread that makes all calls to a device. Safe for any number of threads that ask.
 
-    A batch is the oldest request and those of its lane that wait behind it, in their order, up to a cap. No request is
+    A batch is the oldest request and those of its group that wait behind it, in their order, up to a cap. No request is
     waited for: while the thread is busy others come, and when it is idle the first one goes alone.
     """
 
     def __init__(self, max_batch: int, max_queued: int, name: str = "engine-device") -> None:
-        """max_batch: of one call. max_queued: requests that wait, of all lanes; past it: Overloaded."""
+        """max_batch: of one call. max_queued: requests that wait, of all groups; past it: Overloaded."""
         if max_batch < 1 or max_queued < 1:
             raise ValueError(f"a batch of {max_batch} and a queue of {max_queued} can serve nobody")
         self.max_batch = max_batch
@@ -123,12 +126,12 @@ class MicroBatcher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def lane(self, run: Callable[[Sequence[Q]], Sequence[R | EngineError]]) -> Lane[Q, R]:
-        """A lane whose batches `run` serves: from up to max_batch requests to as many answers, in step.
+    def group(self, run: Callable[[Sequence[Q]], Sequence[R | EngineError]]) -> BatchGroup[Q, R]:
+        """A group whose batches `run` serves: from up to max_batch requests to as many answers, in step.
 
         An answer that is an EngineError is raised for its request; what `run` itself raises, for the whole batch.
         """
-        return Lane(self, run)
+        return BatchGroup(self, run)
 
     def enqueue(self, job: _Job) -> None:
         with self._changed:
@@ -173,7 +176,7 @@ def _claim(job: _Job) -> bool:
 
 def _serve(batch: list[_Job]) -> None:
     try:
-        answers = batch[0].lane.run([job.request for job in batch])
+        answers = batch[0].group.run([job.request for job in batch])
         if len(answers) != len(batch):
             raise EngineError(f"a batch of {len(batch)} requests got {len(answers)} answers")
     except Exception as error:

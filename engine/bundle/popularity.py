@@ -39,7 +39,7 @@ def surface_key(surface: str) -> str:
 
 
 def segment_key(level: tuple[str, ...], demographics: Demographics) -> str | None:
-    """The name of a person's segment at one level; None where one of its values is unknown."""
+    """The name of a user's segment at one level; None where one of its values is unknown."""
     values = {name: getattr(demographics, name) for name in level}
     return json.dumps(values) if all(values.values()) else None
 

@@ -79,7 +79,7 @@ class BundleStore:
             fields = write(staging)
             created_ms = time.time_ns() // 1_000_000
             files = {path.name: file_entry(path) for path in sorted(staging.iterdir())}
-            version = self._fresh_version(created_ms)
+            version = self._unused_version(created_ms)
             manifest = Manifest(
                 schema_version=BUNDLE_SCHEMA_VERSION, version=version, created_ms=created_ms, files=files, **fields
             )
@@ -132,7 +132,7 @@ class BundleStore:
             shutil.rmtree(path)
         return old
 
-    def _fresh_version(self, created_ms: int) -> str:
+    def _unused_version(self, created_ms: int) -> str:
         base = time.strftime("%Y%m%dT%H%M%S", time.gmtime(created_ms / 1000))
         version, attempt = base, 1
         while (self.directory / version).exists():

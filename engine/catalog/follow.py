@@ -49,7 +49,7 @@ class ChangeSource(Protocol):
 
 
 class CatalogueFollower:
-    """Holds the overlay, and brings catalogues up to it. `bring_up` may be called while the follower's thread runs."""
+    """Holds the overlay, and brings catalogues up to it. `catch_up` may be called while the follower's thread runs."""
 
     def __init__(self, source: ChangeSource) -> None:
         self._source = source
@@ -68,7 +68,7 @@ class CatalogueFollower:
         free_in_turns(changes)
         self._generations = frozenset(generations)
 
-    def bring_up(self, catalogue: LiveCatalogue) -> None:
+    def catch_up(self, catalogue: LiveCatalogue) -> None:
         """Show a catalogue all that has changed since it was last here."""
         with self._lock:
             if catalogue.sequence < self._overlay.sequence:
@@ -106,7 +106,7 @@ class CatalogueFollower:
                     with self._lock:
                         self._overlay.add(changes)
                 for catalogue in serving():
-                    self.bring_up(catalogue)
+                    self.catch_up(catalogue)
             except SnapshotNeeded as error:
                 log.warning("reading the whole catalogue overlay: %s", error)
                 behind = True
@@ -126,7 +126,7 @@ async def follow_rules(
     poll_s: float,
     looked: Callable[[], None] = lambda: None,
 ) -> None:
-    """Look at the rules file every `poll_s` seconds, for ever; a bad one is refused and the rules of before stay.
+    """Look at the rules file every `poll_s` seconds, forever; a bad one is refused and the rules of before stay.
 
     looked: called after each look.
     """

@@ -8,14 +8,14 @@ import numpy as np
 import polars as pl
 
 from engine.bundle.bundle import ITEM_TABLE_FILE, Bundle
-from engine.bundle.room import map_with_room
+from engine.bundle.spare_rows import map_with_spare_rows
 from engine.catalog.changes import ItemState
 from engine.catalog.content import canonical, to_frame
 from engine.catalog.embed import ItemEmbedder
-from engine.catalog.fresh import FreshRows
+from engine.catalog.new_items import NewItems
 from engine.catalog.visibility import Visibility
 from engine.config.experiments import RULES_OFF
-from engine.features.item_attributes import KnownMeans, item_attributes
+from engine.features.item_attributes import ImputationMeans, item_attributes
 from engine.kernels.membership import rows_of_keys
 from engine.logs import OncePerInterval
 from engine.rules.active import ActiveRules
@@ -39,7 +39,7 @@ class LiveCatalogue:
 
     item_table: float32 (rows, schema.table_width), the bundle's rows from 0 and fresh ones from `fresh.first_row`.
     item_dynamic: float32 (rows, len(ITEM_DYNAMIC)), live counts, in step.
-    fresh_vectors: float32 (fresh capacity, dim), contiguous, for exact search; row 0 is `fresh.first_row`.
+    nearline_vectors: float32 (fresh capacity, dim), contiguous, for exact search; row 0 is `fresh.first_row`.
     sequence: up to which change of the overlay this has come.
     copies: told, in the writer's thread, which rows (int64 (n,)) of item_table or item_dynamic were written: for who
         keeps a copy of them elsewhere.
@@ -60,18 +60,18 @@ class LiveCatalogue:
         # Both ends at whole bytes, so that a bitmap's two parts are views of it.
         first_row = _whole_bytes(len(bundle.items))
         self.row_count = first_row + _whole_bytes(fresh_capacity)
-        self.fresh = FreshRows.none(first_row)
-        self.item_table = map_with_room(bundle.path / ITEM_TABLE_FILE, self.row_count)
+        self.new_items = NewItems.none(first_row)
+        self.item_table = map_with_spare_rows(bundle.path / ITEM_TABLE_FILE, self.row_count)
         self.item_dynamic = np.zeros((self.row_count, bundle.item_dynamic.shape[1]), np.float32)
         self.item_dynamic[: len(bundle.items)] = bundle.item_dynamic
-        self.fresh_vectors = np.zeros((self.row_count - first_row, bundle.schema.embedding_dim), np.float32)
+        self.nearline_vectors = np.zeros((self.row_count - first_row, bundle.schema.embedding_dim), np.float32)
         self.sequence = 0
-        self.copies: list[Callable[[Int64Array], None]] = []
-        self._fresh_ids: list[str] = []
-        # What the overlay says of rows, for when rules are compiled anew.
+        self.row_listeners: list[Callable[[Int64Array], None]] = []
+        self._new_item_ids: list[str] = []
+        # What the overlay says of rows, for when rules are compiled again.
         self._contents: dict[int, pb.StoredItem] = {}
         items = self._bundle_items()
-        self._means = KnownMeans.of(items, bundle.schema.epoch_ms)
+        self._means = ImputationMeans.of(items, bundle.schema.epoch_ms)
         self.rules = CompiledRules(rules, items, self.row_count)
         self.variant_rules: Mapping[str, Rules] = variant_rules or {}
         self._variant_compiled = {
@@ -106,7 +106,7 @@ class LiveCatalogue:
 
     def rows(self, keys: Int64Array) -> Int64Array:
         """int64 (n,): the row of each item key, -1 for an unknown one."""
-        items, fresh = self.bundle.items, self.fresh
+        items, fresh = self.bundle.items, self.new_items
         rows = rows_of_keys(items.sorted_keys, items.sorted_rows, keys)
         if fresh.count:
             unknown = np.flatnonzero(rows < 0)
@@ -120,19 +120,19 @@ class LiveCatalogue:
         return unknown
 
     @property
-    def room(self) -> int:
+    def spare_capacity(self) -> int:
         """How many more fresh items fit."""
-        return len(self.fresh_vectors) - self.fresh.count
+        return len(self.nearline_vectors) - self.new_items.count
 
     def ids(self, rows: Int64Array) -> tuple[str, ...]:
         """The ids of n rows, in their order. Cost: O(n)."""
-        first = self.fresh.first_row
+        first = self.new_items.first_row
         fresh = np.flatnonzero(rows >= first)
         if not len(fresh):
             return self.bundle.items.ids(rows)
         ids = list(self.bundle.items.ids(np.where(rows >= first, 0, rows)))
         for position in fresh.tolist():
-            ids[position] = self._fresh_ids[int(rows[position]) - first]
+            ids[position] = self._new_item_ids[int(rows[position]) - first]
         return tuple(ids)
 
     def apply(self, states: Sequence[ItemState], sequence: int) -> None:
@@ -152,15 +152,15 @@ class LiveCatalogue:
             for compiled in (self.rules, *self._variant_compiled.values()):
                 compiled.update_rows(content_rows, frame)
         moved = self._move_vectors(rows, changed)
-        self.tell_copies(np.concatenate([content_rows, moved]))
+        self.notify_row_listeners(np.concatenate([content_rows, moved]))
         self.visibility.update(rows, changed)
         self.sequence = sequence
 
-    def tell_copies(self, rows: Int64Array) -> None:
+    def notify_row_listeners(self, rows: Int64Array) -> None:
         """Rows (int64 (n,)) of the tables were written. What fails is logged: a stale copy must not stop anything."""
         if not len(rows):
             return
-        for copy in self.copies:
+        for copy in self.row_listeners:
             try:
                 copy(rows)
             except Exception:  # whatever a device may raise
@@ -197,12 +197,14 @@ class LiveCatalogue:
         arrived = [state for state in states if state.stored is not None and not state.stored.removed]
         unknown = self.unknown(np.fromiter((state.key for state in arrived), np.int64, len(arrived)))
         new = [state for state, is_new in zip(arrived, unknown, strict=True) if is_new]
-        if len(new) > self.room:
-            log.error("no room for %d new items; a new bundle that holds them makes room", len(new) - self.room)
-            new = new[: self.room]
+        if len(new) > self.spare_capacity:
+            log.error(
+                "no room for %d new items; a new bundle that holds them makes room", len(new) - self.spare_capacity
+            )
+            new = new[: self.spare_capacity]
         if new:
-            self._fresh_ids += [state.stored.item.item_id for state in new if state.stored is not None]
-            self.fresh = self.fresh.with_keys(np.fromiter((state.key for state in new), np.int64, len(new)))
+            self._new_item_ids += [state.stored.item.item_id for state in new if state.stored is not None]
+            self.new_items = self.new_items.with_keys(np.fromiter((state.key for state in new), np.int64, len(new)))
 
     def _changed_content(self, rows: Int64Array, states: Sequence[ItemState]) -> tuple[Int64Array, pl.DataFrame]:
         """The rows whose content is not what it was, and their columns as they are now; removals change nothing."""
@@ -225,7 +227,7 @@ class LiveCatalogue:
         for name, values in item_attributes(frame, self.bundle.schema.epoch_ms, self._means).items():
             self.item_table[rows, columns[name][0]] = values
         # The main index has its own copy of the bundle's vectors: of fresh items alone they can follow the content.
-        fresh = np.flatnonzero(rows >= self.fresh.first_row)
+        fresh = np.flatnonzero(rows >= self.new_items.first_row)
         if len(fresh):
             self._set_vectors(rows[fresh], self._embed(frame[fresh]))
 
@@ -235,13 +237,13 @@ class LiveCatalogue:
         moved: list[int] = []
         for row, state in zip(rows.tolist(), states, strict=True):
             vector = state.vectors.get(generation)
-            if vector is not None and row >= self.fresh.first_row and len(vector) == self.fresh_vectors.shape[1]:
+            if vector is not None and row >= self.new_items.first_row and len(vector) == self.nearline_vectors.shape[1]:
                 self._set_vectors(np.array([row]), vector[None])
                 moved.append(row)
         return np.array(moved, np.int64)
 
     def _set_vectors(self, rows: Int64Array, vectors: Float32Array) -> None:
-        self.fresh_vectors[rows - self.fresh.first_row] = vectors
+        self.nearline_vectors[rows - self.new_items.first_row] = vectors
         self.item_vectors[rows] = vectors
 
 

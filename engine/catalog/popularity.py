@@ -36,8 +36,8 @@ class LivePopularity:
         self._changed: Int64Array = np.empty(0, np.int64)
         self.lists: Popularity = self._known
         self._new_below = new_below
-        # Bitmap of the rows from catalogue.fresh.first_row: those of new items, and of items that are still to come.
-        self.new_rows = np.full(len(catalogue.fresh_vectors) // 8, 255, np.uint8)
+        # Bitmap of the rows from catalogue.new_items.first_row: of new items, and of items that are still to come.
+        self.new_rows = np.full(len(catalogue.nearline_vectors) // 8, 255, np.uint8)
 
     def apply(self, live: Mapping[str, ItemCounts], prior_events: float) -> None:
         """Show these live counts, by scope, instead of those of the last call; without any, it is the bundle as it was.
@@ -58,8 +58,8 @@ class LivePopularity:
         silent = np.setdiff1d(self._changed, rows)
         dynamic[silent] = self._known_counts(silent)
         dynamic[rows] = dynamic_rows(self._known_counts(rows), counts.counts[known])
-        self._catalogue.tell_copies(np.concatenate([silent, rows]))
-        first = self._catalogue.fresh.first_row
+        self._catalogue.notify_row_listeners(np.concatenate([silent, rows]))
+        first = self._catalogue.new_items.first_row
         assign_rows(self.new_rows, silent - first, np.ones(len(silent), np.bool_))
         assign_rows(self.new_rows, rows - first, counts.counts[known, -1] < self._new_below)
         self._changed = rows

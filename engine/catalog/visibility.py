@@ -6,7 +6,7 @@ import numpy as np
 
 from engine.bundle.items import Items
 from engine.catalog.changes import ItemState
-from engine.catalog.fresh import FreshRows
+from engine.catalog.new_items import NewItems
 from engine.kernels.membership import assign_rows, test_rows
 from engine.rules.compiled import CompiledRules
 from engine.types import BoolArray, Int64Array, UInt8Array
@@ -22,10 +22,10 @@ class Visibility:
         self._size = row_count // 8
         self._rules = rules
         self.removed = np.zeros(self._size, np.uint8)
-        self.stock = self._roomy(items.stock())
+        self.stock = self._padded(items.stock())
         # Without what the overlay says: what an item of the bundle goes back to.
         self._base_stock = self.stock.copy()
-        self._base_shown = {surface: self._roomy(items.shown_on(surface)) for surface in surfaces}
+        self._base_shown = {surface: self._padded(items.shown_on(surface)) for surface in surfaces}
         self.shown = {surface: bitmap.copy() for surface, bitmap in self._base_shown.items()}
         self._base_count = len(items)
         self._kept = {surface: self._merged(surface) for surface in surfaces}
@@ -57,7 +57,7 @@ class Visibility:
             allowed = test_rows(self._rules.surface_bitmap(surface), rows)
             assign_rows(self._kept[surface], rows, here & stock & allowed)
 
-    def items(self, fresh: FreshRows) -> UInt8Array:
+    def items(self, fresh: NewItems) -> UInt8Array:
         """The rows that are items at all."""
         rows = np.zeros(self._size * 8, np.bool_)
         rows[: self._base_count] = True
@@ -73,7 +73,7 @@ class Visibility:
     def _merged(self, surface: str) -> UInt8Array:
         return self.shown[surface] & self.stock & self._rules.surface_bitmap(surface)
 
-    def _roomy(self, bitmap: UInt8Array) -> UInt8Array:
+    def _padded(self, bitmap: UInt8Array) -> UInt8Array:
         roomy = np.zeros(self._size, np.uint8)
         roomy[: len(bitmap)] = bitmap
         return roomy

@@ -97,7 +97,7 @@ def upgrade(
     config: ConfigOption = None,
     bundles: BundlesOption = None,
 ) -> None:
-    """Write a bundle of the feature schema before this one anew, so that this engine serves it. Needs the train extra.
+    """Write a bundle of the feature schema before this one again, so that this engine serves it. Needs the train extra.
 
     The new one is checked and stays beside the others; `engine bundles use` has it served. Users' records stay good.
     """

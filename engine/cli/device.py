@@ -14,7 +14,7 @@ from engine.config.serving import EngineConfig
 
 async def _serve(config: EngineConfig, say: Say) -> None:
     from engine.app.device_process import running_device
-    from engine.runtime.stalls.collector import settle
+    from engine.runtime.stalls.collector import freeze_long_lived
     from engine.runtime.stalls.metrics import StallMetrics
     from engine.runtime.stalls.turns import start_helpers, take_short_turns
     from engine.runtime.stalls.watch import watching
@@ -23,7 +23,7 @@ async def _serve(config: EngineConfig, say: Say) -> None:
     start_helpers()
     sink = StallMetrics() if config.server.metrics_port is not None else None
     good = last_good(say, sys.argv[2:])
-    async with running_device(config, Path(sys.argv[1]), settle, good), watching(config.stalls, sink):
+    async with running_device(config, Path(sys.argv[1]), freeze_long_lived, good), watching(config.stalls, sink):
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -42,7 +42,7 @@ def evaluate(
         typer.Option(
             help="leave-one-out: each user's last event, every method through serving. next-event: each user's last "
             "events replayed one by one, with and without what is fresh. new-items: items that training never saw, by "
-            "content and by their first interactions. new-users: people of whom only demographics are known."
+            "content and by their first interactions. new-users: users of whom only demographics are known."
         ),
     ] = Protocol.LEAVE_ONE_OUT,
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Train this many times, with seeds 1, 2, …")] = 3,

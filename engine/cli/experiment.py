@@ -52,7 +52,7 @@ def report(
         Path | None, typer.Option(help="A bundle, or a directory of them: the items' categories, for diversity.")
     ] = None,
     window_hours: Annotated[float, typer.Option(help="A click or purchase counts for an exposure so long.")] = 24.0,
-    before_days: Annotated[int, typer.Option(help="Adjust by what people did in these days before (CUPED).")] = 14,
+    before_days: Annotated[int, typer.Option(help="Adjust by what users did in these days before (CUPED).")] = 14,
     bot_hourly_requests: Annotated[int, typer.Option(help="Who asks more often in an hour is a bot.")] = 300,
     clock: Annotated[
         str, typer.Option(help="Count exposures by the time of the server, or of the request (simulated traffic).")
@@ -62,9 +62,9 @@ def report(
 ) -> None:
     """Say what each variant earns, surface by surface, how sure that is, and whether the figures may be read at all."""
     from engine.cli.experiment_tables import show_report
-    from engine.experiments.analysis.question import HOUR_MS, Question, ReportRules, as_declared
     from engine.experiments.analysis.read import count
     from engine.experiments.analysis.report import make_report
+    from engine.experiments.analysis.report_query import HOUR_MS, ReportQuery, ReportRules, as_declared
 
     rules = ReportRules(
         window_ms=int(window_hours * HOUR_MS),
@@ -74,7 +74,7 @@ def report(
         alpha=alpha,
         clock=_clock(clock),
     )
-    asked = Question(name, surface, *_period(from_day, to_day), control, _shares(shares), rules)
+    asked = ReportQuery(name, surface, *_period(from_day, to_day), control, _shares(shares), rules)
     question = as_declared(asked, load_config(config))
     made = make_report(count(_archive(archive, config), question, _categories(bundle)), question)
     if not _printed(json_file, made.to_dict()):
@@ -95,24 +95,24 @@ def plan(
     surface: SurfaceOption = "",
     from_day: FromOption = None,
     to_day: ToOption = None,
-    rate: Annotated[float | None, typer.Option(help="Share of the people who do it, e.g. buy: 0.03.")] = None,
-    people_per_day: Annotated[float | None, typer.Option(help="New people a day, in both variants together.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Share of the users who do it, e.g. buy: 0.03.")] = None,
+    people_per_day: Annotated[float | None, typer.Option(help="New users a day, in both variants together.")] = None,
     shares: Annotated[str, typer.Option(help="Of control and treatment.")] = "control=50,treatment=50",
     power: Annotated[float, typer.Option(help="The chance of finding the change where it is there.")] = 0.8,
     alpha: Annotated[float, typer.Option(help="The chance of finding one where there is none.")] = 0.05,
     json_file: JsonOption = None,
 ) -> None:
-    """Say how many people and days an experiment takes, and what it could find in the weeks that there are."""
+    """Say how many users and days an experiment takes, and what it could find in the weeks that there are."""
     from engine.cli.experiment_tables import show_plan
     from engine.experiments.analysis.files import Archive
     from engine.experiments.analysis.plan import spread_of_share
     from engine.experiments.analysis.plan_read import Traffic, plan_from_archive, plan_metric
-    from engine.experiments.analysis.question import Question, ReportRules
+    from engine.experiments.analysis.report_query import ReportQuery, ReportRules
 
     two = list(_shares(shares).values())
     if len(two) != 2:
         raise typer.BadParameter("must be two", param_hint="--shares")
-    question = Question("", surface, *_period(from_day, to_day), rules=ReportRules(alpha=alpha, before_days=0))
+    question = ReportQuery("", surface, *_period(from_day, to_day), rules=ReportRules(alpha=alpha, before_days=0))
     if archive is not None:
         traffic, plans = plan_from_archive(Archive.within(archive), question, lift, two, power)
     elif rate is not None and people_per_day is not None and people_per_day > 0:
@@ -150,11 +150,11 @@ def ope(
     """Estimate from logged propensities what another policy would have earned on a variant's traffic."""
     from engine.cli.experiment_tables import show_off_policy
     from engine.experiments.analysis.ope import Reward, off_policy, read_target
-    from engine.experiments.analysis.question import Question
+    from engine.experiments.analysis.report_query import ReportQuery
 
     if reward not in list(Reward):
         raise typer.BadParameter(f"must be one of {', '.join(Reward)}, not {reward}", param_hint="--reward")
-    question = Question(name, surface, *_period(from_day, to_day))
+    question = ReportQuery(name, surface, *_period(from_day, to_day))
     result = off_policy(_archive(archive, config), question, variant, read_target(target), Reward(reward))
     if not _printed(json_file, asdict(result)):
         show_off_policy(result, variant, reward)
@@ -207,7 +207,7 @@ def _shares(written: str | None) -> dict[str, float]:
 
 
 def _correction(written: str) -> Any:
-    from engine.experiments.analysis.question import Correction
+    from engine.experiments.analysis.report_query import Correction
 
     if written not in list(Correction):
         raise typer.BadParameter(f"must be one of {', '.join(Correction)}, not {written}", param_hint="--correction")
@@ -215,7 +215,7 @@ def _correction(written: str) -> Any:
 
 
 def _clock(written: str) -> Any:
-    from engine.experiments.analysis.question import Clock
+    from engine.experiments.analysis.report_query import Clock
 
     if written not in list(Clock):
         raise typer.BadParameter(f"must be one of {', '.join(Clock)}, not {written}", param_hint="--clock")

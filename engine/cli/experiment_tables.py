@@ -90,7 +90,7 @@ def show_plan(
         title=f"to find a lift of {percent(lift)} with a chance of {power:.0%}, {control:.1%} : {treatment:.1%}"
     )
     table.add_column("metric", no_wrap=True)
-    headings = ["now", "spread", "people", "days", *(f"in {weeks} wk" for weeks in WEEKS)]
+    headings = ["now", "spread", "users", "days", *(f"in {weeks} wk" for weeks in WEEKS)]
     for heading in headings:
         table.add_column(heading, justify="right")
     for plan in plans:
@@ -105,7 +105,7 @@ def show_plan(
         )
     console.print(table)
     console.print(
-        f"{traffic.units_per_day:,.0f} new people a day in both variants together. Run whole weeks, and decide on the "
+        f"{traffic.units_per_day:,.0f} new users a day in both variants together. Run whole weeks, and decide on the "
         "length beforehand."
     )
 

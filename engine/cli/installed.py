@@ -19,7 +19,7 @@ _OF_BENCH: Final = {
     "demo": "Everything once, from data to recommendations, on this machine.",
     "import.completejourney": "The Complete Journey, a public data set.",
     "import.movielens": "MovieLens, a public data set.",
-    "simulate": "People of known taste use a server.",
+    "simulate": "Users of known taste use a server.",
     "synth": "Make a synthetic world with tastes, drifting sessions, prices, stock and new items.",
 }
 _ANYTHING: Final = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}

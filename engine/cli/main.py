@@ -1,4 +1,4 @@
-"""The `engine` command: one file a subcommand, one line and exit code 2 for whatever a person can put right."""
+"""The `engine` command: one file a subcommand, one line and exit code 2 for whatever a user can put right."""
 
 import logging
 import sys

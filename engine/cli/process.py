@@ -27,7 +27,7 @@ def process(
 ) -> None:
     """Apply recorded events to what requests read, and archive them; on SIGTERM finish the batch, commit and leave."""
     from engine.app.processor import process as run
-    from engine.runtime.stalls.collector import settle
+    from engine.runtime.stalls.collector import freeze_long_lived
     from engine.runtime.stalls.turns import take_short_turns
 
     settings = load_config(config, bundles, redis_url)
@@ -38,7 +38,7 @@ def process(
     take_short_turns()
     try:
         with logs_in_background():
-            run(settings, stop_on_signal(), settle)
+            run(settings, stop_on_signal(), freeze_long_lived)
     except LogMismatch:
         raise SystemExit(2) from None  # its one line is in the log
 

@@ -44,12 +44,12 @@ def serve(
 async def _serve(config: EngineConfig) -> None:
     from engine.app.serve import running_server
     from engine.rpc.server import serve_until_signal
-    from engine.runtime.stalls.collector import settle
+    from engine.runtime.stalls.collector import freeze_long_lived
     from engine.runtime.stalls.turns import start_helpers, take_short_turns
     from engine.runtime.stalls.watch import watching
 
     take_short_turns()
     start_helpers()
-    async with running_server(config, settle=settle) as server, watching(config.stalls):
+    async with running_server(config, freeze=freeze_long_lived) as server, watching(config.stalls):
         log.info("serving on %s:%d", config.server.host, server.port)
         await serve_until_signal(server, config.server.drain_s)

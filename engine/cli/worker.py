@@ -14,7 +14,7 @@ async def _serve(config: EngineConfig, say: Say) -> None:
     from engine.app.serve import running_server
     from engine.rpc.metrics import ServerMetrics
     from engine.rpc.server import serve_until_signal
-    from engine.runtime.stalls.collector import settle
+    from engine.runtime.stalls.collector import freeze_long_lived
     from engine.runtime.stalls.metrics import StallMetrics
     from engine.runtime.stalls.turns import start_helpers, take_short_turns
     from engine.runtime.stalls.watch import watching
@@ -25,7 +25,7 @@ async def _serve(config: EngineConfig, say: Say) -> None:
     measured = config.server.metrics_port is not None
     metrics = ServerMetrics() if measured else None
     async with (
-        running_server(config, shares_port=True, metrics=metrics, settle=settle, last_good=good) as server,
+        running_server(config, shares_port=True, metrics=metrics, freeze=freeze_long_lived, last_good=good) as server,
         watching(config.stalls, StallMetrics() if measured else None),
         supervised(say, config.server.heartbeat_s),
     ):

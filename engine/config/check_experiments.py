@@ -46,7 +46,7 @@ def _apart(one: ExperimentConfig, other: ExperimentConfig) -> None:
 
 
 def _independent(one: ExperimentConfig, other: ExperimentConfig, surfaces: Collection[str]) -> None:
-    """Across layers people are in several experiments at once, so that these must not undo each other."""
+    """Across layers users are in several experiments at once, so that these must not undo each other."""
     if not set(one.surfaces or surfaces) & set(other.surfaces or surfaces):
         return
     changes, others = _changes(one), _changes(other)

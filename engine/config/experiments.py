@@ -19,7 +19,7 @@ class VariantConfig(Section):
     """One way to answer; what it does not say is as the rest of the settings has it."""
 
     name: str = Field(pattern=_NAME)
-    share: float = Field(gt=0, le=1, description="of the people in the experiment's buckets; multiples of 0.0001")
+    share: float = Field(gt=0, le=1, description="of the users in the experiment's buckets; multiples of 0.0001")
     baseline: bool = Field(False, description="what is popular on the surface, without personalization")
     bundle: str | None = Field(None, min_length=1, description="a version in bundle.directory")
     ranker: bool | None = Field(None, description="false: candidates keep their retrieval order")
@@ -56,7 +56,7 @@ class ExperimentConfig(Section):
     """Variants that are compared with each other on some surfaces."""
 
     name: str = Field(pattern=_NAME)
-    salt: str = Field("", max_length=64, description="another one deals people to the variants anew; empty: the name")
+    salt: str = Field("", max_length=64, description="another one deals users to the variants again; empty: the name")
     layer: str = Field("", max_length=64, description="what excludes each other is in one; empty: one of its own")
     buckets: tuple[int, int] = Field((0, BUCKETS), description="first and end, of the 10,000 of the layer")
     surfaces: tuple[str, ...] = Field((), description="empty: all")
@@ -100,10 +100,10 @@ class ExperimentConfig(Section):
 
 
 class HoldoutConfig(Section):
-    """People who get the baseline for a long time and take part in no experiment."""
+    """Users who get the baseline for a long time and take part in no experiment."""
 
-    share: float = Field(0.0, ge=0, le=0.5, description="of all people; 0: nobody; multiples of 0.0001")
-    salt: str = Field("", max_length=64, description="another one holds out other people")
+    share: float = Field(0.0, ge=0, le=0.5, description="of all users; 0: nobody; multiples of 0.0001")
+    salt: str = Field("", max_length=64, description="another one holds out other users")
     surfaces: tuple[str, ...] = Field((), description="where they get the baseline; empty: everywhere")
 
     @field_validator("share")

@@ -48,7 +48,7 @@ class ServerConfig(Section):
         10.0,
         ge=0,
         le=1_000_000,
-        description="workers that share a port renew connections, so that load spreads anew; 0: never",
+        description="workers that share a port renew connections, so that load spreads again; 0: never",
     )
     metrics_port: int | None = Field(None, ge=0, le=65535, description="Prometheus metrics over HTTP; none: not served")
     heartbeat_s: float = Field(
@@ -195,7 +195,7 @@ class DeviceConfig(Section):
         return "cuda" in (self.retrieval, self.ranking)
 
     @property
-    def elsewhere(self) -> Path | None:
+    def device_socket(self) -> Path | None:
         """The socket of the process that searches and ranks for this one; None where this one does so itself."""
         return self.process_socket if self.process else None
 

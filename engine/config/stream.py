@@ -50,7 +50,7 @@ class ProcessorConfig(Section):
     accept_new_log: Literal["topic", "cluster", "never"] = Field(
         "topic",
         description="which log with another identity is read from its beginning instead of stopping with an error: "
-        "a topic made anew in the same cluster, or another cluster's, too",
+        "a topic made again in the same cluster, or another cluster's, too",
     )
     batch_events: int = Field(2_000, ge=1, le=100_000, description="most events applied in one step")
     lanes: int = Field(2, ge=1, le=64, description="parts of the partitions that are written at the same time")
@@ -63,7 +63,7 @@ class ProcessorConfig(Section):
         86_400, ge=1, le=90 * 86_400, description="how long after it one that comes again counts once"
     )
     counted_items: int = Field(
-        500, ge=1, le=32_767, description="items of a week that one person can count for in what is popular"
+        500, ge=1, le=32_767, description="items of a week that one user can count for in what is popular"
     )
     impression_items: int = Field(
         500, ge=0, le=10_000, description="items last shown that are remembered for a user; 0: none"
@@ -76,7 +76,7 @@ class ProcessorConfig(Section):
     )
     popular_items: int = Field(5_000, ge=10, le=1_000_000, description="kept for a list of one partition, at least")
     fresh_users_per_s: float = Field(
-        200.0, ge=0, le=100_000, description="users embedded anew (without a user tower: new ones); 0: off"
+        200.0, ge=0, le=100_000, description="users embedded again (without a user tower: new ones); 0: off"
     )
     fresh_batch: int = Field(64, ge=1, le=4096, description="users embedded in one step")
     fresh_pending: int = Field(20_000, ge=1, le=1_000_000, description="past it those who have waited longest go")

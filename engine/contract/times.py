@@ -52,5 +52,5 @@ def check_published(moment: Timestamp) -> None:
 
 
 def shown(time_ms: int) -> str:
-    """A time as a person reads it, to the second, in UTC."""
+    """A time as a user reads it, to the second, in UTC."""
     return datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -14,7 +14,7 @@ from engine.types import BoolArray, EventType, Float32Array, Int16Array, Int32Ar
 # An event that shows interest. An impression only says that the item was shown, dwell that it was looked at, a return
 # that it was bought in error.
 POSITIVE_EVENTS = (EventType.VIEW, EventType.CLICK, EventType.CART, EventType.PURCHASE)
-# What a live session never holds: both say nothing of what a person is after.
+# What a live session never holds: both say nothing of what a user is after.
 _NEVER_IN_SESSION = (EventType.IMPRESSION, EventType.RETURN)
 
 

@@ -87,8 +87,8 @@ def _write(
         found.notes.append(f"{len(interactions) - len(known):,} events of items that no file has are dropped")
     if known.is_empty():
         raise DataError("no event is left; see the notes: " + "; ".join(found.notes))
-    people = pl.concat(users).unique("user_id", keep="first", maintain_order=True) if users else None
-    tables = make_tables(known, catalogue, people, rules=rules)
+    user_table = pl.concat(users).unique("user_id", keep="first", maintain_order=True) if users else None
+    tables = make_tables(known, catalogue, user_table, rules=rules)
     write_tables(tables, out_dir)
     return Imported(tables, tuple(found.notes))
 

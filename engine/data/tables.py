@@ -20,7 +20,7 @@ from engine.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The tables that were written, and what a person should know about the conversion (one sentence each)."""
+    """The tables that were written, and what a user should know about the conversion (one sentence each)."""
 
     tables: Tables
     notes: tuple[str, ...] = ()

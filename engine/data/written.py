@@ -1,4 +1,4 @@
-"""Columns of text as a person or a shop system wrote them: numbers, times and ids."""
+"""Columns of text as a user or a shop system wrote them: numbers, times and ids."""
 
 import re
 

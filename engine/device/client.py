@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from engine.device.slot import AWAY, HELLO_BYTES, WELCOME, SlotMemory, SlotShape, TakenSlot, allocate
+from engine.device.slot import AWAY, HANDSHAKE_BYTES, WELCOME, SlotMemory, SlotShape, TakenSlot, allocate
 from engine.errors import BundleError, DependencyUnavailable, EngineError, Overloaded
 from engine.logs import OncePerInterval
 
@@ -29,7 +29,7 @@ _RETRY_S: Final = 0.2
 # While it says that it cannot load the bundle, which may take it seconds each time.
 _REFUSED_RETRY_S: Final = 5.0
 # A slot waits for nothing but its turn: the bundle is there.
-_HELLO_S: Final = 10.0
+_HANDSHAKE_S: Final = 10.0
 
 
 class DeviceClient:
@@ -66,7 +66,7 @@ class _DeviceConnection:
     def __init__(self, path: Path, bundle: Path, shape: SlotShape, limit: int) -> None:
         self._path = path
         self._shape = shape
-        self._hello = json.dumps({"bundle": str(bundle), "shape": shape.to_json()}).encode()
+        self._handshake = json.dumps({"bundle": str(bundle), "shape": shape.to_json()}).encode()
         self._name = bundle.name
         self._limit = limit
         # Reentrant: close() may be called while garbage is collected, wherever that happens.
@@ -194,7 +194,7 @@ class _DeviceConnection:
         file = allocate(self._shape)
         try:
             memory = SlotMemory(self._shape, file)
-            return TakenSlot(self.give_back, self._greet([file], _HELLO_S), memory, epoch)
+            return TakenSlot(self.give_back, self._greet([file], _HANDSHAKE_S), memory, epoch)
         finally:
             os.close(file)  # both sides have it mapped by now
 
@@ -203,8 +203,8 @@ class _DeviceConnection:
         try:
             connection.settimeout(timeout_s)
             connection.connect(str(self._path))
-            socket.send_fds(connection, [self._hello], files)
-            reply = connection.recv(HELLO_BYTES)
+            socket.send_fds(connection, [self._handshake], files)
+            reply = connection.recv(HANDSHAKE_BYTES)
         except BaseException as error:
             connection.close()
             if isinstance(error, OSError):

@@ -21,7 +21,7 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SlotRequest:
     """One request: its slot's memory, and what the message said; see engine.device.slot.REQUEST."""
 
     memory: SlotMemory
@@ -33,7 +33,7 @@ class Asked:
 Answer = int | EngineError | None
 """How many items lie in the slot; None where only a scan can tell; or why there is none."""
 
-Lane = Callable[[Sequence[Asked]], Sequence[Answer]]
+Handler = Callable[[Sequence[SlotRequest]], Sequence[Answer]]
 
 
 class BatchSearch(Protocol):
@@ -58,12 +58,12 @@ def one_by_one(index: ItemIndex) -> BatchSearch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SearchLane:
+class SearchHandler:
     """Answers searches."""
 
     search_batch: BatchSearch
 
-    def __call__(self, batch: Sequence[Asked]) -> list[Answer]:
+    def __call__(self, batch: Sequence[SlotRequest]) -> list[Answer]:
         requests = [SearchRequest(one.memory.query, one.memory.eligible, one.count, one.share) for one in batch]
         answers: list[Answer] = []
         for one, found in zip(batch, self.search_batch(requests), strict=True):
@@ -78,14 +78,14 @@ class SearchLane:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RankLane:
-    """Answers rankings. Rows from first_fresh_row on are fresh items', and differ from process to process."""
+class RankHandler:
+    """Answers rankings. Rows from first_new_row on are fresh items', and differ from process to process."""
 
     ranker: BatchRanker
     items: ItemRows
-    first_fresh_row: int
+    first_new_row: int
 
-    def __call__(self, batch: Sequence[Asked]) -> list[Answer]:
+    def __call__(self, batch: Sequence[SlotRequest]) -> list[Answer]:
         requests, unknown = [], []
         for one in batch:
             rows, missing = self._own_rows(one)
@@ -102,14 +102,14 @@ class RankLane:
             answers.append(one.count)
         return answers
 
-    def _own_rows(self, one: Asked) -> tuple[Int64Array, Int64Array]:
+    def _own_rows(self, one: SlotRequest) -> tuple[Int64Array, Int64Array]:
         """The candidates as this process's rows, and the positions of those that it has not heard of."""
         rows = one.memory.candidates[: one.count]
         if not one.fresh:
             return rows, np.empty(0, np.int64)
         rows = rows.copy()
-        fresh = np.flatnonzero(rows >= self.first_fresh_row)
-        rows[fresh] = self.items.rows(one.memory.fresh_keys[: one.fresh])
+        fresh = np.flatnonzero(rows >= self.first_new_row)
+        rows[fresh] = self.items.rows(one.memory.new_item_keys[: one.fresh])
         missing = fresh[rows[fresh] < 0]
         rows[missing] = 0
         return rows, missing
@@ -119,12 +119,12 @@ class RankLane:
 class DeviceModel(Generic[S]):
     """One bundle, to be asked through slots of its shape.
 
-    lanes: by kind of request. serving: what they were made of. Nothing here refers back to it: when a swap lets it go,
+    handlers: by kind of request. serving: what they were made of. Nothing here refers back to it: when a swap lets go,
     the device's memory is free at once, not at the next collection of garbage.
     """
 
     shape: SlotShape
-    lanes: Mapping[int, Lane]
+    handlers: Mapping[int, Handler]
     serving: S
 
 
@@ -133,12 +133,12 @@ def _context(memory: SlotMemory) -> RankingContext:
 
 
 @dataclass(slots=True)
-class _Held(Generic[S]):
+class _Leased(Generic[S]):
     model: DeviceModel[S]
     leases: int
 
 
-class HeldModels(Generic[S]):
+class LeasedModels(Generic[S]):
     """The bundles that front ends have leases on. Safe for any number of threads.
 
     One that nobody has a lease on goes as soon as somebody has one on another: during a swap there are two.
@@ -149,7 +149,7 @@ class HeldModels(Generic[S]):
         self._load = load
         self._lock = threading.Lock()
         self._loading = threading.Lock()
-        self._held: dict[Path, _Held[S]] = {}
+        self._held: dict[Path, _Leased[S]] = {}
 
     @property
     def models(self) -> tuple[DeviceModel[S], ...]:
@@ -194,7 +194,7 @@ class HeldModels(Generic[S]):
     def _opened(self, path: Path, leases: int) -> DeviceModel[S]:
         model = self._load(path)
         with self._lock:
-            self._held[path] = _Held(model, leases)
+            self._held[path] = _Leased(model, leases)
             self._drop_unleased()
         return model
 

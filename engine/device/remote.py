@@ -4,7 +4,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from engine.catalog.fresh import FreshRows
+from engine.catalog.new_items import NewItems
 from engine.device.client import DeviceClient
 from engine.device.slot import RANK, SEARCH
 from engine.errors import EngineError
@@ -40,7 +40,7 @@ class RemoteIndex:
         Cost: two copies, of the bitmap (125 KB at a million items) and of the answer, and a message each way.
         """
         request = self._items.request(query, k, eligible)
-        if request.among_few:
+        if request.is_selective:
             return self._items.scan(request)
         with self._client.take() as slot:
             memory = slot.memory
@@ -52,17 +52,17 @@ class RemoteIndex:
         return self._items.scan(request)
 
 
-class FreshItems(Protocol):
+class CatalogueRows(Protocol):
     """Which items came after the bundle, in this process; implemented by engine.catalog.live.LiveCatalogue."""
 
     @property
-    def fresh(self) -> FreshRows: ...
+    def new_items(self) -> NewItems: ...
 
 
 class RemoteRanker:
     """A Ranker. Fresh candidates go by their keys: each process has rows of its own for them."""
 
-    def __init__(self, client: DeviceClient, catalogue: FreshItems) -> None:
+    def __init__(self, client: DeviceClient, catalogue: CatalogueRows) -> None:
         self._client = client
         self._catalogue = catalogue
 
@@ -78,8 +78,8 @@ class RemoteRanker:
         count = len(rows)
         if not count:
             return np.empty(0, np.float32)
-        fresh = self._catalogue.fresh
-        fresh_keys = self._keys(fresh, rows)
+        fresh = self._catalogue.new_items
+        new_item_keys = self._keys(fresh, rows)
         with self._client.take() as slot:
             memory = slot.memory
             if count > len(memory.candidates):
@@ -90,14 +90,14 @@ class RemoteRanker:
                     raise EngineError(f"ranker: {name} is {given.shape}, the graph takes {room.shape}")
                 room[:] = given
             memory.candidates[:count] = rows
-            memory.fresh_keys[: len(fresh_keys)] = fresh_keys
-            scored = slot.ask(RANK, count, len(fresh_keys), 1.0, request_deadline.get())
+            memory.new_item_keys[: len(new_item_keys)] = new_item_keys
+            scored = slot.ask(RANK, count, len(new_item_keys), 1.0, request_deadline.get())
             if scored != count:
                 raise EngineError(f"ranker: {scored} scores for {count} candidates")
             return memory.scores[:count].copy()
 
     @staticmethod
-    def _keys(fresh: FreshRows, rows: Int64Array) -> Int64Array:
+    def _keys(fresh: NewItems, rows: Int64Array) -> Int64Array:
         """The keys of the fresh items among the rows, in their order."""
         if rows.max() < fresh.first_row:
             return fresh.keys[:0]

@@ -16,12 +16,12 @@ from struct import error as StructError
 from typing import Any, Final
 
 from engine.batching.micro_batcher import take_batch
-from engine.device.model import Answer, Asked, DeviceModel, HeldModels, Lane
+from engine.device.model import Answer, DeviceModel, Handler, LeasedModels, SlotRequest
 from engine.device.slot import (
     ANSWER,
     ANSWERED,
     FAILED,
-    HELLO_BYTES,
+    HANDSHAKE_BYTES,
     LATE,
     MAX_TEXT,
     REQUEST,
@@ -36,7 +36,7 @@ from engine.logs import OncePerInterval
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval(interval_s=30.0))
 
-_HELLO_S: Final = 5.0
+_HANDSHAKE_S: Final = 5.0
 _BACKLOG: Final = 1024
 
 
@@ -51,9 +51,9 @@ class _Slot:
 @dataclass(frozen=True, slots=True, eq=False)
 class _SlotJob:
     slot: _Slot
-    lane: Lane
+    group: Handler
     deadline: float
-    asked: Asked
+    asked: SlotRequest
 
 
 class DeviceServer:
@@ -64,7 +64,7 @@ class DeviceServer:
     the end of its slot or lease, whatever its front end died of.
     """
 
-    def __init__(self, path: Path, models: HeldModels[Any], max_batch: int) -> None:
+    def __init__(self, path: Path, models: LeasedModels[Any], max_batch: int) -> None:
         """path: of the socket, in the place of one that is left over; who may connect is for its directory to say."""
         self._models = models
         self._max_batch = max_batch
@@ -80,17 +80,17 @@ class DeviceServer:
         self._door.bind(str(path))
         self._door.listen(_BACKLOG)
         self._server = threading.Thread(target=self._serve_or_end, name="engine-device", daemon=True)
-        self._doorkeeper = threading.Thread(target=self._answer_door, name="engine-device-door", daemon=True)
+        self._acceptor = threading.Thread(target=self._accept_connections, name="engine-device-door", daemon=True)
 
     def __enter__(self) -> "DeviceServer":
         self._server.start()
-        self._doorkeeper.start()
+        self._acceptor.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Serve what is queued, then hang up on everybody."""
         _hang_up(self._door)
-        self._doorkeeper.join()
+        self._acceptor.join()
         self._door.close()
         os.eventfd_write(self._closing, 1)
         self._server.join()
@@ -105,7 +105,7 @@ class DeviceServer:
 
     # The door: in threads that wait, so that the one that serves never does.
 
-    def _answer_door(self) -> None:
+    def _accept_connections(self) -> None:
         while True:
             try:
                 connection, _ = self._door.accept()
@@ -114,15 +114,15 @@ class DeviceServer:
             try:
                 self._greet(connection)
             except EngineError as error:
-                _say(connection, str(error).encode()[:HELLO_BYTES])
+                _say(connection, str(error).encode()[:HANDSHAKE_BYTES])
                 connection.close()
             except Exception:  # what one says at the door must not close it for the others
                 log.exception("a front end could not be let in")
                 connection.close()
 
     def _greet(self, connection: socket.socket) -> None:
-        connection.settimeout(_HELLO_S)
-        message, files, _, _ = socket.recv_fds(connection, HELLO_BYTES, 1)
+        connection.settimeout(_HANDSHAKE_S)
+        message, files, _, _ = socket.recv_fds(connection, HANDSHAKE_BYTES, 1)
         try:
             hello = json.loads(message)
             path, shape = Path(hello["bundle"]), SlotShape(**hello["shape"])
@@ -153,7 +153,7 @@ class DeviceServer:
             except Exception as error:  # whatever a library or a device may raise: the front end is to know
                 if not isinstance(error, EngineError):
                     log.exception("bundle %s cannot be loaded", path)
-                _say(connection, f"{described(error)}".encode()[:HELLO_BYTES] or b"the bundle cannot be loaded")
+                _say(connection, f"{described(error)}".encode()[:HANDSHAKE_BYTES] or b"the bundle cannot be loaded")
                 return
             try:
                 if model.shape != shape:
@@ -199,8 +199,8 @@ class DeviceServer:
             message = slot.connection.recv(REQUEST.size)
             if message:
                 kind, count, fresh, share, deadline = REQUEST.unpack(message)
-                asked = Asked(slot.memory, count, fresh, share)
-                self._queue.append(_SlotJob(slot, slot.model.lanes[kind], deadline, asked))
+                asked = SlotRequest(slot.memory, count, fresh, share)
+                self._queue.append(_SlotJob(slot, slot.model.handlers[kind], deadline, asked))
                 return
         except BlockingIOError:
             return
@@ -224,7 +224,7 @@ class DeviceServer:
         if not batch:
             return
         try:
-            answers = batch[0].lane([job.asked for job in batch])
+            answers = batch[0].group([job.asked for job in batch])
         except EngineError as error:
             answers = [error] * len(batch)
         except Exception:  # of a library or a bug: it fails its batch, and nobody else

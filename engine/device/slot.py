@@ -34,7 +34,7 @@ MAX_TEXT: Final = 1024
 ANSWER_BYTES: Final = ANSWER.size + MAX_TEXT
 
 # What a connection begins with: JSON of the bundle's path and the slot's shape. The answer is WELCOME, or a sentence.
-HELLO_BYTES: Final = 16_384
+HANDSHAKE_BYTES: Final = 16_384
 WELCOME: Final = b"welcome"
 AWAY: Final = "the device process is away"
 
@@ -69,7 +69,7 @@ class SlotShape:
             "codes": (np.int64, self.code_count),
             "eligible": (np.uint8, (self.item_count + 7) // 8),
             "candidates": (np.int64, self.row_count),
-            "fresh_keys": (np.int64, self.row_count),
+            "new_item_keys": (np.int64, self.row_count),
             "found": (np.int64, self.row_count),
             "scores": (np.float32, self.row_count),
         }
@@ -85,7 +85,7 @@ class SlotMemory:
 
     query, session, collaborative, dense: float32. codes: int64. eligible: uint8, a bitmap.
     candidates: int64, rows; those of fresh items are the front end's own and mean nothing to another process.
-    fresh_keys: int64, the keys of the fresh candidates, in their order. found: int64, rows. scores: float32.
+    new_item_keys: int64, the keys of the fresh candidates, in their order. found: int64, rows. scores: float32.
     """
 
     query: Float32Array
@@ -95,7 +95,7 @@ class SlotMemory:
     codes: Int64Array
     eligible: UInt8Array
     candidates: Int64Array
-    fresh_keys: Int64Array
+    new_item_keys: Int64Array
     found: Int64Array
     scores: Float32Array
 

@@ -54,7 +54,7 @@ def leave_one_out(dataset: Dataset, hide_s: Int64Array = EVERYTHING_S) -> LeaveO
     tested: no list could hold it.
 
     Args:
-        hide_s: int64 (256,), for how many seconds an event hides its item, by type. By default everything for ever: a
+        hide_s: int64 (256,), for how many seconds an event hides its item, by type. By default everything forever: a
             repeat of a training item is no test then, and no list holds one.
     """
     events = dataset.interactions.positive()

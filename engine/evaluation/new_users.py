@@ -1,4 +1,4 @@
-"""People of whom nothing is known but their demographics: what the popularity road finds for them."""
+"""Users of whom nothing is known but their demographics: what the popularity road finds for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ METHODS = ("global popularity", "segment road")
 
 @dataclass(frozen=True, slots=True)
 class NewUserFigures:
-    """Means over people, seeds averaged first.
+    """Means over users, seeds averaged first.
 
-    hr_at_10, ndcg_at_10, hr_at_50: whether the item of the person's first event is in the list, and where.
+    hr_at_10, ndcg_at_10, hr_at_50: whether the item of the user's first event is in the list, and where.
     first_items_at_10, first_items_at_50: which share of their first FIRST_ITEMS different items is.
     """
 
@@ -39,10 +39,10 @@ class NewUserFigures:
 
 @dataclass(frozen=True, slots=True)
 class NewUsersReport:
-    """users: people with demographics and events, all of them compared. by_segment: of those, the share that was
+    """users: users with demographics and events, all of them compared. by_segment: of those, the share that was
     served a segment's list (mean over seeds); the others' lists are the same in both methods.
 
-    methods: by METHODS. gain: the segment road against global popularity, the difference taken person by person.
+    methods: by METHODS. gain: the segment road against global popularity, the difference taken user by user.
     """
 
     users: int
@@ -53,12 +53,12 @@ class NewUsersReport:
 
 
 def evaluate_new_users(dataset: Dataset, seeds: Sequence[int]) -> NewUsersReport:
-    """Leave whole people out of training, a fifth at a time, and look for the first things that they turned to.
+    """Leave whole users out of training, a fifth at a time, and look for the first things that they turned to.
 
     Each seed deals the users into FOLDS parts; everything of one part's users is taken out, popularity lists are made
     of the rest, and the part's users with demographics are served by the code of the cold-start road: every item in
-    stock, no surface, nothing seen. So each of them is asked once a seed. The lists' smoothing is measured anew on
-    the users of each training set (engine.training.popular), so that no held-out person has a say in it.
+    stock, no surface, nothing seen. So each of them is asked once a seed. The lists' smoothing is measured again on
+    the users of each training set (engine.training.popular), so that no held-out user has a say in it.
 
     Raises DataError where nobody has demographics and events.
 
@@ -104,24 +104,24 @@ def _lists(dataset: Dataset, tested: Int64Array, seed: int) -> tuple[Int64Array,
     segment = everyone.copy()
     has_segment = np.zeros(len(tested), np.bool_)
     events = dataset.interactions
-    people = dataset.users.select(*DEMOGRAPHICS).rows()
+    users = dataset.users.select(*DEMOGRAPHICS).rows()
     for held_out in range(FOLDS):
         popularity = build_popularity(dataset.with_interactions(events.select(fold[events.users] != held_out)))
         head = _served(popularity, Demographics(), dataset.item_count)[0]
         served: dict[Demographics, tuple[Int64Array, bool]] = {}
         for place in np.flatnonzero(fold[tested] == held_out):
-            person = Demographics(*(value or "" for value in people[tested[place]]))
-            if person not in served:
-                served[person] = _served(popularity, person, dataset.item_count)
+            user = Demographics(*(value or "" for value in users[tested[place]]))
+            if user not in served:
+                served[user] = _served(popularity, user, dataset.item_count)
             everyone[place, : len(head)] = head
-            rows, has_segment[place] = served[person]
+            rows, has_segment[place] = served[user]
             segment[place, : len(rows)] = rows
     return everyone, segment, has_segment
 
 
-def _served(popularity: Popularity, person: Demographics, item_count: int) -> tuple[Int64Array, bool]:
+def _served(popularity: Popularity, user: Demographics, item_count: int) -> tuple[Int64Array, bool]:
     eligible = np.packbits(np.ones(item_count, np.bool_), bitorder="little")
-    candidates, strategy = popular_candidates(popularity, person, "", eligible, LIST_SIZE)
+    candidates, strategy = popular_candidates(popularity, user, "", eligible, LIST_SIZE)
     return candidates.rows, strategy is Strategy.DEMOGRAPHIC
 
 

@@ -67,9 +67,9 @@ def next_events(
     session_events: int,
     hide_s: Int64Array = EVERYTHING_S,
 ) -> NextEvents:
-    """Cut each user's history by its own time and list the replayed events.
+    """Segment each user's history by its own time and list the replayed events.
 
-    The cut is each user's own and not one moment for all: most people of a rating log come once, so that next to
+    The cut is each user's own and not one moment for all: most users of a rating log come once, so that next to
     nobody stands on both sides of one moment (27 of 610 in ml-latest-small). What others did after a user's cut is
     in training for every method alike; of the user's own tail nothing is.
 

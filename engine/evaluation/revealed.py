@@ -114,7 +114,7 @@ def _some_moments(split: NewItems, seed: int) -> HistoryStates:
 
 CATEGORY = ("category",)
 ATTRIBUTES = ("category", "brand", "attributes")
-# Events that everybody's taste is worth in a person's own. The best of 3, 10, 30 and 100 on ml-latest-small.
+# Events that everybody's taste is worth in a user's own. The best of 3, 10, 30 and 100 on ml-latest-small.
 PRIOR_EVENTS = 10.0
 
 

@@ -112,7 +112,7 @@ def _summarize(
 
 
 def _mean_estimate(estimates: list[MeanEstimate]) -> MeanEstimate:
-    """Over seeds: the users are the same people, so that their error does not shrink with the seeds."""
+    """Over seeds: the users are the same users, so that their error does not shrink with the seeds."""
     return MeanEstimate(
         float(np.mean([estimate.mean for estimate in estimates])),
         float(np.mean([estimate.standard_error for estimate in estimates])),

@@ -21,7 +21,7 @@ from engine.types import BoolArray, Float64Array, Int64Array
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Means over users, each user's events and seeds averaged first, so that an error is one over people.
+    """Means over users, each user's events and seeds averaged first, so that an error is one over users.
 
     hr_at_10_gain: against the stale vector, the difference taken user by user.
     """
@@ -112,10 +112,10 @@ def by_user(values: Float64Array, users: Int64Array) -> Float64Array:
 
 def _figures(found: list[Int64Array], stale: list[Int64Array], users: Int64Array, chosen: BoolArray) -> Figures:
     """Over the chosen (n,) events. found, stale: one int64 (n,) of positions a seed."""
-    people = users[chosen]
+    users = users[chosen]
 
     def mean_by_user(values: list[Float64Array]) -> Float64Array:
-        return by_user(np.mean([one[chosen] for one in values], axis=0), people)
+        return by_user(np.mean([one[chosen] for one in values], axis=0), users)
 
     hits_at_10 = mean_by_user([hits(one, 10) for one in found])
     return Figures(

@@ -62,7 +62,7 @@ class Recommender(Protocol):
 class LoggedRecommender:
     """A recommender whose answers are logged as they are served. Implements Recommender.
 
-    Requests that fail are logged, too, with the variants that they were assigned: a variant that fails for some people
+    Requests that fail are logged, too, with the variants that they were assigned: a variant that fails for some users
     would otherwise only miss them. What the caller did wrong, or no longer waits for, is no failure.
 
     Args:

@@ -1,6 +1,6 @@
 """Where a unit (a user or a visit) falls, under a salt: stable over processes, machines and versions.
 
-A unit's id is hashed once (XXH3, 64 bits); each salt then mixes that key anew, in a few arithmetic steps that NumPy
+A unit's id is hashed once (XXH3, 64 bits); each salt then mixes that key again, in a few arithmetic steps that NumPy
 does for a million units at once. Two salts give two places that say nothing of each other.
 """
 

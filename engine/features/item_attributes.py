@@ -10,19 +10,19 @@ from engine.types import Float32Array, Float64Array
 
 
 @dataclass(frozen=True, slots=True)
-class KnownMeans:
+class ImputationMeans:
     """What stands for an unknown value: the means over a catalogue, 0 where nothing is known."""
 
     published_days: float
     log_price: float
 
     @staticmethod
-    def of(items: pl.DataFrame, epoch_ms: int) -> "KnownMeans":
+    def of(items: pl.DataFrame, epoch_ms: int) -> "ImputationMeans":
         """items: canonical columns; days count from epoch_ms."""
-        return KnownMeans(*(_mean(values) for values in _values(items, epoch_ms)))
+        return ImputationMeans(*(_mean(values) for values in _values(items, epoch_ms)))
 
 
-def item_attributes(items: pl.DataFrame, epoch_ms: int, means: KnownMeans) -> dict[str, Float32Array]:
+def item_attributes(items: pl.DataFrame, epoch_ms: int, means: ImputationMeans) -> dict[str, Float32Array]:
     """The columns by name, each float32 (items,), finite; an unknown value is the mean, and says so in `…_missing`."""
     published_days, log_price = _values(items, epoch_ms)
     return {

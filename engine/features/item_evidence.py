@@ -65,7 +65,7 @@ def moved_vectors(
 
     Cost: O(dim^3 + n * dim^2).
     Source: exponential tilting of a normal (Efron, "Tweedie's formula", JASA 2011, section 2); prior as in Volkovs,
-    Yu & Poutanen, NeurIPS 2017, where content stands in for preferences.
+    Yu & Poutanen, NeurIPS 2017, where content replaces preferences.
     """
     variances, directions = np.linalg.eigh(moments.covariance)
     variances = np.maximum(variances, 0.0)

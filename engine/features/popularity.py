@@ -1,4 +1,4 @@
-"""How popular an item is, as of a moment: decayed counts of people over several lifetimes, and the count of them all.
+"""How popular an item is, as of a moment: decayed counts of users over several lifetimes, and the count of them all.
 
 Training asks for many (item, moment) pairs, serving for all items at one moment; both read the same timeline, so
 that an example never sees an event at or after its own moment.
@@ -10,8 +10,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from engine.features.people import NEVER_MS, since_latest_ms
 from engine.features.schema import ITEM_DYNAMIC, POPULARITY_WINDOWS_S
+from engine.features.user_counts import NEVER_MS, since_latest_ms
 from engine.types import Float32Array, Float64Array, Int64Array
 
 _LIFETIMES_MS = np.array(list(POPULARITY_WINDOWS_S.values())) * 1000.0
@@ -22,15 +22,15 @@ class PopularityTimeline:
     """n events grouped by item, each item's in time order, with the running decayed count after each.
 
     offsets: int64 (items + 1,); item r's events are [offsets[r], offsets[r + 1]).
-    timestamps_ms: int64 (n,). running: float32 (n, windows), the decayed counts of people just after each event.
-    people: int64 (n,), how many people each event's item has had up to and with it.
+    timestamps_ms: int64 (n,). running: float32 (n, windows), the decayed counts of users just after each event.
+    users: int64 (n,), how many users each event's item has had up to and with it.
     keys: int64 (n,), ascending: (item, time) folded into one number, what `at` searches in.
     """
 
     offsets: Int64Array
     timestamps_ms: Int64Array
     running: Float32Array
-    people: Int64Array
+    users: Int64Array
     keys: Int64Array
     first_ms: int
     span_ms: int
@@ -52,7 +52,7 @@ class PopularityTimeline:
             offsets=offsets,
             timestamps_ms=timestamps_ms,
             running=_running_counts(offsets, timestamps_ms, since_ms, _LIFETIMES_MS),
-            people=_running_people(offsets, since_ms),
+            users=_running_users(offsets, since_ms),
             keys=rows * span_ms + (timestamps_ms - first_ms),
             first_ms=first_ms,
             span_ms=span_ms,
@@ -65,7 +65,7 @@ class PopularityTimeline:
             rows, moments_ms: int64, broadcastable against each other to one shape S.
 
         Returns:
-            float32 (*S, len(ITEM_DYNAMIC)), log1p of the decayed counts of people and of the count of them all.
+            float32 (*S, len(ITEM_DYNAMIC)), log1p of the decayed counts of users and of the count of them all.
 
         Cost: one binary search a pair.
         """
@@ -77,7 +77,7 @@ class PopularityTimeline:
         last = np.maximum(end - 1, 0)
         out = np.zeros((*rows.shape, len(ITEM_DYNAMIC)), np.float32)
         if len(self.keys):
-            out[..., -1] = np.where(count > 0, self.people[last], 0)
+            out[..., -1] = np.where(count > 0, self.users[last], 0)
             elapsed_ms = (moments_ms - self.timestamps_ms[last]).astype(np.float64)
             for window, lifetime_ms in enumerate(_LIFETIMES_MS):
                 decay = np.exp(-np.maximum(elapsed_ms, 0.0) / lifetime_ms)
@@ -93,9 +93,9 @@ class PopularityTimeline:
 def _running_counts(
     offsets: Int64Array, timestamps_ms: Int64Array, since_ms: Int64Array, lifetimes_ms: Float64Array
 ) -> Float32Array:
-    """Decayed counts of people just after each event: one pass an item, since exp(-(a + b)) = exp(-a) exp(-b).
+    """Decayed counts of users just after each event: one pass an item, since exp(-(a + b)) = exp(-a) exp(-b).
 
-    An event adds what is missing to one of its person's count: 1 - exp(-since / lifetime).
+    An event adds what is missing to one of its user's count: 1 - exp(-since / lifetime).
     """
     running = np.empty((len(timestamps_ms), len(lifetimes_ms)), np.float32)
     for item in range(len(offsets) - 1):
@@ -109,8 +109,8 @@ def _running_counts(
     return running
 
 
-def _running_people(offsets: Int64Array, since_ms: Int64Array) -> Int64Array:
-    """int64 (n,): how many of an item's events up to each one are their person's first on it."""
+def _running_users(offsets: Int64Array, since_ms: Int64Array) -> Int64Array:
+    """int64 (n,): how many of an item's events up to each one are their user's first on it."""
     first = np.concatenate([[0], np.cumsum(since_ms == NEVER_MS)])
     lengths = np.diff(offsets)
     return np.asarray(first[1:] - np.repeat(first[offsets[:-1]], lengths))

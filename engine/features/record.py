@@ -65,8 +65,8 @@ def unpack_record(blob: bytes) -> UserRecord:
     vectors = np.frombuffer(blob, "<f2", narrow, offset).astype(np.float32)
     profile = np.frombuffer(blob, "<f4", profile_dim, offset + 2 * narrow).astype(np.float32)
     embedding, collaborative = vectors[:dim], vectors[dim:]
-    people = Demographics(*strings)
-    return UserRecord(generation, embedding, collaborative, profile, interactions, purchases, people, until_ms)
+    users = Demographics(*strings)
+    return UserRecord(generation, embedding, collaborative, profile, interactions, purchases, users, until_ms)
 
 
 def demographics_of(blob: bytes) -> Demographics:

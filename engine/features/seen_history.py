@@ -37,7 +37,7 @@ def offered(histories: Histories, hide_s: Int64Array) -> BoolArray:
     order = np.lexsort((np.arange(len(users)), histories.rows, users))
     times_s = histories.timestamps_ms[order] // 1000
     until_s = times_s + hide_s[histories.event_types[order]]
-    # A running maximum that begins anew with each user and item: their number is above all the seconds' bits.
+    # A running maximum that begins again with each user and item: their number is above all the seconds' bits.
     starts = np.ones(len(order), np.bool_)
     starts[1:] = (np.diff(users[order]) != 0) | (np.diff(histories.rows[order]) != 0)
     numbers = np.cumsum(starts) << _UNTIL_BITS

@@ -12,7 +12,7 @@ from engine.catalog.embed import ItemEmbedder
 from engine.data.dataset import Dataset
 from engine.features.history import Histories, HistoryStates
 from engine.features.item_evidence import K_HALF, QueryMoments, folded_items, moved_vectors
-from engine.features.people import first_of_each
+from engine.features.user_counts import first_of_each
 from engine.features.user_embedder import UserEmbedder
 from engine.kernels.membership import rows_of_keys
 from engine.publish.users import in_bundle_rows
@@ -51,7 +51,7 @@ def moved_items(
     place = dict(zip(items["item_id"], range(items.height), strict=True))
     of_row = np.array([place.get(item_id, -1) for item_id in dataset.items["item_id"]], np.int64)
     events = dataset.interactions.positive()
-    # Each person once an item, by how they came to it: one who keeps coming would be all that moves it.
+    # Each user once an item, by how they came to it: one who keeps coming would be all that moves it.
     taken = first_of_each(events.users, events.rows)
     turned = taken[of_row[events.rows[taken]] >= 0]
     if not len(turned):

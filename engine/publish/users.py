@@ -63,7 +63,7 @@ def user_batches(
     codes = demographic_codes(dataset.users, bundle.schema.vocabularies)
     stats = ItemStats.from_tables(bundle.schema, bundle.item_table, bundle.item_dynamic)
     user_ids = dataset.users["user_id"].to_list()
-    people = [Demographics(*(value or "" for value in row)) for row in dataset.users.select(*DEMOGRAPHICS).iter_rows()]
+    users = [Demographics(*(value or "" for value in row)) for row in dataset.users.select(*DEMOGRAPHICS).iter_rows()]
     latest = histories.latest()
     for start in range(0, dataset.user_count, BATCH_USERS):
         stop = min(start + BATCH_USERS, dataset.user_count)
@@ -82,7 +82,7 @@ def user_batches(
                     profile=profiles[position],
                     interaction_count=int(states.lengths[position]),
                     purchase_count=int(purchases[user]),
-                    demographics=people[user],
+                    demographics=users[user],
                     embedded_until_ms=int(until_ms[position]),
                 ),
                 seen.of_user(user),

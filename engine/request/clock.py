@@ -27,7 +27,7 @@ class StageEstimates:
     """
 
     SMOOTHING = 0.05
-    # A stage that is skipped is not measured: without this one slow moment would be remembered for ever.
+    # A stage that is skipped is not measured: without this one slow moment would be remembered forever.
     FORGETTING = 0.95
 
     def __init__(self) -> None:

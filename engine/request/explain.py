@@ -102,7 +102,7 @@ def count_removed(
 ) -> Counts:
     """How many items could not be shown, by the first reason that holds. Cost: a few passes over bitmaps."""
     visible = catalogue.visibility
-    left = visible.items(catalogue.fresh)
+    left = visible.items(catalogue.new_items)
     counts = []
 
     def narrow(reason: str, kept: UInt8Array) -> None:

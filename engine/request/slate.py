@@ -39,7 +39,7 @@ def fill_up(request: RequestContext, candidates: Candidates) -> tuple[Candidates
     held_back = request.seen.take_recent(eligible)
     popular = take_popular(model.popularity.lists.overall, eligible, missing, ItemSource.BACKFILL)
     # Items that came after the bundle, and of which nothing is heard yet, are in no list.
-    newest = take_first(model.catalogue.fresh.newest_first(), eligible, missing - len(popular), ItemSource.BACKFILL)
+    newest = take_first(model.catalogue.new_items.newest_first(), eligible, missing - len(popular), ItemSource.BACKFILL)
     candidates = append_backfill(candidates, Candidates.concat([popular, newest]))
     reasons: dict[int, int] = {}
     for kept_away in (held_back, request.seen.hidden):
@@ -55,8 +55,8 @@ def explore_new(request: RequestContext, placed: Placed) -> Exploration:
     """Give new items the places that chance gives them."""
     share, catalogue, query = request.settings.exploration_share, request.catalogue, request.query
     new = np.empty(0, np.int64)
-    if share and catalogue.fresh.count:
-        new = new_among(request.eligible, request.model.popularity.new_rows, catalogue.fresh.first_row)
+    if share and catalogue.new_items.count:
+        new = new_among(request.eligible, request.model.popularity.new_rows, catalogue.new_items.first_row)
     # Within a minute, a request that is repeated gets the same answer.
     seed = f"{query.unit_id}:{query.surface}:{query.time_ms // _MS_PER_MINUTE}"
     return explore(placed.candidates, new, placed.fixed, share, seed)

@@ -34,14 +34,14 @@ class LiveIndex:
         if len(eligible) * 8 != self.item_count:
             raise ValueError(f"the catalogue of {self.item_count} rows takes no bitmap of {len(eligible)} bytes")
         rows, scores = self.main.search(query, k, eligible[: self._main_bytes])
-        fresh = self._catalogue.fresh
+        fresh = self._catalogue.new_items
         if not fresh.count:
             return rows, scores
         # Only what beats the last of a full answer can be in the joint one.
         floor = float(scores[-1]) if len(rows) == k and k else -np.inf
-        fresh_rows, fresh_scores = scan_above(
-            self._catalogue.fresh_vectors[: fresh.count], query, eligible[fresh.first_row // 8 :], floor
+        new_item_rows, fresh_scores = scan_above(
+            self._catalogue.nearline_vectors[: fresh.count], query, eligible[fresh.first_row // 8 :], floor
         )
-        if not len(fresh_rows):
+        if not len(new_item_rows):
             return rows, scores
-        return merge_top(rows, scores, fresh_rows + fresh.first_row, fresh_scores, k)
+        return merge_top(rows, scores, new_item_rows + fresh.first_row, fresh_scores, k)

@@ -73,7 +73,7 @@ class SearchRequest:
     share: float
 
     @property
-    def among_few(self) -> bool:
+    def is_selective(self) -> bool:
         """Whether an exact scan of the eligible rows is the cheapest way to the answer."""
         return self.wanted == 0 or self.share <= _SCAN_SHARE
 
@@ -129,7 +129,7 @@ class OverFetchingIndex(EligibleScan):
         Rows of -1, and rows that the table does not have, are dropped.
         """
         request = self.request(query, k, eligible)
-        found = None if request.among_few else self.search_batch([request])[0]
+        found = None if request.is_selective else self.search_batch([request])[0]
         return self.scan(request) if found is None else found
 
     def search_batch(self, requests: Sequence[SearchRequest]) -> list[Found | None]:

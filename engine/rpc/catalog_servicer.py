@@ -21,7 +21,7 @@ class CatalogueStore(Protocol):
         ...
 
 
-class CatalogueRoom(Protocol):
+class CatalogueCapacity(Protocol):
     """What this replica holds; others hold the same or are about to."""
 
     def unknown(self, keys: Int64Array) -> list[bool]:
@@ -29,7 +29,7 @@ class CatalogueRoom(Protocol):
         ...
 
     @property
-    def room(self) -> int:
+    def spare_capacity(self) -> int:
         """How many new rows there are."""
         ...
 
@@ -37,9 +37,9 @@ class CatalogueRoom(Protocol):
 class CatalogServicer(pb_grpc.CatalogServiceServicer):
     """The service over one store."""
 
-    def __init__(self, store: CatalogueStore, room: CatalogueRoom, rules: CatalogueRules) -> None:
+    def __init__(self, store: CatalogueStore, room: CatalogueCapacity, rules: CatalogueRules) -> None:
         self._store = store
-        self._room = room
+        self._capacity = room
         self._rules = rules
 
     async def UpsertItems(  # noqa: N802
@@ -83,12 +83,14 @@ class CatalogServicer(pb_grpc.CatalogServiceServicer):
 
     def _fitting(self, items: list[pb.Item], request_ids: list[str]) -> tuple[list[pb.Item], list[pb.ItemError]]:
         """The items that there is room for, and the errors of the others."""
-        room = self._room.room
+        room = self._capacity.spare_capacity
         if room >= len(items):
             return items, []
         fitting: list[pb.Item] = []
         refused: list[pb.ItemError] = []
-        for item, unknown in zip(items, self._room.unknown(item_keys([item.item_id for item in items])), strict=True):
+        for item, unknown in zip(
+            items, self._capacity.unknown(item_keys([item.item_id for item in items])), strict=True
+        ):
             room -= unknown
             if unknown and room < 0:
                 reason = "there is no room for more new items until a new bundle holds them (catalog.fresh_capacity)"

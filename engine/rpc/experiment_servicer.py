@@ -12,7 +12,7 @@ from engine.contract.limits import MAX_ID_BYTES, MAX_SURFACE_BYTES
 from engine.contract.text import checked_text
 from engine.contract.times import timestamp_ms
 from engine.errors import InvalidRequest
-from engine.experiments.analysis.question import Question
+from engine.experiments.analysis.report_query import ReportQuery
 from engine_client.v1 import experiment_pb2 as pb
 from engine_client.v1 import experiment_pb2_grpc as pb_grpc
 
@@ -22,7 +22,7 @@ MAX_VARIANTS = 100
 class Reporter(Protocol):
     """What the service needs of the analysis."""
 
-    async def report(self, question: Question) -> Mapping[str, Any]:
+    async def report(self, question: ReportQuery) -> Mapping[str, Any]:
         """The report as JSON has it: its keys are the fields of engine.v1.ExperimentReport.
 
         Raises:
@@ -41,13 +41,13 @@ class ExperimentServicer(pb_grpc.ExperimentServiceServicer):
     async def GetReport(  # noqa: N802
         self, request: pb.GetReportRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetReportResponse:
-        report = await self._reporter.report(to_question(request))
+        report = await self._reporter.report(to_report_query(request))
         # A report of many days is thousands of fields, which take a while in Python.
         message = await asyncio.to_thread(ParseDict, dict(report), pb.ExperimentReport())
         return pb.GetReportResponse(report=message)
 
 
-def to_question(request: pb.GetReportRequest) -> Question:
+def to_report_query(request: pb.GetReportRequest) -> ReportQuery:
     """The request, every field checked.
 
     Raises:
@@ -62,7 +62,7 @@ def to_question(request: pb.GetReportRequest) -> Question:
     to_ms = timestamp_ms("served_to", request.served_to) if request.HasField("served_to") else None
     if from_ms is not None and to_ms is not None and from_ms >= to_ms:
         raise InvalidRequest("served_to", "must be later than served_from")
-    return Question(
+    return ReportQuery(
         experiment=checked_text("experiment", request.experiment, MAX_ID_BYTES, required=True),
         surface=checked_text("surface", request.surface, MAX_SURFACE_BYTES),
         from_ms=from_ms,

@@ -113,7 +113,7 @@ class ServerMetrics:
                 self._stage_s(timing.stage).observe(timing.duration_ms / 1000)
         self._answers += 1
 
-    def stands(
+    def set_gauges(
         self, in_flight: int, version: str, exposures: ExposureCounts | None = None, behind: Collection[str] = ()
     ) -> None:
         """How things stand at this moment.
@@ -179,9 +179,9 @@ async def follow_gauges(
     exposures: Callable[[], ExposureCounts | None] = lambda: None,
     behind: Callable[[], Collection[str]] = tuple,
 ) -> None:
-    """Look at what has a value at any moment once a second, for ever."""
+    """Look at what has a value at any moment once a second, forever."""
     while True:
-        metrics.stands(in_flight(), version(), exposures(), behind())
+        metrics.set_gauges(in_flight(), version(), exposures(), behind())
         await asyncio.sleep(GAUGE_PERIOD_S)
 
 

@@ -13,7 +13,7 @@ from engine.contract.events import EventRules
 from engine.contract.items import CatalogueRules
 from engine.errors import ConfigError
 from engine.rpc.access_log import AccessLog
-from engine.rpc.catalog_servicer import CatalogServicer, CatalogueRoom, CatalogueStore
+from engine.rpc.catalog_servicer import CatalogServicer, CatalogueCapacity, CatalogueStore
 from engine.rpc.event_servicer import EventLog, EventServicer
 from engine.rpc.experiment_servicer import ExperimentServicer, Reporter
 from engine.rpc.health import HealthServicer
@@ -98,7 +98,7 @@ def create_server(
     config: EngineConfig,
     credentials: grpc.ServerCredentials | None = None,
     event_log: EventLog | None = None,
-    catalogue: tuple[CatalogueStore, CatalogueRoom] | None = None,
+    catalogue: tuple[CatalogueStore, CatalogueCapacity] | None = None,
     metrics: ServerMetrics | None = None,
     reporter: Reporter | None = None,
     *,

@@ -1,1 +1,1 @@
-"""Business rules: what marketing and compliance say about slates, in one YAML file that people edit."""
+"""Business rules: what marketing and compliance say about slates, in one YAML file that users edit."""

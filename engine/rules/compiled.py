@@ -14,7 +14,7 @@ from engine.rules.schema import Allow, Cap, Deny, Pin, Rule, Rules
 from engine.rules.selector import Selector, readable
 from engine.types import BoolArray, Int32Array, Int64Array, UInt8Array
 
-# Combinations of conditions that a surface keeps its answer for; past it they are put together anew.
+# Combinations of conditions that a surface keeps its answer for; past it they are put together again.
 _KEPT_COMBINATIONS: Final = 256
 
 

@@ -1,4 +1,4 @@
-"""Follow a rules file that people edit while the engine serves."""
+"""Follow a rules file that users edit while the engine serves."""
 
 import hashlib
 import logging

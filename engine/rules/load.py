@@ -15,7 +15,7 @@ from engine.rules.document import Document, Place, read_document
 from engine.rules.schema import ACTIONS, Allow, Boost, Bury, Cap, Deny, MinShare, Pin, Rules, RulesDocument, Slot
 from engine.rules.selector import PriceRange, Selector
 
-# What people write by hand stays far below; a log written to the wrong path does not.
+# What users write by hand stays far below; a log written to the wrong path does not.
 MAX_BYTES: Final = 4 * 1024 * 1024
 
 

@@ -1,4 +1,4 @@
-"""Stage: candidates for users of whom too little is known: what is popular among people like them, moved by what they
+"""Stage: candidates for users of whom too little is known: what is popular among users like them, moved by what they
 have done in this session."""
 
 import numpy as np
@@ -15,26 +15,26 @@ from engine.types import Candidates, Demographics, Float32Array, Int64Array, Ite
 def popular_candidates(
     popularity: Popularity, demographics: Demographics, surface: str, eligible: UInt8Array, limit: int
 ) -> tuple[Candidates, Strategy]:
-    """The most popular eligible items of the finest road that is known: segment, then surface, then overall.
+    """The most popular eligible items of the finest popular that is known: segment, then surface, then overall.
 
     Args:
         eligible: packed bitmap of the rows that may be returned; the rows taken here are cleared in it.
         limit: how many; fewer come back only when fewer are eligible.
 
     Returns:
-        The candidates, the finest road's first, with scores that never rise, and the strategy that this is.
+        The candidates, the finest popular's first, with scores that never rise, and the strategy that this is.
     """
     segment = popularity.of_segment(demographics)
-    roads: list[tuple[PopularityList | None, ItemSource]] = [
+    lists: list[tuple[PopularityList | None, ItemSource]] = [
         (segment, ItemSource.SEGMENT_POPULARITY),
         (popularity.of_surface(surface), ItemSource.SURFACE_POPULARITY),
         (popularity.overall, ItemSource.GLOBAL_POPULARITY),
     ]
     parts: list[Candidates] = []
-    for road, source in roads:
+    for popular, source in lists:
         missing = limit - sum(map(len, parts))
-        if road is not None and missing > 0:
-            parts.append(take_popular(road, eligible, missing, source))
+        if popular is not None and missing > 0:
+            parts.append(take_popular(popular, eligible, missing, source))
     joined = Candidates.concat(parts)
     # A coarser list goes on where a finer one ends, however its shares compare with that one's: whoever sorts by score
     # finds them in this order.
@@ -42,12 +42,12 @@ def popular_candidates(
     return falling, Strategy.POPULARITY if segment is None else Strategy.DEMOGRAPHIC
 
 
-def take_popular(road: PopularityList, eligible: UInt8Array, limit: int, source: ItemSource) -> Candidates:
+def take_popular(popular: PopularityList, eligible: UInt8Array, limit: int, source: ItemSource) -> Candidates:
     """The first `limit` eligible rows of one list; their bits are cleared. Cost: O(list) at worst."""
-    positions = first_eligible(road.rows, eligible, limit)
-    rows = road.rows[positions].astype(np.int64)
+    positions = first_eligible(popular.rows, eligible, limit)
+    rows = popular.rows[positions].astype(np.int64)
     clear_rows(eligible, rows)
-    return Candidates.of(rows, road.scores[positions], source)
+    return Candidates.of(rows, popular.scores[positions], source)
 
 
 def take_first(order: Int64Array, eligible: UInt8Array, limit: int, source: ItemSource) -> Candidates:
@@ -108,10 +108,10 @@ def _popularity_of(popular: Candidates) -> Float32Array:
 
 
 def randomize(candidates: Candidates, slate_size: int, share: float, unit_id: str, period: int) -> Candidates:
-    """Let some of the next best take places among the first, so that not everybody gets the same list for ever.
+    """Let some of the next best take places among the first, so that not everybody gets the same list forever.
 
     Of the first `slate_size` candidates, floor(share * slate_size) change places with others out of the twice as many
-    that follow; which, is a matter of the person and the period alone. A row gets the score of its new place: what the
+    that follow; which, is a matter of the user and the period alone. A row gets the score of its new place: what the
     slate is ordered by.
 
     Cost: some 20 µs.

@@ -10,7 +10,7 @@ from engine.features.seen_history import windows_by_type
 from engine.features.state import SeenItems
 from engine.kernels.membership import clear_rows, test_rows
 from engine.kernels.seen_items import SeenColumns
-from engine.kernels.seen_policy import demotions, judge, settle, within_limit
+from engine.kernels.seen_policy import demotions, judge, resolve_rows, within_limit
 from engine.types import BoolArray, Candidates, Float32Array, Int64Array, ItemSource, UInt8Array
 
 
@@ -133,7 +133,7 @@ def apply_policy(
     if not len(places):
         return SeenVerdict(policy, _NO_ROWS, _NO_ROWS, _NO_ROWS.rows, judged.factors)
     rows = catalogue.rows(seen.item_keys[places])
-    settled = settle(judged, rows, eligible)
+    resolved = resolve_rows(judged, rows, eligible)
 
     def of(positions: Int64Array) -> SeenRows:
         if not len(positions):
@@ -141,7 +141,7 @@ def apply_policy(
         own = places[positions]
         return SeenRows(rows[positions], seen.event_types[own], seen.times_s[own])
 
-    return SeenVerdict(policy, of(settled.hidden), of(settled.recent), settled.tired, settled.factors)
+    return SeenVerdict(policy, of(resolved.hidden), of(resolved.recent), resolved.tired, resolved.factors)
 
 
 def let_back_in(seen: SeenRows, eligible: UInt8Array, limit: int) -> tuple[Candidates, dict[int, int]]:

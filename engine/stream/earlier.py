@@ -9,9 +9,9 @@ from engine.errors import RecordError
 from engine.features.record import unpack_keys, unpack_session
 from engine.features.seen import in_order, of_keys_alone, of_session, pack_seen
 from engine.kernels.bytes import STATE_HEADER, STATE_VERSION
-from engine.kernels.counted_people import ENTRY
+from engine.kernels.counted_users import ENTRY
 
-# Version 1 had neither arrivals of event ids nor the places that a person counts for; both ended in item keys alone.
+# Version 1 had neither arrivals of event ids nor the places that a user counts for; both ended in item keys alone.
 _HEADERS: Final = {1: struct.Struct("<BIIHHQq"), 2: struct.Struct("<BIIHHQqH")}
 _EVENT_BYTES, _ID_BYTES, _ARRIVAL_BYTES, _KEY_BYTES = 17, 8, 4, 8
 _LAST_SECOND: Final = 2**32 - 1

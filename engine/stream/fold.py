@@ -47,7 +47,7 @@ def fold(blobs: Sequence[bytes | None], users: Int64Array, log: str, batch: Even
       event of another log partition (a recreated or moved log) is taken, and its position remembered instead.
     - An event whose id came within the last `event_ids_s` seconds, by the server's clock, and is among the user's last
       `event_ids` counts once.
-    - In what is popular a person counts for an item as of their latest positive event on it (engine.features.people);
+    - In what is popular a user counts for an item as of their latest positive event on it (features.user_counts);
       `moves` says from when to when an event moves that.
     - The session keeps the latest `session_events` events by time, in time order, ties in order of arrival; an event
       that arrives late takes its place in it, and one older than all of a full session has none.

@@ -147,7 +147,7 @@ class LiveSink:
     def _count(
         self, batch: EventBatch, moves: Int64Array, demographics: Mapping[str, Demographics]
     ) -> dict[tuple[int, str], Scope]:
-        """Move the people of these events in every list that has them; returns the lists that changed.
+        """Move the users of these events in every list that has them; returns the lists that changed.
 
         Args:
             moves: int64 (m, 4), in seconds, see engine.kernels.live_state.Folded.
@@ -162,9 +162,9 @@ class LiveSink:
         placed: dict[tuple[int, str], list[int]] = defaultdict(list)
         of_surface: dict[tuple[int, str], list[int]] = defaultdict(list)
         counts_anywhere, counts_there = anywhere.tolist(), on_surface.tolist()
-        for (partition, surface, people), chosen in alike.items():
+        for (partition, surface, users), chosen in alike.items():
             counted = [row for row in chosen if counts_anywhere[row]]
-            for scope in scopes_of(people or _UNKNOWN) if counted else ():
+            for scope in scopes_of(users or _UNKNOWN) if counted else ():
                 placed[partition, scope] += counted
             counted = [row for row in chosen if counts_there[row]]
             if counted:
@@ -183,4 +183,4 @@ def _log_unreadable(user_id: str, blob: bytes | None) -> None:
     try:
         unpack_state(blob)
     except RecordError as error:
-        log.error("the live state of user %r is started anew: %s", user_id, error)
+        log.error("the live state of user %r is started again: %s", user_id, error)

@@ -1,6 +1,6 @@
 """Which log an offset is of, and where reading goes on in the log that is there now.
 
-Offsets compare within one log only. A topic that is deleted and made anew, or a broker that is replaced, begins at 0
+Offsets compare within one log only. A topic that is deleted and made again, or a broker that is replaced, begins at 0
 again under the same name: a position of the old log would skip what the new one holds. So every stored position says
 which log it is of, and is held against the log that is there before anything is read. Pure.
 """
@@ -73,7 +73,7 @@ def start_of(places: Mapping[int, Place | None], now: LogNow, accept: AcceptNewL
 
     - Nothing stored: at the beginning.
     - A position of this log: there; or, where retention was faster, at what is left.
-    - A position of another log: at the beginning, where `accept` allows it: "topic" a topic made anew in the same
+    - A position of another log: at the beginning, where `accept` allows it: "topic" a topic made again in the same
       cluster, "cluster" another cluster, too, "never" neither.
     - A position without a log, from before positions said so: it is taken for one of this log where it fits.
 

@@ -1,4 +1,4 @@
-"""How popular items are at this moment, counted while events arrive: people, decayed, by scope and log partition.
+"""How popular items are at this moment, counted while events arrive: users, decayed, by scope and log partition.
 
 A partition has one writer, so that its counts are a plain fold in the order of the log; they are stored in one step
 with the offset that they include, and readers add the partitions up. Event time throughout: a replay counts the same.
@@ -33,7 +33,7 @@ _SEGMENTS: Final = (("age_group",), ("location",), ("signup_source",))
 
 @lru_cache(maxsize=4096)
 def scopes_of(demographics: Demographics) -> tuple[str, ...]:
-    """The lists in which a person counts wherever an event is: overall, and their segments where they are known.
+    """The lists in which a user counts wherever an event is: overall, and their segments where they are known.
 
     Named like the lists of a bundle (engine.bundle.popularity); one demographic value each, so that few are sparse.
     """
@@ -43,7 +43,7 @@ def scopes_of(demographics: Demographics) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def scope_of_surface(surface: str) -> str:
-    """The list of a surface, in which a person counts by what they do there."""
+    """The list of a surface, in which a user counts by what they do there."""
     return surface_key(surface)
 
 
@@ -87,7 +87,7 @@ class Scope:
         return Scope(index, item_keys, entries, changed)
 
     def count(self, item_keys: Int64Array, before_ms: Int64Array, after_ms: Int64Array, limit: int) -> None:
-        """Move people in log order; whenever 2 * `limit` items are there, the less popular half goes.
+        """Move users in log order; whenever 2 * `limit` items are there, the less popular half goes.
 
         When it goes depends on the moves alone, never on how they were batched: it goes right behind the one that
         brought the last item, and those after that find it gone.
@@ -103,7 +103,7 @@ class Scope:
             known = len(self.index)
             positions = np.array(self._place(keys, start, 2 * limit), np.int64)
             end = start + len(positions)
-            self._make_room(len(self.index))
+            self._evict(len(self.index))
             self.item_keys[positions] = item_keys[start:end]
             entries = self.entries
             count_moves(
@@ -157,7 +157,7 @@ class Scope:
                 break
         return positions
 
-    def _make_room(self, size: int) -> None:
+    def _evict(self, size: int) -> None:
         """Twice as much as before, so that a list that grows is copied a few times only."""
         capacity = len(self.entries)
         if size > capacity:

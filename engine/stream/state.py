@@ -3,7 +3,7 @@
 Live state (little-endian): version u8, interactions u32, purchases u32, session events u16, remembered ids u16,
 log partition u64, offset i64, counted places u16; then the session events (17 bytes each, in time order), the
 remembered event ids (8 bytes each, in order of arrival), when they arrived (u32 seconds each), the places that the
-person counts for (engine.kernels.counted_people: three columns of u32) and the seen items (engine.kernels.seen_items).
+user counts for (engine.kernels.counted_users: three columns of u32) and the seen items (engine.kernels.seen_items).
 engine.kernels.bytes has the sizes and offsets; engine.kernels.live_state folds events into these very bytes;
 engine.stream.earlier reads those of earlier versions.
 """
@@ -22,13 +22,13 @@ from engine.features.schema import POPULARITY_WINDOWS_S
 from engine.features.seen import read_seen
 from engine.features.state import SeenItems, Session
 from engine.kernels.bytes import EVENT, HEADER, KEY, STATE_HEADER, STATE_VERSION, WORD
-from engine.kernels.counted_people import ENTRY
+from engine.kernels.counted_users import ENTRY
 from engine.kernels.live_state import Kept
 from engine.kernels.seen_items import Memory
 from engine.stream.earlier import upgraded
 from engine.types import EventType
 
-# How long an item stays among those that a person counts for while there are too many of them: what is left of a count
+# How long an item stays among those that a user counts for while there are too many of them: what is left of a count
 # then is 1/e in the longest live window (engine.stream.popularity).
 _COUNTED_S: Final = int(POPULARITY_WINDOWS_S["7d"])
 # A showing that is so many half-lives old says next to nothing: 1 of 256.
@@ -44,8 +44,8 @@ class Limits:
     """How much of a user is kept.
 
     event_ids, event_ids_s: an event that comes again within so many seconds, and so many later events of its user,
-    counts once. counted_items: of so many items is remembered when the person turned to them, overall and on a surface,
-    so that they count once (engine.features.people).
+    counts once. counted_items: of so many items is remembered when the user turned to them, overall and on a surface,
+    so that they count once (engine.features.user_counts).
     seen_items: of each type of event. remembered_s: by the type's name, how long before the latest event of a type
     another one is kept; a type that is not named is not. impression_items: of how many items showings are counted.
     """

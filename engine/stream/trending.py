@@ -132,7 +132,7 @@ def scopes_of_popularity(popularity: Popularity) -> tuple[str, ...]:
 
 
 def joint_evidence(parts: Sequence[Evidence], overall: Evidence) -> Evidence:
-    """Events of people who share several values, from those of each value: the processor counts the values alone.
+    """Events of users who share several values, from those of each value: the processor counts the values alone.
 
     Taken as independent given the item, e.g. P(age, location | item) = P(age | item) P(location | item), and never
     more than the smallest part.

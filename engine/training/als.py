@@ -15,7 +15,7 @@ from engine.logs import Progress
 from engine.training.config import AlsConfig
 from engine.types import Float32Array, Int64Array
 
-# Events of one person on one item that add to its confidence.
+# Events of one user on one item that add to its confidence.
 _MOST_A_PAIR = 10.0
 
 
@@ -63,7 +63,7 @@ def train_als(
         (np.ones(len(events), np.float32), (events.users, events.rows)), (dataset.user_count, dataset.item_count)
     )
     counts.sum_duplicates()
-    # Confidence grows with what a person does with an item, but one who never stops must not own the item's vector.
+    # Confidence grows with what a user does with an item, but one who never stops must not own the item's vector.
     np.minimum(counts.data, _MOST_A_PAIR, out=counts.data)
 
     def report(iteration: int, elapsed_s: float, loss: float | None) -> None:

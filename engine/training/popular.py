@@ -1,6 +1,6 @@
-"""Popularity orders from what people took: overall, per surface, and per demographic segment.
+"""Popularity orders from what users took: overall, per surface, and per demographic segment.
 
-Of a segment counts what its people tell more than those of coarser segments do.
+Of a segment counts what its users tell more than those of coarser segments do.
 """
 
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from engine.bundle.popularity import SEGMENT_LEVELS, Popularity, PopularityList, segment_key, surface_key
 from engine.data.dataset import Dataset
-from engine.features.people import first_of_each
 from engine.features.schema import DEMOGRAPHICS
+from engine.features.user_counts import first_of_each
 from engine.types import BoolArray, Demographics, Float64Array, Int32Array, Int64Array
 
 # Interactions that it is worth that any item may be taken, in the overall order.
@@ -48,15 +48,15 @@ class Segments:
     """The demographic levels of a data set, coarse ones first, each with the strength of its prior.
 
     A segment's shares are its counts smoothed towards the mean of its coarser levels, which are smoothed in turn,
-    down to the overall order. The strength of a level is the one of STRENGTHS under which people's events are the
-    most likely when each person's own are left out of every count (everyone weighing the same, an item counting once
-    a person): what the list will be asked for is a person whom it does not know. So a tiny segment, or an attribute
+    down to the overall order. The strength of a level is the one of STRENGTHS under which users' events are the
+    most likely when each user's own are left out of every count (everyone weighing the same, an item counting once
+    a user): what the list will be asked for is a user whom it does not know. So a tiny segment, or an attribute
     that says nothing of taste, equals its parents, and there is no size at which a segment starts to count.
 
     users, rows: int (n,), the events. overall: float64 (items,), shares. levels: those that anybody is known at.
 
     Source: Dirichlet smoothing, Zhai & Lafferty, SIGIR 2001, with their leave-one-out choice of the strength (SIGIR
-    2002), here leaving out a person instead of a word.
+    2002), here leaving out a user instead of a word.
     """
 
     users: npt.NDArray[np.integer]
@@ -84,7 +84,7 @@ class Segments:
         active = np.zeros(len(demographic_codes), np.bool_)
         active[users] = True
         left_out = _LeftOut.of(users, rows, len(overall))
-        # What others took, for each pair of a person and an item: known for coarse levels when finer ones need it.
+        # What others took, for each pair of a user and an item: known for coarse levels when finer ones need it.
         everyone = np.zeros(len(demographic_codes), np.int64)
         base = left_out.smoothed(everyone, 1.0 / len(overall), OVERALL_STRENGTH)
         shares: dict[tuple[str, ...], Float64Array] = {}
@@ -106,7 +106,7 @@ class Segments:
         return segments
 
     def shares(self, limit: int) -> Iterator[tuple[tuple[str, ...], Int64Array, Float64Array]]:
-        """Of each level the `limit` segments with the most people: its level, its codes, its shares (items,).
+        """Of each level the `limit` segments with the most users: its level, its codes, its shares (items,).
 
         Cost: O(n) a level and O(items) a segment; the shares of coarse segments are kept meanwhile.
         """
@@ -115,8 +115,8 @@ class Segments:
             of_event = level.of_user[self.users]
             order = np.argsort(of_event, kind="stable")
             edges = np.searchsorted(of_event[order], np.arange(len(level.codes) + 1))
-            people = np.bincount(level.of_user[level.of_user >= 0], minlength=len(level.codes))
-            for segment in np.argsort(-people, kind="stable")[:limit].tolist():
+            users = np.bincount(level.of_user[level.of_user >= 0], minlength=len(level.codes))
+            for segment in np.argsort(-users, kind="stable")[:limit].tolist():
                 rows = self.rows[order[edges[segment] : edges[segment + 1]]]
                 anyone = int(np.argmax(level.of_user == segment))
                 parents = [
@@ -132,7 +132,7 @@ class Segments:
 
 @dataclass(frozen=True, slots=True)
 class _LeftOut:
-    """Pairs of a person and an item that they took. All int64 (pairs,): users, rows, counts; totals: (users,)."""
+    """Pairs of a user and an item that they took. All int64 (pairs,): users, rows, counts; totals: (users,)."""
 
     users: Int64Array
     rows: Int64Array
@@ -146,7 +146,7 @@ class _LeftOut:
         return _LeftOut(keys // item_count, keys % item_count, counts, np.bincount(users), item_count)
 
     def smoothed(self, of_user: Int64Array, parent: Float64Array | float, strength: float) -> Float64Array:
-        """float64 (pairs,): the item's share among the other people of the person's segment; 0 without a segment."""
+        """float64 (pairs,): the item's share among the other users of the user's segment; 0 without a segment."""
         segments = of_user[self.users]
         known = segments >= 0
         _, cell = np.unique(segments * self.item_count + self.rows, return_inverse=True)
@@ -156,7 +156,7 @@ class _LeftOut:
         return np.where(known, (others + strength * np.asarray(parent)) / (np.maximum(total, 0) + strength), 0.0)
 
     def mean_log(self, shares: Float64Array, known: BoolArray) -> float:
-        """The mean over people (users,) that are known of the mean over their pairs of log shares (pairs,).
+        """The mean over users (users,) that are known of the mean over their pairs of log shares (pairs,).
 
         Pairs whose item nobody else took are left out: they tell of the overall order's long tail, which no segment
         knows anything of, and would speak against every segment alike.
@@ -164,8 +164,8 @@ class _LeftOut:
         asked = known[self.users] & (np.bincount(self.rows, self.counts)[self.rows] > self.counts)
         distinct = np.bincount(self.users[asked], minlength=len(known))
         sums = np.bincount(self.users[asked], np.log(shares[asked]), minlength=len(known))
-        people = distinct > 0
-        return float((sums[people] / distinct[people]).mean()) if people.any() else 0.0
+        users = distinct > 0
+        return float((sums[users] / distinct[users]).mean()) if users.any() else 0.0
 
 
 def _distinct(values: Int64Array) -> tuple[Int64Array, Int64Array]:
@@ -174,22 +174,22 @@ def _distinct(values: Int64Array) -> tuple[Int64Array, Int64Array]:
 
 
 LIST_SIZE = 1000
-# In all that follows, what one person did with one item is one interaction.
+# In all that follows, what one user did with one item is one interaction.
 # A surface with fewer interactions has nothing to say that the overall order does not say better.
 MIN_EVIDENCE = 50
 # Interactions that the overall order is worth on a surface (a Dirichlet prior's strength).
 PARENT_STRENGTH = 100.0
-# Lists a level, for the segments with the most people: each costs memory, and time whenever live counts are read.
-# A person of another segment gets the list of a coarser one.
+# Lists a level, for the segments with the most users: each costs memory, and time whenever live counts are read.
+# A user of another segment gets the list of a coarser one.
 MAX_SEGMENTS = 256
 
 
 def build_popularity(dataset: Dataset) -> Popularity:
     """Every list of a bundle from the positive events of a data set.
 
-    A score is an item's share of the interactions, in which each person counts once an item whatever they do with it
-    (engine.features.people; on the list of a surface, once there), smoothed towards the coarser level, so that a
-    handful of events cannot upend a list (shrinkage). How strongly is measured on the data's own people for segments,
+    A score is an item's share of the interactions, in which each user counts once an item whatever they do with it
+    (engine.features.user_counts; on the list of a surface, once there), smoothed towards the coarser level, so that a
+    handful of events cannot upend a list (shrinkage). How strongly is measured on the data's own users for segments,
     see Segments: a segment about which there is little to know equals its parents. Ties keep row order.
 
     Cost: O(events log events + lists * items) time.
@@ -216,10 +216,10 @@ def _segment_lists(
     segments = Segments.of(dataset.demographic_codes(), users, rows, overall)
     lists: dict[str, PopularityList] = {}
     for level, codes, shares in segments.shares(MAX_SEGMENTS):
-        person = Demographics(
+        user = Demographics(
             **{name: dataset.vocabularies[name][code - 1] for name, code in zip(level, codes, strict=True)}
         )
-        key = segment_key(level, person)
+        key = segment_key(level, user)
         assert key is not None
         lists[key] = _top(shares)
     return lists

@@ -19,7 +19,7 @@ _MANIFEST_OWN: Final = {"schema_version", "version", "created_ms", "files"}
 
 
 def upgrade_bundle(source: Path, store: BundleStore) -> Path:
-    """Write a bundle of an earlier feature schema anew, as one that this engine serves.
+    """Write a bundle of an earlier feature schema again, as one that this engine serves.
 
     Its answers stay the same: the ranker goes on without what was added. Vectors and generation are the same, too, so
     that the users' records stay good.

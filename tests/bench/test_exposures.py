@@ -36,7 +36,7 @@ def test_shares_compare_the_runs_of_one_round() -> None:
 
 def test_a_small_run_from_end_to_end(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path_factory.mktemp("b")  # a short name: Redis gets a socket in there
-    monkeypatch.setattr(exposures, "_PEOPLE", 200)
+    monkeypatch.setattr(exposures, "_USERS", 200)
     monkeypatch.setattr(exposures, "_WARM_UP_S", 0.2)
     out = home / "exposures.json"
     sizes = ["--items", "2000", "--seconds", "0.4", "--rounds", "1", "--port", str(free_port(3))]

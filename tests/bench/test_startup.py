@@ -17,7 +17,7 @@ from tests.ports import free_port
 
 def test_a_small_run_from_end_to_end(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path_factory.mktemp("b")  # a short name: Redis gets a socket in there
-    monkeypatch.setattr(startup, "_PEOPLE", 200)
+    monkeypatch.setattr(startup, "_USERS", 200)
     monkeypatch.setattr(startup, "_REQUESTS", 50)
     out = home / "startup.json"
     sizes = ["--items", "2000", "--repeats", "1", "--port", str(free_port(2))]

@@ -38,7 +38,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def figures(world: Dataset, directory: Path, correction: float) -> list[TasteFigures]:
     ranker = TRAINING.ranker.model_copy(update={"exposure_correction": correction})
     path = train_bundle(world, TRAINING.model_copy(update={"ranker": ranker}), BundleStore(directory / "bundles"))
-    return measure_taste(open_bundle(path), world, EngineConfig.load(), directory, people=150)
+    return measure_taste(open_bundle(path), world, EngineConfig.load(), directory, user_count=150)
 
 
 def test_slates_follow_taste_on_every_surface_and_at_any_time(world: Dataset, tmp_path: Path) -> None:

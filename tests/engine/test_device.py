@@ -185,7 +185,7 @@ def test_what_changes_in_the_catalogue_reaches_the_tables_of_a_device(trained: T
     device = OnnxGpuRanker(
         model.bundle.path / file, model.bundle.schema, catalogue.item_table, catalogue.item_dynamic, settings
     )
-    catalogue.copies.append(device.rows_written)
+    catalogue.row_listeners.append(device.rows_written)
     known = model.bundle.items.ids(np.array([7]))[0]
 
     def agree(ranker: Ranker, rows: Int64Array) -> None:
@@ -214,7 +214,7 @@ def test_a_copy_that_fails_stops_no_change_of_the_catalogue(trained: Trained, ca
     def fail(rows: Int64Array) -> None:
         raise RuntimeError("the device fell over")
 
-    catalogue.copies.append(fail)
+    catalogue.row_listeners.append(fail)
     overlay = Overlay()
     overlay.add([upsert("new", category="c")])
     catalogue.apply(overlay.since(catalogue.sequence), overlay.sequence)

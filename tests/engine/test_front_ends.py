@@ -66,7 +66,7 @@ def slots(fleet: Fleet) -> int:
 
 
 class Callers:
-    """People who keep asking, each with a connection of its own."""
+    """Users who keep asking, each with a connection of its own."""
 
     def __init__(self, fleet: Fleet, user_id: str) -> None:
         self.answers: list[pb.RecommendResponse] = []

@@ -11,7 +11,7 @@ from tests.engine.experiments.analysis.shop import Shop, open_shop
 
 async def test_a_server_with_an_archive_reports(trained: Trained, tmp_path: Path) -> None:
     # The shop's items have the ids of the bundle's, whose categories the report then knows.
-    open_shop(tmp_path / "archive", seed=3, shop=Shop(people=300, days=4))
+    open_shop(tmp_path / "archive", seed=3, shop=Shop(users=300, days=4))
     config = EngineConfig.load(
         server={"host": "127.0.0.1", "port": 0, "drain_s": 2},
         redis={"directory": tmp_path / "redis", "timeout_ms": 5_000},

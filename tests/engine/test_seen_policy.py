@@ -104,7 +104,7 @@ def published(events: Sequence[Met], config: EngineConfig) -> SeenItems:
     return read_seen(pack_seen(most_recent(everything, config.redis.seen_limit, config.remembered_s)))
 
 
-def person(model: ServingModel, seed: int) -> UserRecord:
+def user(model: ServingModel, seed: int) -> UserRecord:
     rng = np.random.default_rng(seed)
     schema = model.bundle.schema
     return UserRecord(
@@ -123,7 +123,7 @@ def ask(
 ) -> Recommendation:
     pipeline = Pipeline(model, FetchFeatures(UnknownUsers(), 1.0, 1 << 20), config, executor)
     query = replace(RecommendQuery("u", "home", 20, NOW_S * 1000, debug=True), **fields)
-    state = UserState(person(model, 1) if known else None, Session.empty(), seen)
+    state = UserState(user(model, 1) if known else None, Session.empty(), seen)
     clock = RequestClock(time.monotonic() + 60, StageEstimates())
     return pipeline.answer(model, query, pipeline.experiments.assign(query), state, clock)
 

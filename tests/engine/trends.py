@@ -19,7 +19,7 @@ __all__ = ["NOW_MS", "write_events"]
 
 
 def write_events(url: str, log: str, picks: Sequence[tuple[str, int]], surface: str = "home") -> None:
-    """One click for each (item id, time in ms), each by a person of their own, over all partitions."""
+    """One click for each (item id, time in ms), each by a user of their own, over all partitions."""
     processor = ProcessorConfig()
     store = RedisLiveStore(url, RedisConfig(), processor, log, lambda: None)
     sink = LiveSink(store, log, Limits(), processor.popular_items)
@@ -27,7 +27,7 @@ def write_events(url: str, log: str, picks: Sequence[tuple[str, int]], surface: 
     messages = []
     for number, (item, time_ms) in enumerate(picks):
         partition = number % EVENTS.partitions
-        event = make_event(f"person-{uuid.uuid4().hex}", item, time_ms=time_ms, surface=surface)
+        event = make_event(f"user-{uuid.uuid4().hex}", item, time_ms=time_ms, surface=surface)
         messages.append(Message(partition, following[partition], None, encode(event, time_ms)))
         following[partition] += 1
     sink.write(read_events(messages)[0])

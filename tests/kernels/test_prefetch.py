@@ -16,7 +16,7 @@ def test_rows_of_any_table_can_be_asked_for_and_nothing_changes() -> None:
 
 
 def test_the_machine_is_told_to_prefetch() -> None:
-    # Compiled anew: of what came from numba's cache there is nothing to be seen.
+    # Compiled again: of what came from numba's cache there is nothing to be seen.
     compiled = numba.njit(prefetch._prefetch_rows.signatures)(prefetch._prefetch_rows.py_func)
     (code,) = compiled.inspect_llvm().values()
     assert "call void @llvm.prefetch" in code

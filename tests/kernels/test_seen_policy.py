@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine.kernels.membership import pack_mask
 from engine.kernels.membership import test_rows as rows_in
 from engine.kernels.seen_items import SeenColumns, pack_seen, unpack_seen
-from engine.kernels.seen_policy import demotions, judge, settle, within_limit
+from engine.kernels.seen_policy import demotions, judge, resolve_rows, within_limit
 
 NOW_S = 10_000
 # Impressions, and two types of events with windows of their own.
@@ -37,7 +37,7 @@ def test_judged_and_settled_as_loops_do(drawn: list[tuple[int, int, int, int]], 
     rows = seen.item_keys[judged.places] - 10
     eligible = pack_mask(np.isin(np.arange(16), sorted(shown)))
     before = rows_in(eligible, np.arange(16))
-    settled = settle(judged, rows, eligible)
+    resolved = resolve_rows(judged, rows, eligible)
     hidden, recent, tired = set(), set(), {}
     for place, (key, kind, time_s, count) in enumerate(drawn):
         age_s, row = max(NOW_S - time_s, 0), key - 10
@@ -53,12 +53,12 @@ def test_judged_and_settled_as_loops_do(drawn: list[tuple[int, int, int, int]], 
             recent.add(place)
     gone = {drawn[place][0] - 10 for place in hidden}
     recent = {place for place in recent if drawn[place][0] - 10 not in gone}
-    assert set(judged.places[settled.hidden].tolist()) == hidden
-    assert set(judged.places[settled.recent].tolist()) == recent
-    assert (np.diff(rows[settled.hidden]) >= 0).all()
-    assert (np.diff(rows[settled.recent]) >= 0).all()
-    assert sorted(settled.tired.tolist()) == settled.tired.tolist() == sorted(row for row, _ in tired.values())
-    found = sorted(zip(settled.tired.tolist(), settled.factors.tolist(), strict=True))
+    assert set(judged.places[resolved.hidden].tolist()) == hidden
+    assert set(judged.places[resolved.recent].tolist()) == recent
+    assert (np.diff(rows[resolved.hidden]) >= 0).all()
+    assert (np.diff(rows[resolved.recent]) >= 0).all()
+    assert sorted(resolved.tired.tolist()) == resolved.tired.tolist() == sorted(row for row, _ in tired.values())
+    found = sorted(zip(resolved.tired.tolist(), resolved.factors.tolist(), strict=True))
     expected = np.array(sorted(tired.values())).reshape(-1, 2)
     np.testing.assert_allclose(np.array(found).reshape(-1, 2), expected, rtol=1e-5)
     assert {row for row in range(16) if before[row]} - gone == set(np.flatnonzero(rows_in(eligible, np.arange(16))))
@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="256"):
         judge(seen, 1, HIDE_S[:9], DEMOTE_S, 1.0, 1.0)
     with pytest.raises(ValueError, match="rows for"):
-        settle(judge(seen, 10, HIDE_S, DEMOTE_S, 1.0, 1.0), np.zeros(1, np.int64), np.zeros(1, np.uint8))
+        resolve_rows(judge(seen, 10, HIDE_S, DEMOTE_S, 1.0, 1.0), np.zeros(1, np.int64), np.zeros(1, np.uint8))
     with pytest.raises(ValueError, match="factors"):
         demotions(np.zeros(1, np.int64), np.zeros(1, np.int64), 1.0, np.zeros(1, np.int64), np.zeros(2, np.float32))
     for wrong, reason in ((seen.times_s[::-1].copy(), "times"), (seen.times_s[:1], "columns")):

@@ -38,7 +38,7 @@ def freshness(
 def processor(
     json_file: JsonFile = None,
     events: Annotated[int, typer.Option(min=1, help="Events to apply.")] = 1_000_000,
-    users: Annotated[int, typer.Option(min=1, help="People who make them.")] = 100_000,
+    users: Annotated[int, typer.Option(min=1, help="Users who make them.")] = 100_000,
 ) -> None:
     """Events a second that one stream processor applies to a real Redis.
 
@@ -69,7 +69,7 @@ def inventory(
 def load(
     json_file: JsonFile = None,
     items: Items = 1_000_000,
-    users: Annotated[int, typer.Option(min=1, help="People who ask.")] = 100_000,
+    users: Annotated[int, typer.Option(min=1, help="Users who ask.")] = 100_000,
     seconds: Annotated[float, typer.Option(min=1, help="Of one run of the search.")] = 10.0,
     repeats: Repeats = 3,
     arrivals: Arrivals = "poisson",
@@ -88,7 +88,7 @@ def load(
 def peers(
     json_file: JsonFile = None,
     items: Items = 1_000_000,
-    users: Annotated[int, typer.Option(min=128, help="People who ask.")] = 100_000,
+    users: Annotated[int, typer.Option(min=128, help="Users who ask.")] = 100_000,
     seconds: Annotated[float, typer.Option(min=1, help="Of one run of a search.")] = 10.0,
     repeats: Repeats = 3,
     arrivals: Arrivals = "poisson",
@@ -121,9 +121,9 @@ def peers(
 @app.command()
 def experiments(
     json_file: JsonFile = None,
-    units: Annotated[int, typer.Option(min=1, help="People to assign.")] = 1_000_000,
+    units: Annotated[int, typer.Option(min=1, help="Users to assign.")] = 1_000_000,
 ) -> None:
-    """How many people a second get their variants, and how exact the shares are."""
+    """How many users a second get their variants, and how exact the shares are."""
     from engine_bench.experiments import measure_experiments
 
     measured(json_file, lambda _: measure_experiments(units))
@@ -133,11 +133,11 @@ def experiments(
 @needs("analysis")
 def coverage(
     json_file: JsonFile = None,
-    repetitions: Annotated[int, typer.Option(min=1, help="Experiments, with the same people dealt anew.")] = 200,
-    users: Annotated[int, typer.Option(min=10, help="People of each.")] = 2_000,
+    repetitions: Annotated[int, typer.Option(min=1, help="Experiments, with the same users dealt again.")] = 200,
+    users: Annotated[int, typer.Option(min=10, help="Users of each.")] = 2_000,
     items: Annotated[int, typer.Option(min=100, help="Size of the synthetic catalogue.")] = 2_000,
     days: Annotated[int, typer.Option(min=1, help="Length of each, and of the time before that is known.")] = 14,
-    share: Annotated[float, typer.Option(min=0.01, max=0.99, help="Of the people who get the engine.")] = 0.5,
+    share: Annotated[float, typer.Option(min=0.01, max=0.99, help="Of the users who get the engine.")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same figures.")] = 1,
 ) -> None:
     """How often a report's 95% intervals hold the true lift, in simulated experiments of which it is known."""

@@ -17,7 +17,7 @@ def demo(
         Path | None, typer.Option(help="MovieLens, Complete Journey or canonical tables; a synthetic world without it.")
     ] = None,
     train: Annotated[
-        bool, typer.Option("--train", help="Train anew although the bundle of an earlier run would do.")
+        bool, typer.Option("--train", help="Train again although the bundle of an earlier run would do.")
     ] = False,
     once: Annotated[bool, typer.Option("--once", help="Stop at the end instead of serving on.")] = False,
     json_file: Annotated[

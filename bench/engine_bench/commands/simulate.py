@@ -1,4 +1,4 @@
-"""`engine simulate`: the people of a synthetic world use a server, so that its experiments have something to find."""
+"""`engine simulate`: the users of a synthetic world use a server, so that its experiments have something to find."""
 
 import asyncio
 import json
@@ -13,9 +13,9 @@ def simulate(
     target: Annotated[str, typer.Option(help="The server, host:port.")] = "localhost:50051",
     experiment: Annotated[str, typer.Option(help="Whose variants are told apart.")] = "holdout",
     surface: Annotated[str, typer.Option(help="Where they look.")] = "home",
-    users: Annotated[int | None, typer.Option(min=1, help="How many of the world's people; all without it.")] = None,
+    users: Annotated[int | None, typer.Option(min=1, help="How many of the world's users; all without it.")] = None,
     days: Annotated[int, typer.Option(min=1, max=5, help="Simulated days, ending with yesterday (UTC).")] = 5,
-    visits: Annotated[float, typer.Option(min=0.01, max=5, help="Sessions a person and day, in the mean.")] = 0.5,
+    visits: Annotated[float, typer.Option(min=0.01, max=5, help="Sessions a user and day, in the mean.")] = 0.5,
     speed: Annotated[
         float, typer.Option(min=0, help="Simulated seconds a second; 0: as fast as the server answers.")
     ] = 0.0,
@@ -62,12 +62,12 @@ def _show(result: dict[str, Any]) -> None:
     console = Console(width=120, highlight=False)
     table = Table(title=f"{result['settings']['experiment']} on {result['settings']['surface']}, run {result['run']}")
     table.add_column("variant")
-    for heading in ("people", "sessions", "requests", "with a click", "expected", "clicks", "purchases", "revenue"):
+    for heading in ("users", "sessions", "requests", "with a click", "expected", "clicks", "purchases", "revenue"):
         table.add_column(heading, justify="right")
     for name, earned in result["variants"].items():
         table.add_row(
             name,
-            *(f"{earned[key]:,}" for key in ("people", "sessions", "requests")),
+            *(f"{earned[key]:,}" for key in ("users", "sessions", "requests")),
             *(f"{earned[key]:.1%}" for key in ("request_ctr", "expected_request_ctr")),
             *(f"{earned[key]:,}" for key in ("clicks", "purchases", "revenue")),
         )

@@ -16,7 +16,7 @@ from engine_bench.synthetic.world import WorldSize
 def synth(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory to write the tables to.")],
     items: Annotated[int, typer.Option(min=1, help="Items in the catalogue.")] = 10_000,
-    users: Annotated[int, typer.Option(min=1, help="People; some of them stay without events.")] = 2_000,
+    users: Annotated[int, typer.Option(min=1, help="Users; some of them stay without events.")] = 2_000,
     events: Annotated[
         int | None, typer.Option(min=1, help=f"Events, about; {EVENTS_PER_USER} for each user by default.")
     ] = None,

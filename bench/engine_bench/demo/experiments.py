@@ -1,4 +1,4 @@
-"""A holdout on one surface: most people get the engine, some what is popular, and every answer says which."""
+"""A holdout on one surface: most users get the engine, some what is popular, and every answer says which."""
 
 import json
 from collections import Counter
@@ -40,11 +40,11 @@ def declare_holdout(config_file: Path, archive: Path) -> None:
 def show_experiments(
     client: PatientClient, dataset: Dataset, tastes: Tastes, user_id: str, console: Console
 ) -> dict[str, Any]:
-    """Count who is held out, and print one person's slate beside the baseline, which they ask for as a tester would."""
+    """Count who is held out, and print one user's slate beside the baseline, which they ask for as a tester would."""
     known: Sequence[str] = dataset.users["user_id"].to_list()[:ASKED]
     counts = Counter(_variant(_recommend(client, one, item_count=1)) for one in known)
     console.print(
-        f"Of {len(known)} people on {SURFACE}, {counts['baseline']} are held out ({SHARE:.0%} of all shall be)"
+        f"Of {len(known)} users on {SURFACE}, {counts['baseline']} are held out ({SHARE:.0%} of all shall be)"
     )
     slates = {
         variant: _recommend(client, user_id, item_count=SHOWN, experiment_overrides={"holdout": variant})

@@ -1,4 +1,4 @@
-"""The last act: simulated people use the engine, and the report says what personalization is worth to them."""
+"""The last act: simulated users use the engine, and the report says what personalization is worth to them."""
 
 import asyncio
 import time
@@ -13,15 +13,15 @@ from engine.config.serving import EngineConfig
 from engine.errors import DependencyUnavailable
 from engine.experiments.analysis.files import Archive
 from engine.experiments.analysis.metrics import METRICS
-from engine.experiments.analysis.question import Clock, Question, ReportRules, as_declared
 from engine.experiments.analysis.read import count
 from engine.experiments.analysis.report import Report, make_report
+from engine.experiments.analysis.report_query import Clock, ReportQuery, ReportRules, as_declared
 from engine.experiments.analysis.verdict import signed
 from engine_bench.simulation.run import RunSettings, simulate
 from engine_bench.synthetic.tables import world_of
 
 PATIENCE_S = 90.0
-_PEOPLE = 250
+_USERS = 250
 _DAYS = 3
 _VISITS = 0.8
 _CONCURRENCY = 4
@@ -34,14 +34,14 @@ def show_lift(data: Path, archive: Path, surface: str, settings: EngineConfig, c
     """Simulate, wait for the archive, and print what the engine earns against the holdout; that, and the run.
 
     Args:
-        data: of a synthetic world, whose people's taste is known.
+        data: of a synthetic world, whose users' taste is known.
         archive: where `engine process` archives, exposures/ and events/.
 
     Raises DependencyUnavailable when the archive does not have it within PATIENCE_S.
     """
     target = f"localhost:{settings.server.port}"
     run = RunSettings(
-        target, surface=surface, users=_PEOPLE, days=_DAYS, visits_per_day=_VISITS, concurrency=_CONCURRENCY
+        target, surface=surface, users=_USERS, days=_DAYS, visits_per_day=_VISITS, concurrency=_CONCURRENCY
     )
     with progress_bar() as progress:
         summary = asyncio.run(simulate(world_of(data), run, progress=progress))
@@ -50,12 +50,12 @@ def show_lift(data: Path, archive: Path, surface: str, settings: EngineConfig, c
         console.print(f"{ended} of {summary['sessions']} sessions ended early: {next(iter(summary['errors']))}")
     _wait(archive, summary["run"], summary["requests"])
     rules = ReportRules(clock=Clock.REQUEST, before_days=0)
-    asked = Question("holdout", surface, summary["begin_ms"], summary["end_ms"], rules=rules)
+    asked = ReportQuery("holdout", surface, summary["begin_ms"], summary["end_ms"], rules=rules)
     question = as_declared(asked, settings)
     report = make_report(count(Archive.within(archive), question), question)
-    people = sum(one["people"] for one in summary["variants"].values())
+    users = sum(one["users"] for one in summary["variants"].values())
     console.print(
-        f"{people} simulated people in {summary['sessions']:,} sessions over {_DAYS} days on {surface}. The engine "
+        f"{users} simulated users in {summary['sessions']:,} sessions over {_DAYS} days on {surface}. The engine "
         "against the holdout:"
     )
     lifts = _lifts(report)
@@ -68,7 +68,7 @@ def show_lift(data: Path, archive: Path, surface: str, settings: EngineConfig, c
     console.print(report.verdict.headline)
     titles = {metric.name: metric.title for metric in METRICS if metric.name in _SHOWN}
     return {
-        "run": summary, "lifts": lifts, "headline": report.verdict.headline, "titles": titles, "people": people,
+        "run": summary, "lifts": lifts, "headline": report.verdict.headline, "titles": titles, "users": users,
         "days": _DAYS, "surface": surface,
     }  # fmt: skip
 

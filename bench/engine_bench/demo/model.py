@@ -34,7 +34,7 @@ def ready_bundle(
     known = None if train else _of_earlier_run(store, origin)
     if known is not None:
         console.print(
-            f"bundle {known.name}, trained by an earlier run on the same data. To train anew: --train, "
+            f"bundle {known.name}, trained by an earlier run on the same data. To train again: --train, "
             "or make demo ARGS=--train"
         )
         return known

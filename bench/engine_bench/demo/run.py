@@ -28,10 +28,10 @@ from engine_bench.demo.lift import show_lift
 from engine_bench.demo.model import ready_bundle
 from engine_bench.demo.page import write_page
 from engine_bench.demo.patient import PASSING, PatientClient
-from engine_bench.demo.people import show_people, time_calls
 from engine_bench.demo.signals import show_signals
 from engine_bench.demo.tastes import Tastes
-from engine_bench.demo.world import World, choose_people, prepare_data
+from engine_bench.demo.users import show_users, time_calls
+from engine_bench.demo.world import World, choose_users, prepare_data
 from engine_bench.processes import engine_process, wait_until_serving, write_settings
 from engine_client import RecommendationClient
 
@@ -46,7 +46,7 @@ class Demo:
     """How the demonstration is run.
 
     source: a known data set or canonical tables; None: a synthetic world. work: where everything is kept. once: end
-    after the last part instead of serving on. train: train anew although an earlier run's bundle would do.
+    after the last part instead of serving on. train: train again although an earlier run's bundle would do.
     """
 
     source: Path | None
@@ -100,11 +100,11 @@ def run_demo(demo: Demo, console: Console) -> dict[str, Any]:
             wait_until_serving(client, server)
             parts = _Parts(console)
             patient, tastes = PatientClient(client, parts.say), Tastes(dataset)
-            people = choose_people(dataset)
-            user = people[0].user_id
+            users = choose_users(dataset)
+            user = users[0].user_id
             parts.run(
                 "recommendations",
-                lambda: {"recommendations": show_people(patient, dataset, tastes, people, SURFACE, console)},
+                lambda: {"recommendations": show_users(patient, dataset, tastes, users, SURFACE, console)},
             )
             parts.run("milliseconds", lambda: time_calls(patient, dataset, SURFACE, console))
             console.rule("5. click")

@@ -16,17 +16,17 @@ SHOWN: Final = 10
 _WIDTH: Final = 32
 
 
-def show_slate(console: Console, person: dict[str, Any]) -> None:
-    """One person's latest items beside their recommendations; see engine_bench.demo.people for what is in `person`."""
-    history, slate = person["history"][:SHOWN], person["items"][:SHOWN]
+def show_slate(console: Console, user: dict[str, Any]) -> None:
+    """One user's latest items beside their recommendations; see engine_bench.demo.users for what is in `user`."""
+    history, slate = user["history"][:SHOWN], user["items"][:SHOWN]
     moved = any(item["relevance_position"] not in (None, item["position"]) for item in slate)
-    table = Table(title=person["heading"], title_justify="left")
+    table = Table(title=user["heading"], title_justify="left")
     table.add_column("what they did last", width=_WIDTH, no_wrap=True)
     table.add_column("category", max_width=13, no_wrap=True)
     table.add_column("#", justify="right")
     table.add_column("what the engine recommends", width=_WIDTH, no_wrap=True)
     table.add_column("category", max_width=13, no_wrap=True)
-    table.add_column(person["score_name"], justify="right")
+    table.add_column(user["score_name"], justify="right")
     if moved:
         table.add_column("by score", justify="right")
     for position in range(max(len(history), len(slate))):
@@ -40,7 +40,7 @@ def show_slate(console: Console, person: dict[str, Any]) -> None:
                 cells.append("" if item["relevance_position"] is None else str(item["relevance_position"]))
         table.add_row(*cells)
     console.print(table)
-    for sentence in person["sentences"]:
+    for sentence in user["sentences"]:
         console.print(sentence)
 
 

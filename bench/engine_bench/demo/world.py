@@ -1,4 +1,4 @@
-"""What the demonstration runs on: a data directory, and the people that it asks for."""
+"""What the demonstration runs on: a data directory, and the users that it asks for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ class World:
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class User:
     """Somebody to recommend for: kind is "known", "thin" or "unknown"."""
 
     user_id: str
@@ -64,22 +64,22 @@ def prepare_data(source: Path | None, target: Path, world: World) -> Tables:
     return tables
 
 
-def choose_people(dataset: Dataset) -> list[Person]:
+def choose_users(dataset: Dataset) -> list[User]:
     """Three users with a good deal of history and different tastes, the newcomer, and two unknown to the engine."""
     histories = dataset.histories()
     lengths = histories.lengths()
     by_length = np.argsort(-lengths, kind="stable")
     # Not the most extreme collectors: their histories say little about a normal reader of the table.
-    settled = by_length[len(by_length) // 20 : max(len(by_length) // 2, 4)]
-    known = settled[np.linspace(0, len(settled) - 1, 3).astype(int)]
+    resolved = by_length[len(by_length) // 20 : max(len(by_length) // 2, 4)]
+    known = resolved[np.linspace(0, len(resolved) - 1, 3).astype(int)]
     user_ids = dataset.users["user_id"]
-    people = [Person(user_ids[int(user)], "known", Demographics()) for user in known]
-    people.append(Person(THIN_USER, "thin", Demographics()))
-    people.append(Person(UNKNOWN_USER, "unknown", Demographics()))
+    users = [User(user_ids[int(user)], "known", Demographics()) for user in known]
+    users.append(User(THIN_USER, "thin", Demographics()))
+    users.append(User(UNKNOWN_USER, "unknown", Demographics()))
     ages = dataset.vocabularies["age_group"]
     if ages:
-        people.append(Person(UNKNOWN_USER, "unknown", Demographics(age_group=ages[0])))
-    return people
+        users.append(User(UNKNOWN_USER, "unknown", Demographics(age_group=ages[0])))
+    return users
 
 
 def _with_newcomer(tables: Tables) -> Tables:

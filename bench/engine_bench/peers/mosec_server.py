@@ -14,7 +14,7 @@ from typing import Any
 import mosec
 import redis
 
-from engine_bench.peers.naive import Asked, Naive
+from engine_bench.peers.naive import Naive, NaiveRequest
 from engine_bench.peers.settings import PeerSettings
 
 # Where the processes that mosec starts find their settings.
@@ -33,7 +33,7 @@ class RecommendWorker(mosec.Worker):  # type: ignore[misc]
 
     def forward(self, request: dict[str, Any]) -> dict[str, Any]:
         """The fields of RecommendRequest by their names, `time_ms` for its time; items with id, score and position."""
-        asked = Asked(
+        asked = NaiveRequest(
             user_id=request["user_id"],
             surface=request["surface"],
             item_count=request.get("item_count", 50),

@@ -29,7 +29,7 @@ _OVERFETCH = 1.25
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class NaiveRequest:
     """One request. excluded: item ids. diversity_weight: None for the surface's."""
 
     user_id: str
@@ -82,7 +82,7 @@ class Naive:
         """What to read of a user, for `answer`: record, live state with the session in it, seen items."""
         return [record_key(user_id, self._generation), live_key(user_id), past_key(user_id)]
 
-    def answer(self, asked: Asked, blobs: list[bytes | None]) -> list[tuple[str, float]]:
+    def answer(self, asked: NaiveRequest, blobs: list[bytes | None]) -> list[tuple[str, float]]:
         """Item ids and their scores, in slate order. blobs: the values of `keys`."""
         record = unpack_record(blobs[0]) if blobs[0] else None
         live = view_state(blobs[1])
@@ -109,7 +109,7 @@ class Naive:
         return {row for key in keys if (row := self._row_of_key.get(key)) is not None}
 
     def _demoted(
-        self, rows: Int64Array, scores: Float32Array, recent: set[int], asked: Asked
+        self, rows: Int64Array, scores: Float32Array, recent: set[int], asked: NaiveRequest
     ) -> tuple[Int64Array, Float32Array]:
         """The candidates, best first: what was just looked at behind others like it, and no more than its share."""
         policy = self._config.seen_on(asked.surface)
@@ -141,7 +141,7 @@ class Naive:
         query: Float32Array = (mixed * (length / np.linalg.norm(mixed))).astype(np.float32)
         return query
 
-    def _candidates(self, query: Float32Array, asked: Asked, seen: set[int]) -> Int64Array:
+    def _candidates(self, query: Float32Array, asked: NaiveRequest, seen: set[int]) -> Int64Array:
         """The nearest items that may be shown; the search is made wider until there are enough of them."""
         wanted = max(self._config.retrieval.candidate_count, asked.item_count)
         count = int(wanted * _OVERFETCH) + len(seen)
@@ -153,7 +153,7 @@ class Naive:
                 return np.array(kept[:wanted], np.int64)
             count *= 2
 
-    def _eligible(self, row: int, asked: Asked, seen: set[int]) -> bool:
+    def _eligible(self, row: int, asked: NaiveRequest, seen: set[int]) -> bool:
         if not self._in_stock[row] or row in seen:
             return False
         surfaces = self._surfaces[row]
@@ -162,19 +162,19 @@ class Naive:
         return not asked.excluded or self._ids[row] not in asked.excluded
 
     def _context(
-        self, record: UserRecord, session: Session, rows: Int64Array, query: Float32Array, asked: Asked
+        self, record: UserRecord, session: Session, rows: Int64Array, query: Float32Array, asked: NaiveRequest
     ) -> RankingContext:
         mean, _, dense = session_mean(self._vectors, rows, session, asked.time_ms, self._read_session)
-        people: Demographics = record.demographics
+        users: Demographics = record.demographics
         return RankingContext(
             query=query,
             session=mean,
             collaborative=record.collaborative,
             dense=self._encoder.dense(record.profile, asked.time_ms, dense),
-            codes=self._encoder.codes(people, asked.device, asked.country, asked.surface, asked.time_ms),
+            codes=self._encoder.codes(users, asked.device, asked.country, asked.surface, asked.time_ms),
         )
 
-    def _diverse(self, rows: Int64Array, scores: Float32Array, asked: Asked) -> list[int]:
+    def _diverse(self, rows: Int64Array, scores: Float32Array, asked: NaiveRequest) -> list[int]:
         if not len(rows):
             return []
         weight = asked.diversity_weight
@@ -188,7 +188,7 @@ class Naive:
         picks: list[int] = numpy_mmr(relevance, units, 1.0 - weight, asked.item_count).tolist()
         return picks
 
-    def _most_popular(self, asked: Asked, taken: set[int]) -> list[tuple[str, float]]:
+    def _most_popular(self, asked: NaiveRequest, taken: set[int]) -> list[tuple[str, float]]:
         slate: list[tuple[str, float]] = []
         for row in self._popular:
             if len(slate) == asked.item_count:

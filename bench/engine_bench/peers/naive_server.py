@@ -13,7 +13,7 @@ import grpc
 import redis.asyncio
 import uvloop
 
-from engine_bench.peers.naive import Asked, Naive
+from engine_bench.peers.naive import Naive, NaiveRequest
 from engine_bench.peers.settings import PeerSettings
 from engine_client.v1 import recommendation_pb2 as pb
 from engine_client.v1 import recommendation_pb2_grpc as pb_grpc
@@ -39,9 +39,9 @@ class NaiveServicer(pb_grpc.RecommendationServiceServicer):
         return pb.RecommendResponse(items=items, bundle_version=self._naive.version, request_id=request.request_id)
 
 
-def _asked(request: pb.RecommendRequest) -> Asked:
+def _asked(request: pb.RecommendRequest) -> NaiveRequest:
     time_ms = request.context.time.ToMilliseconds() if request.context.HasField("time") else time.time_ns() // 1_000_000
-    return Asked(
+    return NaiveRequest(
         request.user_id,
         request.surface,
         request.item_count or 50,

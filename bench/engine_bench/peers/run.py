@@ -1,4 +1,4 @@
-"""The engine against its peers, in one run: same machine, same bundle, same people, same schedules."""
+"""The engine against its peers, in one run: same machine, same bundle, same users, same schedules."""
 
 import asyncio
 import datetime
@@ -108,7 +108,7 @@ def measure_peers(settings: PeerBench, port: int, cache: Path, progress: Progres
 def _prepare(
     settings: PeerBench, cache: Path, work: Path, redis_url: str, time_ms: int, progress: Progress
 ) -> tuple[Path, Path, list[str]]:
-    """Bundle, tiled graph and people; a function of its own, so that the world's memory is free afterwards."""
+    """Bundle, tiled graph and users; a function of its own, so that the world's memory is free afterwards."""
     progress(0, settings.users, "publish")
     dataset, vectors = build_world(settings.items)
     directory = cache / f"bundles-{settings.items}"

@@ -37,7 +37,7 @@ class StageInputs:
 async def stage_inputs(
     model: ServingModel, store: RedisFeatureStore, user_ids: Sequence[str], time_ms: int, config: EngineConfig
 ) -> list[StageInputs]:
-    """Of one request of each of these people, all of whom have a record, at this time."""
+    """Of one request of each of these users, all of whom have a record, at this time."""
     blend = BlendSettings.of(config.blend)
     policy = SeenPolicy.of(config.seen_on(SURFACE), config.processor.impression_half_life_s)
     catalogue, vectors = model.catalogue, model.catalogue.item_vectors

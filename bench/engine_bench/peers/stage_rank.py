@@ -37,7 +37,7 @@ def measure_rank(
     if not difference <= SCORE_TOLERANCE:
         raise BundleError(
             f"the tiled ranker's probabilities differ from the bundle's by {difference:.2g}: the bundle was made by "
-            "another version; remove its directory from the cache, and it is made anew"
+            "another version; remove its directory from the cache, and it is made again"
         )
     matrices = [tiled.matrix(each.context, each.rows) for each in inputs]
     count = len(inputs)

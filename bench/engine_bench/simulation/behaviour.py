@@ -1,7 +1,7 @@
-"""How a simulated person meets a slate: what they look at, open, buy, and when they leave. Known in closed form.
+"""How a simulated user meets a slate: what they look at, open, buy, and when they leave. Known in closed form.
 
 A request is met by the position-based model: the item at position k is looked at with probability 1 / k ** eta, and,
-when looked at, opened with a probability that is the person's and the item's alone. Each item is met independently.
+when looked at, opened with a probability that is the user's and the item's alone. Each item is met independently.
 What was opened may be bought. Whoever opened something is more likely to ask for more.
 
 Sources: Richardson, Dominowska, Ragno, WWW 2007, and Craswell et al., WSDM 2008 (the position-based model); Joachims,
@@ -17,19 +17,19 @@ import numpy.typing as npt
 from engine.errors import InvalidRequest
 from engine.types import BoolArray, Float64Array
 
-# So that the next session of a person is told from it by silence; see engine_bench.simulation.people.
+# So that the next session of a user is told from it by silence; see engine_bench.simulation.users.
 LONGEST_SESSION_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What all people have in common.
+    """What all users have in common.
 
     position_bias: eta of 1 / k ** eta; 0: every position is looked at.
     slate_size: items that a request asks for.
     max_requests: of one session.
     continue_after_click, continue_without: the chance of another request after one with a click, and without.
-    purchase_share: of the items opened that are bought, where the price does not matter to the person.
+    purchase_share: of the items opened that are bought, where the price does not matter to the user.
     look_s, read_s: mean seconds for a slate, and for an opened item; each takes half to one and a half times as long.
 
     Raises:
@@ -69,7 +69,7 @@ class Behaviour:
 
 @dataclass(frozen=True, slots=True)
 class Met:
-    """What n people do with one slate of k items each.
+    """What n users do with one slate of k items each.
 
     clicked, bought: bool (n, k); who bought has clicked. continues: bool (n,), whether they ask for more.
     look_s: float64 (n,). read_s: float64 (n, k), for each item that was opened, else 0.

@@ -10,16 +10,16 @@ from scipy import stats
 
 from engine.config.serving import EngineConfig
 from engine.experiments.analysis.compare import Bounds, Compared, compare
-from engine.experiments.analysis.metrics import BEFORE, METRICS, TOTALS, Counted, Excluded
-from engine.experiments.analysis.question import ReportRules
+from engine.experiments.analysis.metrics import BEFORE, METRICS, TOTALS, Excluded, ExperimentData
+from engine.experiments.analysis.report_query import ReportRules
 from engine.experiments.analysis.significance import check_split
 from engine.experiments.assign import Experiments
 from engine.types import Float64Array
 from engine_bench.machine import Progress, describe_machine
 from engine_bench.simulation.behaviour import Behaviour
-from engine_bench.simulation.people import People
 from engine_bench.simulation.shop import Shop
 from engine_bench.simulation.slates import personal_slates, popularity_slates
+from engine_bench.simulation.users import Users
 from engine_bench.synthetic.catalogue import user_ids
 from engine_bench.synthetic.world import MS_PER_DAY, World, WorldSize
 from engine_bench.targets import Target
@@ -39,7 +39,7 @@ TARGET_COVERAGE: Final = 0.93
 
 @dataclass(frozen=True, slots=True)
 class CoverageSettings:
-    """repetitions: experiments with the same people, assigned anew each. share: of the engine; the rest is the control.
+    """repetitions: experiments with the same users, assigned again each. share: of the engine; the rest is the control.
 
     noise: of the personalized slates' vectors, see engine_bench.simulation.slates. before_days: 0: no adjustment.
     """
@@ -62,15 +62,15 @@ def measure_coverage(
 ) -> dict[str, Any]:
     """Repeat an experiment with a true lift, and one without any, and count how often the intervals are right.
 
-    People, their slates and therefore the truth stay; who is in which variant is dealt anew each time by
-    engine.experiments.assign with another salt, and what everybody does is drawn anew. The truth is a matter of all
-    people under both variants (Shop.truth), so that no estimate has a part in it.
+    Users, their slates and therefore the truth stay; who is in which variant is dealt again each time by
+    engine.experiments.assign with another salt, and what everybody does is drawn again. The truth is a matter of all
+    users under both variants (Shop.truth), so that no estimate has a part in it.
 
     Returns:
         `settings`, `truth` by variant and metric, `metrics` (see _described), `split_mismatches`, the share of
         experiments in which the check of the split fails, the machine, and `targets`, one a metric.
 
-    Cost: about 0.15 s a repetition at 2,000 people on one core.
+    Cost: about 0.15 s a repetition at 2,000 users on one core.
     """
     world = World(WorldSize(items=settings.items, users=settings.users), settings.seed)
     size = settings.users, behaviour.slate_size * behaviour.max_requests
@@ -78,12 +78,12 @@ def measure_coverage(
     popular = popularity_slates(world, *size)
     personal = personal_slates(world, *size, settings.noise, random)
     begin_ms = world.size.end_ms
-    people = People(world, settings.users, begin_ms, settings.days, settings.visits_per_day)
-    shop = Shop(people, behaviour, {CONTROL: popular, TREATMENT: personal})
+    users = Users(world, settings.users, begin_ms, settings.days, settings.visits_per_day)
+    shop = Shop(users, behaviour, {CONTROL: popular, TREATMENT: personal})
     past = None
     if settings.before_days:
         past_begin_ms = begin_ms - settings.before_days * MS_PER_DAY
-        earlier = People(world, settings.users, past_begin_ms, settings.before_days, settings.visits_per_day)
+        earlier = Users(world, settings.users, past_begin_ms, settings.before_days, settings.visits_per_day)
         past = Shop(earlier, behaviour, {CONTROL: popular})
     found: dict[str, list[Compared]] = defaultdict(list)
     nothing: dict[str, list[Compared]] = defaultdict(list)
@@ -96,7 +96,7 @@ def measure_coverage(
         before = None if past is None else _before(past.act(np.zeros(len(variant), np.int64), random))
         for one in _compared(variant, shop.act(variant, random), before):
             found[one.metric].append(one)
-        # The same people and the same assignment, but everybody sees what is popular.
+        # The same users and the same assignment, but everybody sees what is popular.
         for one in _compared(variant, shop.act(np.zeros_like(variant), random), before):
             nothing[one.metric].append(one)
         progress(repetition + 1, settings.repetitions, "experiments")
@@ -141,7 +141,7 @@ def _compared(
     """As engine.experiments.analysis.report compares them, without the bootstrap."""
     units = len(variant)
     nowhere = np.zeros(units, np.int64)
-    counted = Counted(
+    counted = ExperimentData(
         variants=(CONTROL, TREATMENT), surfaces=(_SURFACE,), variant=variant.astype(np.int64),
         interaction_count=nowhere, device=[""] * units, country=[""] * units, before=before,
         unit=np.arange(units), surface=nowhere, day=nowhere, values=totals,

@@ -12,8 +12,8 @@ import numpy as np
 
 from engine_bench.machine import Progress
 from engine_bench.simulation.behaviour import Behaviour
-from engine_bench.simulation.people import People
-from engine_bench.simulation.visitor import Asked, Errand, Visitor
+from engine_bench.simulation.users import Users
+from engine_bench.simulation.visitor import Errand, Served, Visitor
 from engine_bench.synthetic.world import MS_PER_DAY, World
 from engine_client import AsyncRecommendationClient
 
@@ -26,7 +26,7 @@ class RunSettings:
     """What a run is.
 
     target: host:port. users: of the world, from the first; None: all of them.
-    days: simulated, ending with yesterday (UTC). visits_per_day: of one person in the mean.
+    days: simulated, ending with yesterday (UTC). visits_per_day: of one user in the mean.
     speed: simulated seconds a second; 0: as fast as the server answers.
     seed: of every choice. concurrency: sessions at a time. timeout_s: for each answer.
     truth_target: a second server over the same Redis and bundle that logs no exposures (`exposures.enabled = false`),
@@ -57,7 +57,7 @@ async def simulate(
     """Play a run; its request ids begin with `run`, and its moments lie in [begin_ms, end_ms).
 
     What is asked and recorded bears simulated times, of which the server's clock says nothing: a report counts by
-    `engine.experiments.analysis.question.Clock.REQUEST`.
+    `engine.experiments.analysis.report_query.Clock.REQUEST`.
 
     Returns:
         `run`, `begin_ms`, `end_ms`, `settings`, `sessions`, `errors` (how often for which reason), `variants` with what
@@ -72,8 +72,8 @@ async def simulate(
     end_ms = time.time_ns() // 1_000_000 // MS_PER_DAY * MS_PER_DAY
     begin_ms = end_ms - settings.days * MS_PER_DAY
     count = min(settings.users or world.size.users, world.size.users)
-    people = People(world, count, begin_ms, settings.days, settings.visits_per_day)
-    visits = people.visits(np.random.default_rng([settings.seed, 0]))
+    users = Users(world, count, begin_ms, settings.days, settings.visits_per_day)
+    visits = users.visits(np.random.default_rng([settings.seed, 0]))
     errands = [
         Errand(number, int(user), int(interest), int(start_ms))
         for number, (user, interest, start_ms) in enumerate(
@@ -81,7 +81,7 @@ async def simulate(
         )
     ]
     run = uuid.uuid4().hex[:12]
-    asked: list[Asked] = []
+    asked: list[Served] = []
     errors: dict[str, int] = defaultdict(int)
     async with (
         AsyncRecommendationClient(settings.target, timeout_s=settings.timeout_s) as client,
@@ -90,7 +90,7 @@ async def simulate(
         for one in (client, other):
             await one.wait_until_serving(settings.timeout_s)
         visitor = Visitor(
-            client, people, behaviour, settings.seed, run, settings.surface, settings.experiment,
+            client, users, behaviour, settings.seed, run, settings.surface, settings.experiment,
             other if settings.truth_target else None, settings.variants if settings.truth_target else (),
         )  # fmt: skip
         await _play_all(visitor, errands, settings, begin_ms, asked, errors, progress)
@@ -110,11 +110,11 @@ async def simulate(
 
 
 async def _play_all(
-    visitor: Visitor, errands: Sequence[Errand], settings: RunSettings, begin_ms: int, asked: list[Asked],
+    visitor: Visitor, errands: Sequence[Errand], settings: RunSettings, begin_ms: int, asked: list[Served],
     errors: dict[str, int], progress: Progress,
 ) -> None:  # fmt: skip
     started = time.monotonic()
-    # One person's sessions one after the other, whatever the concurrency; locks hand over in the order of asking.
+    # One user's sessions one after the other, whatever the concurrency; locks hand over in the order of asking.
     turns: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
     waiting: Iterator[Errand] = iter(errands)
     done = 0
@@ -141,18 +141,18 @@ async def _play_all(
         raise group_of.exceptions[0] from group_of
 
 
-def _by_variant(asked: Sequence[Asked]) -> dict[str, list[Asked]]:
-    parts: dict[str, list[Asked]] = defaultdict(list)
+def _by_variant(asked: Sequence[Served]) -> dict[str, list[Served]]:
+    parts: dict[str, list[Served]] = defaultdict(list)
     for one in asked:
         parts[one.variant or "none"].append(one)
     return parts
 
 
-def _earned(rows: Sequence[Asked]) -> dict[str, float | int]:
+def _earned(rows: Sequence[Served]) -> dict[str, float | int]:
     """Of one variant's requests. expected_…: in the mean over clicks, for what was shown."""
     requests, items = len(rows), sum(one.items for one in rows)
     return {
-        "people": len({one.user for one in rows}),
+        "users": len({one.user for one in rows}),
         "sessions": len({one.session for one in rows}),
         "requests": requests,
         "degraded": sum(one.degraded for one in rows),
@@ -166,8 +166,8 @@ def _earned(rows: Sequence[Asked]) -> dict[str, float | int]:
     }
 
 
-def _truth(asked: Sequence[Asked], variants: tuple[str, str]) -> dict[str, float] | None:
-    """The relative lift of treatment over control in the same requests of all people."""
+def _truth(asked: Sequence[Served], variants: tuple[str, str]) -> dict[str, float] | None:
+    """The relative lift of treatment over control in the same requests of all users."""
     sums = {name: np.zeros(2) for name in variants}
     for one in asked:
         for name, expected in (one.others | {one.variant: (one.expected_clicked, one.expected_clicks)}).items():

@@ -1,4 +1,4 @@
-"""Experiments without a server: people, two ways to choose their slates, and what is true of the difference."""
+"""Experiments without a server: users, two ways to choose their slates, and what is true of the difference."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -9,13 +9,13 @@ import numpy.typing as npt
 from engine.experiments.analysis.metrics import METRICS, TOTALS
 from engine.types import Float32Array, Float64Array, Int64Array
 from engine_bench.simulation.behaviour import Behaviour, Expected, expect, meet
-from engine_bench.simulation.people import People
+from engine_bench.simulation.users import Users
 from engine_bench.synthetic.world import INTERESTS_PER_USER
 
 
 @dataclass(frozen=True, slots=True)
 class _Offers:
-    """What each variant shows each person: arrays of (variants, users, …), r slates of k items each.
+    """What each variant shows each user: arrays of (variants, users, …), r slates of k items each.
 
     attraction: float32 (variants, users, interests, r, k). purchase, prices: (variants, users, r, k).
     """
@@ -26,7 +26,7 @@ class _Offers:
 
 
 class Shop:
-    """People whose slates are known beforehand, so that thousands of them act in a moment.
+    """Users whose slates are known beforehand, so that thousands of them act in a moment.
 
     Args:
         slates: int64 (users, slate_size * max_requests) for each variant, in the order of the variants.
@@ -34,28 +34,28 @@ class Shop:
     Cost: O(variants * users * interests * items shown * dim) once, and 20 bytes for each combination.
     """
 
-    def __init__(self, people: People, behaviour: Behaviour, slates: Mapping[str, Int64Array]) -> None:
-        self.people = people
+    def __init__(self, users: Users, behaviour: Behaviour, slates: Mapping[str, Int64Array]) -> None:
+        self.users = users
         self.behaviour = behaviour
         self.variants = tuple(slates)
         parts = [self._offers(items) for items in slates.values()]
         self._offers_of = _Offers(*(np.stack([getattr(part, one.name) for part in parts]) for one in fields(_Offers)))
 
     def act(self, variant: npt.NDArray[np.integer], random: np.random.Generator) -> Float64Array:
-        """What each person does in the period, when shown what their variant (users,) says, a place in `variants`.
+        """What each user does in the period, when shown what their variant (users,) says, a place in `variants`.
 
         Returns:
             float64 (users, len(TOTALS)), as engine.experiments.analysis.compare takes it.
 
         Cost: about 2 µs a request.
         """
-        visits = self.people.visits(random)
-        totals = np.zeros((self.people.count, len(TOTALS)))
+        visits = self.users.visits(random)
+        totals = np.zeros((self.users.count, len(TOTALS)))
         going = np.arange(len(visits.users))
         converted = np.zeros(len(visits.users), bool)
 
         def add(name: str, users: Int64Array, values: npt.NDArray[np.generic] | None = None) -> None:
-            totals[:, TOTALS.index(name)] += np.bincount(users, values, self.people.count)
+            totals[:, TOTALS.index(name)] += np.bincount(users, values, self.users.count)
 
         add("sessions", visits.users)
         for step in range(self.behaviour.max_requests):
@@ -77,9 +77,9 @@ class Shop:
     def truth(self) -> dict[str, dict[str, float]]:
         """The value of each metric, if everybody were shown one variant, by variant and metric: potential outcomes.
 
-        Exact: expectations over visits, interests, clicks and purchases, summed over all people.
+        Exact: expectations over visits, interests, clicks and purchases, summed over all users.
         """
-        visits = self.people.expected_visits()
+        visits = self.users.expected_visits()
         return {name: self._values(place, visits) for place, name in enumerate(self.variants)}
 
     def true_lifts(self, treatment: str, control: str) -> dict[str, float]:
@@ -102,12 +102,12 @@ class Shop:
         return {metric.name: sums[metric.numerator] / sums[metric.denominator] for metric in METRICS}
 
     def _offers(self, items: Int64Array) -> _Offers:
-        everybody = np.arange(self.people.count)
-        shape = (self.people.count, self.behaviour.max_requests, self.behaviour.slate_size)
+        everybody = np.arange(self.users.count)
+        shape = (self.users.count, self.behaviour.max_requests, self.behaviour.slate_size)
         attraction = [
-            self.people.attraction(everybody, np.full(self.people.count, interest), items).reshape(shape)
+            self.users.attraction(everybody, np.full(self.users.count, interest), items).reshape(shape)
             for interest in range(INTERESTS_PER_USER)
         ]
-        purchase = self.people.purchase(self.behaviour, everybody, items).reshape(shape)
-        prices = self.people.world.items.prices[items].reshape(shape)
+        purchase = self.users.purchase(self.behaviour, everybody, items).reshape(shape)
+        prices = self.users.world.items.prices[items].reshape(shape)
         return _Offers(np.stack(attraction, axis=1), purchase, prices)

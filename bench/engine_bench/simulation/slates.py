@@ -1,4 +1,4 @@
-"""A fast source of slates: one order of items a person and variant, of which each request shows the next ones."""
+"""A fast source of slates: one order of items a user and variant, of which each request shows the next ones."""
 
 from typing import Final
 
@@ -20,7 +20,7 @@ def popularity_slates(world: World, users: int, length: int) -> Int64Array:
 
 
 def personal_slates(world: World, users: int, length: int, noise: float, random: np.random.Generator) -> Int64Array:
-    """int64 (users, length): by a vector that has learned each person's long-term taste, but not exactly.
+    """int64 (users, length): by a vector that has learned each user's long-term taste, but not exactly.
 
     Args:
         noise: length of the error, where the taste has length 1; 0: the taste is known.

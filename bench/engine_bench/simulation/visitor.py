@@ -1,4 +1,4 @@
-"""People of the synthetic world at a real server: they ask for slates, act on them, and have what they did recorded."""
+"""Users of the synthetic world at a real server: they ask for slates, act on them, and have what they did recorded."""
 
 import datetime
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from engine.errors import EngineError, InvalidRequest
 from engine.types import Float64Array, Int64Array
 from engine_bench.simulation.behaviour import Behaviour, Met, meet
-from engine_bench.simulation.people import People
+from engine_bench.simulation.users import Users
 from engine_bench.synthetic.catalogue import item_ids, user_ids
 from engine_bench.synthetic.events import COUNTRIES
 from engine_bench.synthetic.words import DEVICES, LOCATIONS
@@ -24,7 +24,7 @@ assert set(_HOME_COUNTRIES) == set(COUNTRIES)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Served:
     """One request and what came of it.
 
     variant: of the experiment; empty for those who are not in it. expected_clicked, expected_clicks: the chance of any
@@ -69,7 +69,7 @@ class Visitor:
     def __init__(
         self,
         client: AsyncRecommendationClient,
-        people: People,
+        users: Users,
         behaviour: Behaviour,
         seed: int,
         run: str,
@@ -79,7 +79,7 @@ class Visitor:
         other_variants: Sequence[str] = (),
     ) -> None:
         self._client = client
-        self._people = people
+        self._users = users
         self._behaviour = behaviour
         self._seed = seed
         self._run = run
@@ -87,15 +87,15 @@ class Visitor:
         self._experiment = experiment
         self._counterfactual = counterfactual
         self._other_variants = other_variants
-        self._item_ids = item_ids(people.world.size.items).to_list()
+        self._item_ids = item_ids(users.world.size.items).to_list()
         self._rows = {item_id: row for row, item_id in enumerate(self._item_ids)}
-        self._user_ids = user_ids(people.world.size.users).to_list()
+        self._user_ids = user_ids(users.world.size.users).to_list()
 
     def request_id(self, errand: Errand, step: int) -> str:
         """Of the step-th request of a session, from 0."""
         return f"{self._run}-{errand.number}-{step}"
 
-    async def play(self, errand: Errand, asked: list[Asked]) -> str | None:
+    async def play(self, errand: Errand, asked: list[Served]) -> str | None:
         """One session, request by request; each is appended to `asked` once its events are recorded.
 
         Returns:
@@ -118,14 +118,14 @@ class Visitor:
             rows = self._rows_of(response)
             attraction = self._attraction(errand, rows)
             users = np.array([errand.user])
-            purchase = self._people.purchase(self._behaviour, users, np.maximum(rows, 0)[None, :])
+            purchase = self._users.purchase(self._behaviour, users, np.maximum(rows, 0)[None, :])
             met = meet(self._behaviour, attraction, purchase, random)
             await self._record(errand, response, rows, met, now_ms)
             asked.append(
-                Asked(
+                Served(
                     errand.user, errand.number, _variant(response, self._experiment), len(rows),
                     bool(response.degraded_reasons), int(met.clicked.sum()), int(met.bought.sum()),
-                    float(self._people.world.items.prices[rows[met.bought[0]]].sum()),
+                    float(self._users.world.items.prices[rows[met.bought[0]]].sum()),
                     *self._expected(attraction), others,
                 )
             )  # fmt: skip
@@ -139,7 +139,7 @@ class Visitor:
         self, client: AsyncRecommendationClient, errand: Errand, request_id: str, now_ms: int, shown: list[str],
         overrides: dict[str, str] | None = None,
     ) -> pb.RecommendResponse:  # fmt: skip
-        users = self._people.world.users
+        users = self._users.world.users
         return await client.recommend(
             self._user_ids[errand.user],
             self._surface,
@@ -174,7 +174,7 @@ class Visitor:
 
     def _attraction(self, errand: Errand, rows: Int64Array) -> Float64Array:
         """float64 (1, k)."""
-        chances = self._people.attraction(
+        chances = self._users.attraction(
             np.array([errand.user]), np.array([errand.interest]), np.maximum(rows, 0)[None, :]
         )
         return np.where(rows < 0, 0.0, chances.astype(np.float64))
@@ -196,7 +196,7 @@ class Visitor:
             done_ms += read_ms
             planned.append((event_pb2.EVENT_TYPE_DWELL, place, done_ms, None, read_ms))
             if met.bought[0, place]:
-                price = float(self._people.world.items.prices[rows[place]])
+                price = float(self._users.world.items.prices[rows[place]])
                 planned.append((event_pb2.EVENT_TYPE_PURCHASE, place, done_ms, price, None))
         events = [
             build_event(

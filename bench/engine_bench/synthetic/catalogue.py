@@ -1,4 +1,4 @@
-"""What the tables say of the synthetic world's items and people: ids, names, text, prices, segments."""
+"""What the tables say of the synthetic world's items and users: ids, names, text, prices, segments."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,8 +1,8 @@
-"""What the synthetic world's people do: sessions of slates, clicks, searches, carts and purchases.
+"""What the synthetic world's users do: sessions of slates, clicks, searches, carts and purchases.
 
-All sessions of a chunk advance together, step by step. In a step a logging policy that knows nothing of the person
+All sessions of a chunk advance together, step by step. In a step a logging policy that knows nothing of the user
 (popularity, chance, novelty, the shelf they are on) shows a slate, of which at most one item is clicked, top first;
-often the person also finds an item alone, which is a view outside any surface. Both pull the intent of the session
+often the user also finds an item alone, which is a view outside any surface. Both pull the intent of the session
 towards what was found, so that the last events tell more about the next one than the long-term taste does.
 """
 

@@ -31,7 +31,7 @@ def synthesize(
     seed: int = 1,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Tables:
-    """Make a world, let its people act, and write the tables and its recipe to `out_dir`; the truth is written nowhere.
+    """Make a world, let its users act, and write the tables and its recipe to `out_dir`; the truth is written nowhere.
 
     Args:
         event_count: about how many events; EVENTS_PER_USER for each user by default. Sessions are kept whole.

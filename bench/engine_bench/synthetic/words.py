@@ -1,4 +1,4 @@
-"""The vocabulary of the synthetic world: shelves, styles, brand syllables and people."""
+"""The vocabulary of the synthetic world: shelves, styles, brand syllables and users."""
 
 from typing import Final
 

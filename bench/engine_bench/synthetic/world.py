@@ -1,7 +1,7 @@
-"""A seeded synthetic world: items and people in one latent space, with the truth kept.
+"""A seeded synthetic world: items and users in one latent space, with the truth kept.
 
-Items live on a tree of category, sub-category and topic; people have a few interests on that tree, which their
-demographics make more or less likely. What a person does is in the module events; what the tables say of an item is in
+Items live on a tree of category, sub-category and topic; users have a few interests on that tree, which their
+demographics make more or less likely. What a user does is in the module events; what the tables say of an item is in
 catalogue. Nothing here reaches the tables except through those two.
 """
 
@@ -77,7 +77,7 @@ _RESTRICTION_SHARES: Final = (0.94, 0.03, 0.02, 0.01)
 
 @dataclass(frozen=True, slots=True)
 class UserTruth:
-    """m people as parallel arrays.
+    """m users as parallel arrays.
 
     tastes: float32 (m, dim), unit rows, the long-term mixture of interests. interests: float32 (m, k, dim), unit rows.
     interest_subs: int16 (m, k). interest_weights: float32 (m, k), rows sum to 1. price_sensitivity: float32 (m,).
@@ -132,7 +132,7 @@ class World:
         return self.intents_of(users, chosen), self.users.interest_subs[users, chosen].astype(np.int64)
 
     def interest_weights(self, users: Int64Array, times_ms: Int64Array) -> Float32Array:
-        """float32 (n, INTERESTS_PER_USER), not normalised: how likely each interest of n people is at these times."""
+        """float32 (n, INTERESTS_PER_USER), not normalised: how likely each interest of n users is at these times."""
         truth = self.users
         bands = (times_ms // 3_600_000 % 24) // (24 // HOUR_BANDS)
         categories = truth.interest_subs[users] // _SUBS_PER_CATEGORY
@@ -140,7 +140,7 @@ class World:
         return weights
 
     def intents_of(self, users: Int64Array, interests: Int64Array) -> Float32Array:
-        """Unit float32 (n, dim): what n people set out for who follow these of their interests (n,)."""
+        """Unit float32 (n, dim): what n users set out for who follow these of their interests (n,)."""
         truth = self.users
         return normalise(0.35 * truth.tastes[users] + 0.75 * truth.interests[users, interests])
 
@@ -152,9 +152,9 @@ class World:
     def utility(
         self, users: Int64Array, items: Int64Array, intents: Float32Array, times_ms: Int64Array
     ) -> Float32Array:
-        """float32 (n, k): how much n people with these intents (n, dim) want k items (n, k) at these times (n,).
+        """float32 (n, k): how much n users with these intents (n, dim) want k items (n, k) at these times (n,).
 
-        Affinity to the intent, general appeal, price against the person's sensitivity, and novelty.
+        Affinity to the intent, general appeal, price against the user's sensitivity, and novelty.
         """
         truth = self.items
         affinity = np.einsum("nd,nkd->nk", intents, truth.latents[items])
@@ -258,7 +258,7 @@ def _make_users(rng: np.random.Generator, size: WorldSize, topic_vectors: Float3
     age = rng.integers(0, len(AGE_GROUPS), count)
     location = rng.choice(len(LOCATIONS), count, p=rng.dirichlet(np.full(len(LOCATIONS), 4.0)))
     source = rng.choice(len(SIGNUP_SOURCES), count, p=rng.dirichlet(np.full(len(SIGNUP_SOURCES), 4.0)))
-    # Each demographic value likes some shelves more; what is left is the person's own.
+    # Each demographic value likes some shelves more; what is left is the user's own.
     by_age = rng.normal(0, 1.2, (len(AGE_GROUPS), SUB_COUNT))
     by_location = rng.normal(0, 0.7, (len(LOCATIONS), SUB_COUNT))
     by_source = rng.normal(0, 0.5, (len(SIGNUP_SOURCES), SUB_COUNT))

@@ -9,7 +9,7 @@ EngineError
 
 
 class EngineError(Exception):
-    """Base of the tree; str() is one sentence for the person who must act on it."""
+    """Base of the tree; str() is one sentence for the user who must act on it."""
 
 
 class InvalidRequest(EngineError):

@@ -37,7 +37,7 @@ _CODECS: Final[dict[Codec, int]] = {"SQ8": faiss.ScalarQuantizer.QT_8bit, "SQfp1
 
 
 @dataclass(frozen=True)
-class _Cells:
+class _InvertedLists:
     """A partition of the items: one centroid a cell, and each item's cell."""
 
     kind: Partition
@@ -203,7 +203,7 @@ def _partitioned(
 
 def _cells(
     vectors: Float32Array, sample: Float32Array, kind: Partition, cell_count: int, seed: int, report: Progress
-) -> _Cells:
+) -> _InvertedLists:
     dim = vectors.shape[1]
     kmeans = faiss.Kmeans(
         dim,
@@ -224,7 +224,7 @@ def _cells(
     cell_of_row = np.empty(len(vectors), np.int64)
     for rows in _chunks(len(vectors), f"index, {kind} cells", report):
         cell_of_row[rows] = nearest.search(vectors[rows], 1)[1][:, 0]
-    return _Cells(kind, centroids, cell_of_row)
+    return _InvertedLists(kind, centroids, cell_of_row)
 
 
 def _encode(
@@ -271,7 +271,13 @@ def recode(index: Any, vectors: Float32Array, codec: Codec) -> Any:
 
 
 def _calibrate(
-    index: Any, factory: str, cells: _Cells, vectors: Float32Array, truth: Truth, target: float, report: Progress
+    index: Any,
+    factory: str,
+    cells: _InvertedLists,
+    vectors: Float32Array,
+    truth: Truth,
+    target: float,
+    report: Progress,
 ) -> _Candidate:
     nprobe, recall, reached = climb(index, 1, vectors, truth, target, "index, calibration", report)
     sizes = np.bincount(cells.cell_of_row, minlength=len(cells.centroids))

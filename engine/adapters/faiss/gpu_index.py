@@ -11,7 +11,7 @@ from engine.adapters.cuda.device import TURNS, require_memory
 from engine.adapters.cuda.scan import CudaScanSearcher
 from engine.adapters.faiss.build import recode
 from engine.adapters.faiss.index import IndexParameters, read_index
-from engine.adapters.faiss.visits import Probes
+from engine.adapters.faiss.visits import NprobeSchedule
 from engine.config.serving import DeviceConfig
 from engine.errors import BundleError, ConfigError, EngineError
 from engine.kernels.membership import pack_mask
@@ -224,7 +224,7 @@ def _cells(
     options.useFloat16CoarseQuantizer = True
     options.use_cuvs = False  # cells of scalar codes are FAISS's own
     index = faiss.index_cpu_to_gpu(resources, config.cuda_device, stored, options)
-    probes = Probes(parameters.nprobe, parameters.filtered_nprobe, int(stored.nlist))
+    probes = NprobeSchedule(parameters.nprobe, parameters.filtered_nprobe, int(stored.nlist))
 
     def parameters_of(k: int) -> Any:
         # Who fetches more than was calibrated looks for what a smaller share of eligible items would be spread over.

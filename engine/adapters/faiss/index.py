@@ -9,8 +9,8 @@ import faiss
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from engine.adapters.faiss.cells import Cells
-from engine.adapters.faiss.visits import CellScan, Partition, Probes, search_cells
+from engine.adapters.faiss.inverted_lists import InvertedLists
+from engine.adapters.faiss.visits import CellScan, NprobeSchedule, Partition, search_cells
 from engine.errors import BundleError
 from engine.kernels.membership import count_rows
 from engine.kernels.scan import scan_eligible
@@ -72,8 +72,8 @@ class FaissIndex:
         self._partition: Partition | None = None
         if hasattr(index, "nlist"):
             self._partition = Partition.of(index)
-            self._probes = Probes(parameters.nprobe, parameters.filtered_nprobe, int(index.nlist))
-            self._cells: CellScan = Cells.of(index) or FaissCells(index)
+            self._probes = NprobeSchedule(parameters.nprobe, parameters.filtered_nprobe, int(index.nlist))
+            self._cells: CellScan = InvertedLists.of(index) or FaissInvertedLists(index)
         self._dim = int(index.d)
         self._item_count = int(index.ntotal)
 
@@ -160,8 +160,8 @@ class FaissIndex:
         return _without_padding(rows[0], scores[0])
 
 
-class FaissCells:
-    """Cells with codes of any kind, scanned by FAISS. Implements engine.adapters.faiss.visits.CellScan."""
+class FaissInvertedLists:
+    """InvertedLists with codes of any kind, scanned by FAISS. Implements engine.adapters.faiss.visits.CellScan."""
 
     def __init__(self, index: Any) -> None:
         self._index = index

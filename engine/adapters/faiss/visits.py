@@ -84,7 +84,7 @@ class Partition:
         return self.spreads * np.float32(math.sqrt(variance))
 
 
-class Probes:
+class NprobeSchedule:
     """How many cells a search visits at least, by the share of items that it chooses from: as many as calibration
     found to be enough where the eligible items are a random sample."""
 
@@ -96,7 +96,7 @@ class Probes:
         self._cell_count = cell_count
 
     def at(self, share: float) -> int:
-        """Cells to visit when this share, above 0, is eligible: between calibrated shares by interpolation of
+        """InvertedLists to visit when this share, above 0, is eligible: between calibrated shares by interpolation of
         logarithms, below the smallest so that as many eligible items are seen as there."""
         log_share = math.log(share)
         log_nprobe = float(np.interp(log_share, self._log_shares, self._log_nprobes))

@@ -81,13 +81,13 @@ class KafkaProducer:
         delivery.done.add_done_callback(partial(self._dequeue, len(records)))
         producer, name = self._producer, self._named(topic.name)
         for position, (key, payload, headers) in enumerate(records):
-            settle = partial(delivery.settle, position)
+            acknowledge = partial(delivery.acknowledge, position)
             try:
-                producer.produce(name, payload, key, on_delivery=settle, headers=list(headers))
+                producer.produce(name, payload, key, on_delivery=acknowledge, headers=list(headers))
             except BufferError:
-                settle(KafkaError(KafkaError._QUEUE_FULL), None)
+                acknowledge(KafkaError(KafkaError._QUEUE_FULL), None)
             except KafkaException as error:
-                settle(error.args[0], None)
+                acknowledge(error.args[0], None)
         # Shielded: a caller that gives up must not make the queue look shorter than it is.
         answers = await asyncio.shield(delivery.done)
         first = next((answer for answer in answers if answer is not None), None)
@@ -175,7 +175,7 @@ class _Delivery:
         self._lock = threading.Lock()
         self.done: asyncio.Future[list[KafkaError | None]] = loop.create_future()
 
-    def settle(self, position: int, error: KafkaError | None, _: Any) -> None:
+    def acknowledge(self, position: int, error: KafkaError | None, _: Any) -> None:
         with self._lock:
             self._errors[position] = error
             self._missing -= 1

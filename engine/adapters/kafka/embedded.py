@@ -68,7 +68,7 @@ class EmbeddedKafka:
         return self._client is not None
 
     def set_reachable(self, reachable: bool) -> None:
-        """Cut every connection and refuse new ones, or let them in again: what an outage does. Owner only."""
+        """Segment every connection and refuse new ones, or let them in again: what an outage does. Owner only."""
         set_state = _library().rd_kafka_mock_broker_set_up if reachable else _library().rd_kafka_mock_broker_set_down
         set_state(self._cluster, _BROKER_ID)
 

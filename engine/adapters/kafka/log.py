@@ -78,12 +78,12 @@ class KafkaLog:
 
 
 class TopicWatch:
-    """Notices that a topic has been deleted and made anew while it is read.
+    """Notices that a topic has been deleted and made again while it is read.
 
     What is fetched after that may be of the new log, and is not to be taken for what follows in the old one.
     """
 
-    # While messages come they are looked at before they are used, but not more often than a topic can be made anew.
+    # While messages come they are looked at before they are used, but not more often than a topic can be made again.
     _BUSY_S: Final = 0.02
     # A poll that returns all that it may is behind by far more than a new log could hold by then.
     _FULL_S: Final = 0.25
@@ -110,5 +110,5 @@ class TopicWatch:
             return
         topic_id = self._log.topic_id() if self._topic_id else self._topic_id
         if topic_id != self._topic_id:
-            raise DependencyUnavailable("the topic has been made anew")
+            raise DependencyUnavailable("the topic has been made again")
         self._looked_at = time.monotonic()

@@ -164,7 +164,7 @@ class KafkaDeadLetters:
         """
         errors: list[KafkaError] = []
 
-        def settle(error: KafkaError | None, _: Any) -> None:
+        def acknowledge(error: KafkaError | None, _: Any) -> None:
             if error is not None:
                 errors.append(error)
 
@@ -176,7 +176,9 @@ class KafkaDeadLetters:
                 ("offset", str(message.offset).encode()),
             ]
             try:
-                self._producer.produce(self._letters, message.payload, message.key, headers=headers, on_delivery=settle)
+                self._producer.produce(
+                    self._letters, message.payload, message.key, headers=headers, on_delivery=acknowledge
+                )
             except BufferError:
                 raise DependencyUnavailable("Kafka does not take dead letters as fast as they come") from None
             except KafkaException as error:

@@ -45,7 +45,7 @@ def warn_of_eviction(url: str, config: RedisConfig) -> None:
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" and memory.get("maxmemory", 0):
         log.warning(
-            "Redis removes keys when its memory is full (maxmemory-policy %s): stock, sessions and what people have"
+            "Redis removes keys when its memory is full (maxmemory-policy %s): stock, sessions and what users have"
             " bought would be forgotten; set noeviction, and give it memory enough",
             policy,
         )

@@ -21,7 +21,7 @@ def history_key(user_id: str) -> str:
     return f"u:{_tag(user_id)}:history"
 
 
-def fresh_key(user_id: str, generation: int) -> str:
+def nearline_key(user_id: str, generation: int) -> str:
     """A record with what has happened since publishing; written by the stream processor alone, and short-lived."""
     return f"u:{_tag(user_id)}:fresh:{generation:x}"
 

@@ -20,7 +20,7 @@ _STALL_S: Final = 1.0
 _MAX_PENDING: Final = 4096
 
 
-class _Owed(NamedTuple):
+class PendingReply(NamedTuple):
     reply: asyncio.Future[Any]
     since: float
 
@@ -31,7 +31,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
-        self._owed: deque[_Owed] = deque()
+        self._owed: deque[PendingReply] = deque()
         self._transport: asyncio.Transport | None = None
         self._suspected = False
         self.is_open = True
@@ -66,7 +66,7 @@ class _Connection(asyncio.Protocol):
         if len(self._owed) >= _MAX_PENDING:
             raise DependencyUnavailable(f"Redis owes {_MAX_PENDING} replies")
         reply: asyncio.Future[Any] = self._loop.create_future()
-        self._owed.append(_Owed(reply, now))
+        self._owed.append(PendingReply(reply, now))
         self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]  # the stub knows pairs of one
         return reply
 

@@ -13,9 +13,9 @@ from engine.adapters.redis.connect import INTRODUCTION
 from engine.adapters.redis.keys import (
     applied_key,
     applied_log_key,
-    fresh_key,
     history_key,
     live_key,
+    nearline_key,
     popularity_key,
     record_key,
 )
@@ -25,9 +25,9 @@ from engine.errors import DependencyUnavailable, RecordError, described
 from engine.features.record import demographics_of, pack_record, unpack_record, unpack_session
 from engine.features.state import UserRecord
 from engine.stream.events import MAX_AHEAD_MS
-from engine.stream.fresh import Touched
 from engine.stream.live import Changes, Snapshot
 from engine.stream.log_identity import LogIdentity, Place
+from engine.stream.nearline import Touched
 from engine.stream.popularity import Scope
 from engine.stream.state import unpack_state
 from engine.types import Demographics
@@ -148,8 +148,8 @@ class RedisLiveStore:
         self._client.close()
 
 
-class RedisFreshStore:
-    """Implements engine.stream.fresh.FreshStore; belongs to one thread."""
+class RedisNearlineStore:
+    """Implements engine.stream.nearline.NearlineStore; belongs to one thread."""
 
     def __init__(self, url: str, config: RedisConfig, ttl_s: int) -> None:
         self._client = _connect(url, config)
@@ -184,20 +184,20 @@ class RedisFreshStore:
                 log.error("user %r keeps the published record: %s", user_id, error)
         return touched
 
-    def write_fresh(self, records: Iterable[tuple[str, UserRecord]]) -> None:
+    def write_nearline(self, records: Iterable[tuple[str, UserRecord]]) -> None:
         """Put records before the published ones for a while. Raises DependencyUnavailable."""
         try:
             with self._client.pipeline(transaction=False) as pipeline:
                 for user_id, record in records:
-                    pipeline.set(fresh_key(user_id, record.generation), pack_record(record), self._ttl_s)
+                    pipeline.set(nearline_key(user_id, record.generation), pack_record(record), self._ttl_s)
                 pipeline.execute()
         except (redis.RedisError, OSError) as error:
             raise _unavailable(error) from error
 
-    def drop_fresh(self, user_ids: Sequence[str], generation: int) -> None:
+    def drop_nearline(self, user_ids: Sequence[str], generation: int) -> None:
         """Let the published records of these users answer again. Raises DependencyUnavailable."""
         try:
-            self._client.unlink(*(fresh_key(user_id, generation) for user_id in user_ids))
+            self._client.unlink(*(nearline_key(user_id, generation) for user_id in user_ids))
         except (redis.RedisError, OSError) as error:
             raise _unavailable(error) from error
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import redis
 
 from engine.adapters.redis.connect import INTRODUCTION
-from engine.adapters.redis.keys import fresh_key, history_key, live_key, past_key, record_key, seen_key
+from engine.adapters.redis.keys import history_key, live_key, nearline_key, past_key, record_key, seen_key
 from engine.adapters.redis.multiplexed import MultiplexedRedis
 from engine.config.seen import FOREVER_S, SeenWindows
 from engine.config.serving import RedisConfig
@@ -32,12 +32,12 @@ class RedisFeatureStore:
         as absent. Raises DependencyUnavailable.
         """
         keys = (
-            record_key(user_id, generation), past_key(user_id), live_key(user_id), fresh_key(user_id, generation),
+            record_key(user_id, generation), past_key(user_id), live_key(user_id), nearline_key(user_id, generation),
             seen_key(user_id),
         )  # fmt: skip
         blobs: list[bytes | None] = await self._client.call("MGET", *keys)
-        record_blob, past_blob, live_blob, fresh_blob, earlier_blob = blobs
-        current = fresh_blob or record_blob
+        record_blob, past_blob, live_blob, nearline_blob, earlier_blob = blobs
+        current = nearline_blob or record_blob
         record = unpack_record(current) if current else None
         live = view_state(live_blob)
         past = read_seen(past_blob)
@@ -61,7 +61,7 @@ class RedisFeatureStore:
 class RedisPublisher:
     """Writes user records and what users did with which items, many a round trip. Blocking; for jobs, not for requests.
 
-    remembered_s: by event type, for how long before the latest event of its type one is kept; None: all for ever.
+    remembered_s: by event type, for how long before the latest event of its type one is kept; None: all forever.
     """
 
     def __init__(self, url: str, config: RedisConfig, remembered_s: Mapping[str, int] | None = None) -> None:

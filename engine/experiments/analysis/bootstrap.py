@@ -57,7 +57,7 @@ def bootstrap_lifts(
 
 
 def _resampled(values: Float64Array, replicates: int, random: np.random.Generator) -> Float64Array:
-    """float64 (replicates, columns): sums over as many units as there are, drawn anew."""
+    """float64 (replicates, columns): sums over as many units as there are, drawn again."""
     sums = _grouped(values, random)
     weights = random.multinomial(len(sums), np.full(len(sums), 1.0 / len(sums)), size=replicates)
     resampled: Float64Array = weights.astype(np.float64) @ sums

@@ -1,4 +1,4 @@
-"""One variant against the control, on one surface or among one kind of people: every metric at once, and day by day."""
+"""One variant against the control, on one surface or among one kind of users: every metric at once, and day by day."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.experiments.analysis.bootstrap import bootstrap_lifts
-from engine.experiments.analysis.metrics import BEFORE, METRICS, TOTALS, Counted, Metric
+from engine.experiments.analysis.metrics import BEFORE, METRICS, TOTALS, ExperimentData, Metric
 from engine.experiments.analysis.plan import detectable_lift
-from engine.experiments.analysis.question import ReportRules
+from engine.experiments.analysis.report_query import ReportRules
 from engine.experiments.analysis.significance import anytime_interval, anytime_p_value
 from engine.experiments.analysis.statistics import (
     Estimate,
@@ -61,7 +61,7 @@ class Compared:
 
 
 def compare(
-    counted: Counted,
+    counted: ExperimentData,
     totals: Float64Array,
     among: BoolArray,
     variant: int,
@@ -169,7 +169,7 @@ class Day:
     anytime: Bounds
 
 
-def daily_lifts(counted: Counted, control: int, rules: ReportRules) -> Iterator[Day]:
+def daily_lifts(counted: ExperimentData, control: int, rules: ReportRules) -> Iterator[Day]:
     """Every surface, metric and variant, day by day, without the adjustment by the time before.
 
     Days on which a lift cannot be told yet are left out.

@@ -11,7 +11,7 @@ import polars as pl
 
 from engine.errors import DataError, InvalidRequest
 from engine.experiments.analysis.files import Archive
-from engine.experiments.analysis.question import DAY_MS, HOUR_MS, Clock, Question
+from engine.experiments.analysis.report_query import DAY_MS, HOUR_MS, Clock, ReportQuery
 from engine.features.returns import pair_returns
 
 # After every time that an archive can hold: 2101.
@@ -28,7 +28,7 @@ _SQL = package_files("engine.experiments.analysis") / "sql"
 
 @contextmanager
 def opened(
-    archive: Archive, question: Question, threads: int | None = None, memory_mb: int | None = None
+    archive: Archive, question: ReportQuery, threads: int | None = None, memory_mb: int | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database of its own, in memory, in which `raw_exposures` names the period's exposures, `raw_failures` the rest.
 
@@ -85,7 +85,7 @@ def read_exposures(
     return logged.filter("error IS NULL"), logged.filter("error IS NOT NULL")
 
 
-def tell_units(connection: duckdb.DuckDBPyConnection, question: Question) -> None:
+def tell_units(connection: duckdb.DuckDBPyConnection, question: ReportQuery) -> None:
     """Make the tables `everybody`, `units` and `shown`: who was exposed, who of them counts, and to what."""
     run_step(
         connection,
@@ -98,7 +98,7 @@ def tell_units(connection: duckdb.DuckDBPyConnection, question: Question) -> Non
     run_step(connection, "units", bot_hourly_requests=question.rules.bot_hourly_requests)
 
 
-def tell_outcomes(connection: duckdb.DuckDBPyConnection, archive: Archive, question: Question) -> tuple[int, int]:
+def tell_outcomes(connection: duckdb.DuckDBPyConnection, archive: Archive, question: ReportQuery) -> tuple[int, int]:
     """Make the tables `events`, `credited`, `sessions` and `placed` of those in `shown`, who must not be nobody.
 
     Returns:
@@ -117,14 +117,14 @@ def tell_outcomes(connection: duckdb.DuckDBPyConnection, archive: Archive, quest
 def _take_back(connection: duckdb.DuckDBPyConnection, archive: Archive, begin_ms: int, end_ms: int) -> None:
     """Make the table `returned`, and take what was given back off the money of the purchases that it names.
 
-    A return takes back what it takes back in training (engine.features.returns). What people send back is no act of a
+    A return takes back what it takes back in training (engine.features.returns). What users send back is no act of a
     session of theirs: no return stays in `events`.
     """
     open_events(connection, archive.event_files(begin_ms, end_ms))
     trades = run_step(connection, "returns", begin_ms=begin_ms, end_ms=end_ms)
     is_return = trades["event"].is_null()
     bought, sent_back = pair_returns(
-        trades["person"].to_numpy(), trades["item"].to_numpy(), (~is_return).to_numpy(), is_return.to_numpy()
+        trades["user"].to_numpy(), trades["item"].to_numpy(), (~is_return).to_numpy(), is_return.to_numpy()
     )
     pairs = pl.DataFrame({"event": trades["event"][bought], "money": trades["money"][sent_back]})
     connection.register("pairs", pairs)

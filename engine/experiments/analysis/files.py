@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engine.errors import DataError
-from engine.experiments.analysis.question import DAY_MS
+from engine.experiments.analysis.report_query import DAY_MS
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 # Events reach the archive after they happened: those of a client that was offline by days.

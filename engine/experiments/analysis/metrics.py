@@ -1,4 +1,4 @@
-"""What is measured: each metric a ratio of two sums over a person's time in the experiment; and the sums, as arrays."""
+"""What is measured: each metric a ratio of two sums over a user's time in the experiment; and the sums, as arrays."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Kind(StrEnum):
 class Metric:
     """A ratio metric.
 
-    name: in JSON. title: for people. numerator, denominator: of TOTALS. covariates: of BEFORE, for CUPED.
+    name: in JSON. title: for users. numerator, denominator: of TOTALS. covariates: of BEFORE, for CUPED.
     noun: what a positive lift is more of, as a sentence says it. fewer: the word for the contrary.
     """
 
@@ -84,7 +84,7 @@ class Excluded:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class ExperimentData:
     """An experiment as arrays; a unit is a place in `variant`, from 0.
 
     variants: their names; surfaces: their names, where there are several ALL_SURFACES is the last.

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from engine.experiments.analysis.compare import Compared
-from engine.experiments.analysis.metrics import TOTALS, Counted
-from engine.experiments.analysis.question import HOUR_MS, Clock, Correction, Question
+from engine.experiments.analysis.metrics import TOTALS, ExperimentData
+from engine.experiments.analysis.report_query import HOUR_MS, Clock, Correction, ReportQuery
 from engine.experiments.analysis.verdict import METRIC_OF, Comparison, place
 
 # The interval by formula and that by resampling may differ by this part of the latter's width.
@@ -23,7 +23,9 @@ _BAD_SHARES = {
 _FEW = 30
 
 
-def notes(counted: Counted, comparisons: Sequence[Comparison], question: Question, control: str) -> tuple[str, ...]:
+def notes(
+    counted: ExperimentData, comparisons: Sequence[Comparison], question: ReportQuery, control: str
+) -> tuple[str, ...]:
     """In the order of their weight."""
     return (
         *_of_the_split(question),
@@ -35,12 +37,12 @@ def notes(counted: Counted, comparisons: Sequence[Comparison], question: Questio
     )
 
 
-def _of_the_split(question: Question) -> Iterator[str]:
+def _of_the_split(question: ReportQuery) -> Iterator[str]:
     if not question.shares:
         yield "The split was not checked, because the planned shares are not known. Until then nothing here is proven."
 
 
-def _of_the_units(counted: Counted) -> Iterator[str]:
+def _of_the_units(counted: ExperimentData) -> Iterator[str]:
     excluded = counted.excluded
     parts = [
         f"{number:,} {what}"
@@ -59,7 +61,7 @@ def _of_the_units(counted: Counted) -> Iterator[str]:
         yield f"{excluded.repeats:,} exposures were logged more than once and count once."
 
 
-def _of_the_period(counted: Counted, question: Question) -> Iterator[str]:
+def _of_the_period(counted: ExperimentData, question: ReportQuery) -> Iterator[str]:
     if question.rules.clock is Clock.REQUEST:
         yield "Exposures are counted by the moment that each request was about, not by the server's clock."
     window_h = question.rules.window_ms / HOUR_MS
@@ -67,10 +69,10 @@ def _of_the_period(counted: Counted, question: Question) -> Iterator[str]:
     if counted.events_end_ms < counted.last_ms + question.rules.window_ms:
         yield "The last exposures' time to earn is not over yet, in all variants alike."
     if counted.events_end_ms == 0:
-        yield "The archive has no events of these people: nothing can have been clicked."
+        yield "The archive has no events of these users: nothing can have been clicked."
 
 
-def _of_the_intervals(counted: Counted, comparisons: Sequence[Comparison]) -> Iterator[str]:
+def _of_the_intervals(counted: ExperimentData, comparisons: Sequence[Comparison]) -> Iterator[str]:
     rare = {
         METRIC_OF[line.figures.metric].title.lower()
         for line in comparisons
@@ -82,12 +84,12 @@ def _of_the_intervals(counted: Counted, comparisons: Sequence[Comparison]) -> It
         if _disagree(line.figures):
             title = METRIC_OF[line.figures.metric].title.lower()
             yield (
-                f"For {title} {place(line.surface)} resampling gives another interval than the formula: a few people "
+                f"For {title} {place(line.surface)} resampling gives another interval than the formula: a few users "
                 "weigh very much. Read it with care."
             )
 
 
-def _rare(counted: Counted, line: Comparison) -> bool:
+def _rare(counted: ExperimentData, line: Comparison) -> bool:
     values = counted.totals(len(counted.surfaces) - 1)[:, TOTALS.index(METRIC_OF[line.figures.metric].numerator)]
     counts = np.bincount(counted.variant, values > 0, len(counted.variants))
     return bool(counts.min() < _FEW)
@@ -101,7 +103,7 @@ def _disagree(figures: Compared) -> bool:
     return abs(formula.low - resampled.low) > tolerated or abs(formula.high - resampled.high) > tolerated
 
 
-def _of_the_guardrails(counted: Counted, control: str) -> Iterator[str]:
+def _of_the_guardrails(counted: ExperimentData, control: str) -> Iterator[str]:
     held = {line["surface"]: line for line in counted.guardrails if line["variant"] == control}
     for line in counted.guardrails:
         base = held.get(line["surface"])
@@ -115,7 +117,7 @@ def _of_the_guardrails(counted: Counted, control: str) -> Iterator[str]:
                 yield f"Guardrail: {who} has {100 * line[share]:.1f}% {what}, {control} {100 * base[share]:.1f}%."
 
 
-def _of_the_method(counted: Counted, comparisons: Sequence[Comparison], question: Question) -> Iterator[str]:
+def _of_the_method(counted: ExperimentData, comparisons: Sequence[Comparison], question: ReportQuery) -> Iterator[str]:
     name = {
         Correction.HOLM: "Holm: 5% for any false claim at all",
         Correction.BH: "Benjamini and Hochberg: 5% of the claims may be false",
@@ -129,7 +131,7 @@ def _of_the_method(counted: Counted, comparisons: Sequence[Comparison], question
         kept = [line.figures.variance_kept for line in comparisons if line.figures.variance_kept is not None]
         if kept:
             yield (
-                f"Lifts are adjusted by what people did in the {question.rules.before_days} days before (CUPED), which "
+                f"Lifts are adjusted by what users did in the {question.rules.before_days} days before (CUPED), which "
                 f"takes away up to {100 * (1 - min(kept)):.0f}% of the variance."
             )
     yield "Cuts were not planned for: take them for questions, not for answers."

@@ -1,7 +1,7 @@
 """What another policy would have earned on this traffic, without serving it: off-policy estimates.
 
 A logged exposure shows each of its items with a known chance, its propensity. A target policy shows the same item to
-the same person with another chance. Weighing what an item earned by the quotient of the two makes the log look as if
+the same user with another chance. Weighing what an item earned by the quotient of the two makes the log look as if
 the target had chosen. That holds where everything that the target would show had some chance of being shown.
 
 An item is taken to earn by itself, whatever stands beside it (the item-position model of Li et al., "Offline
@@ -21,7 +21,7 @@ from engine.errors import DataError, InvalidRequest
 from engine.experiments.analysis.compare import Bounds
 from engine.experiments.analysis.database import one_row, opened, run_step, tell_outcomes, tell_units
 from engine.experiments.analysis.files import Archive
-from engine.experiments.analysis.question import Question
+from engine.experiments.analysis.report_query import ReportQuery
 from engine.experiments.analysis.statistics import Estimate, Moments, critical, ratio
 from engine.types import Float64Array, Int64Array
 
@@ -30,7 +30,7 @@ from engine.types import Float64Array, Int64Array
 class LoggedItems:
     """Items as they were shown: arrays of one length, one place an item of an exposure.
 
-    unit: int64, the person, any numbers. propensity: float64, in (0, 1], the chance
+    unit: int64, the user, any numbers. propensity: float64, in (0, 1], the chance
     with which the log's policy showed the item. reward: float64, what it earned. target: float64, in [0, 1], the
     chance with which the target policy would have shown it. predicted: float64, what a model expected it to earn, 0
     without a model.
@@ -80,7 +80,7 @@ class OffPolicy:
 
 
 def estimate_off_policy(items: LoggedItems, requests: TargetRequests, alpha: float = 0.05) -> OffPolicy:
-    """Estimate, with intervals of level 1 - alpha in which a person counts as one.
+    """Estimate, with intervals of level 1 - alpha in which a user counts as one.
 
     Raises:
         InvalidRequest: nothing was logged, or a propensity or chance is out of range.
@@ -112,7 +112,7 @@ def estimate_off_policy(items: LoggedItems, requests: TargetRequests, alpha: flo
 
 
 class _Sums:
-    """Sums by person."""
+    """Sums by user."""
 
     def __init__(self, items: LoggedItems, requests: TargetRequests) -> None:
         units = np.unique(requests.unit)
@@ -144,9 +144,9 @@ def _check(items: LoggedItems, requests: TargetRequests) -> None:
     if len(items.unit) == 0 or len(requests.unit) == 0:
         raise InvalidRequest("target", "nothing that was logged is in it")
     if len(np.unique(requests.unit)) < 2:
-        raise InvalidRequest("target", "has exposures of one person alone, which says nothing of people")
+        raise InvalidRequest("target", "has exposures of one user alone, which says nothing of users")
     if not np.isin(items.unit, requests.unit).all():
-        raise InvalidRequest("target", "has items of people without an exposure")
+        raise InvalidRequest("target", "has items of users without an exposure")
     if not ((items.propensity > 0) & (items.propensity <= 1 + 1e-6)).all():
         raise InvalidRequest("propensities", "must be above 0 and at most 1")
     if not ((items.target >= 0) & (items.target <= 1 + 1e-6)).all():
@@ -207,7 +207,9 @@ def read_target(path: Path) -> pl.DataFrame:
     return frame.select(*_REQUIRED, _SURFACE, _PREDICTED)
 
 
-def off_policy(archive: Archive, question: Question, variant: str, target: pl.DataFrame, reward: Reward) -> OffPolicy:
+def off_policy(
+    archive: Archive, question: ReportQuery, variant: str, target: pl.DataFrame, reward: Reward
+) -> OffPolicy:
     """Estimate what the target would have earned per exposure on the traffic of one variant.
 
     Args:

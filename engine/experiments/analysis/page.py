@@ -11,7 +11,7 @@ from engine.experiments.analysis.compare import Day
 from engine.experiments.analysis.metrics import METRICS, Kind
 from engine.experiments.analysis.plots import Curve, Scale, curve, scale_around
 from engine.experiments.analysis.report import Report
-from engine.experiments.analysis.verdict import METRIC_OF, Comparison, Cut, Outcome, signed
+from engine.experiments.analysis.verdict import METRIC_OF, Comparison, Outcome, Segment, signed
 
 # Widths in SVG units; the pictures themselves scale with the page.
 INTERVAL_WIDTH = 360.0
@@ -32,12 +32,12 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
-class CutPanel:
+class SegmentPanel:
     """One dimension's cuts of one variant, by metric, on one axis."""
 
     dimension: str
     variant: str
-    values: Sequence[tuple[str, Sequence[Cut]]]
+    values: Sequence[tuple[str, Sequence[Segment]]]
     scale: Scale
 
 
@@ -55,7 +55,7 @@ def render_page(report: Report) -> str:
         report=report,
         metrics=METRIC_OF,
         panels=_panels(report),
-        cut_panels=_cut_panels(report),
+        segment_panels=_segment_panels(report),
         curve_width=CURVE_WIDTH,
         curve_height=CURVE_HEIGHT,
         interval_width=INTERVAL_WIDTH,
@@ -90,7 +90,7 @@ def _curves(report: Report, surface: str, variant: str) -> list[tuple[str, Curve
     return curves
 
 
-def _cut_panels(report: Report) -> list[CutPanel]:
+def _segment_panels(report: Report) -> list[SegmentPanel]:
     panels = []
     for dimension in dict.fromkeys(cut.dimension for cut in report.cuts):
         for variant in dict.fromkeys(cut.variant for cut in report.cuts):
@@ -99,12 +99,12 @@ def _cut_panels(report: Report) -> list[CutPanel]:
                 (value, [cut for cut in own if cut.value == value]) for value in dict.fromkeys(cut.value for cut in own)
             ]
             scale = scale_around([cut.figures.lift for cut in own if cut.figures.lift is not None], INTERVAL_WIDTH / 2)
-            panels.append(CutPanel(dimension, variant, values, scale))
+            panels.append(SegmentPanel(dimension, variant, values, scale))
     return panels
 
 
 def written(value: float | None, metric: str) -> str:
-    """A metric's value for people."""
+    """A metric's value for users."""
     if value is None:
         return "–"
     match METRIC_OF[metric].kind:

@@ -1,4 +1,4 @@
-"""How many people an experiment needs, and what it can find with those it has."""
+"""How many users an experiment needs, and what it can find with those it has."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ DEFAULT_POWER = 0.8
 
 
 def spread_of_share(share: float) -> float:
-    """The relative spread over people of a yes or no that holds for this share of them: sqrt((1 - p) / p).
+    """The relative spread over users of a yes or no that holds for this share of them: sqrt((1 - p) / p).
 
     Raises:
         InvalidRequest: not between 0 and 1.

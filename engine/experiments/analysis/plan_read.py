@@ -1,4 +1,4 @@
-"""What an experiment could find, from what people did lately: the archive as the source of a plan."""
+"""What an experiment could find, from what users did lately: the archive as the source of a plan."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,10 +8,10 @@ import numpy as np
 from engine.errors import InvalidRequest
 from engine.experiments.analysis.compare import ratio_columns
 from engine.experiments.analysis.files import Archive
-from engine.experiments.analysis.metrics import METRICS, TOTALS, Counted
+from engine.experiments.analysis.metrics import METRICS, TOTALS, ExperimentData
 from engine.experiments.analysis.plan import detectable_lift, units_needed
-from engine.experiments.analysis.question import Question
 from engine.experiments.analysis.read import count
+from engine.experiments.analysis.report_query import ReportQuery
 from engine.experiments.analysis.statistics import Moments, ratio
 
 WEEKS = (1, 2, 4, 8)
@@ -42,14 +42,14 @@ class Traffic:
     units_per_day: float
 
 
-def traffic_of(counted: Counted) -> Traffic:
+def traffic_of(counted: ExperimentData) -> Traffic:
     """New units a day, the mean over the period. The first day's are mostly regulars: a long period says more."""
     days = max((counted.last_ms - counted.first_ms) / 86_400_000, 1.0)
     return Traffic(len(counted.variant), days, len(counted.variant) / days)
 
 
 def plan_from_archive(
-    archive: Archive, question: Question, lift: float, shares: Sequence[float], power: float
+    archive: Archive, question: ReportQuery, lift: float, shares: Sequence[float], power: float
 ) -> tuple[Traffic, list[MetricPlan]]:
     """Plan a test of everybody whom the question's period and surface have seen, whatever they were shown.
 
@@ -84,7 +84,7 @@ def plan_metric(
     traffic: Traffic,
     lift: float,
     shares: Sequence[float],
-    question: Question,
+    question: ReportQuery,
     power: float,
 ) -> MetricPlan:
     """One metric's line of a plan."""

@@ -21,18 +21,18 @@ from engine.experiments.analysis.database import (
     tell_units,
 )
 from engine.experiments.analysis.files import Archive
-from engine.experiments.analysis.metrics import ALL_SURFACES, BEFORE, TOTALS, Counted, Excluded
-from engine.experiments.analysis.question import DAY_MS, Clock, Question
+from engine.experiments.analysis.metrics import ALL_SURFACES, BEFORE, TOTALS, Excluded, ExperimentData
+from engine.experiments.analysis.report_query import DAY_MS, Clock, ReportQuery
 from engine.types import Float64Array, Int64Array
 
 
 def count(
     archive: Archive,
-    question: Question,
+    question: ReportQuery,
     categories: Mapping[str, str] | None = None,
     threads: int | None = None,
     memory_mb: int | None = None,
-) -> Counted:
+) -> ExperimentData:
     """Read what a question is about.
 
     Args:
@@ -51,8 +51,8 @@ def count(
 
 
 def _count(
-    connection: duckdb.DuckDBPyConnection, archive: Archive, question: Question, categories: Mapping[str, str]
-) -> Counted:
+    connection: duckdb.DuckDBPyConnection, archive: Archive, question: ReportQuery, categories: Mapping[str, str]
+) -> ExperimentData:
     tell_units(connection, question)
     excluded = _excluded(connection)
     if not one_row(connection, "SELECT count(*) FROM shown")[0]:
@@ -68,7 +68,7 @@ def _count(
         totals = totals.filter(pl.col("surface") != "")
     events_end_ms = one_row(connection, "SELECT coalesce(max(timestamp_ms), 0) FROM events")[0]
     guardrails = _guardrails(connection, "" if len(surfaces) > 1 else surfaces[0], categories)
-    return Counted(
+    return ExperimentData(
         variants=variants,
         surfaces=tuple(surfaces),
         variant=_codes(units["variant"], variants),
@@ -89,7 +89,7 @@ def _count(
 
 
 def _before(
-    connection: duckdb.DuckDBPyConnection, archive: Archive, question: Question, units: int
+    connection: duckdb.DuckDBPyConnection, archive: Archive, question: ReportQuery, units: int
 ) -> Float64Array | None:
     """float64 (units, len(BEFORE)) of the days before anybody saw a variant, wherever the question's period begins."""
     days = question.rules.before_days
@@ -132,7 +132,7 @@ def _excluded(connection: duckdb.DuckDBPyConnection) -> Excluded:
     return Excluded(testers, crossovers, bots, repeats)
 
 
-def _why_nobody(question: Question, excluded: Excluded) -> str:
+def _why_nobody(question: ReportQuery, excluded: Excluded) -> str:
     left_out = excluded.testers + excluded.crossovers + excluded.bots
     if left_out:
         return f"all {left_out} who saw it were testers, bots, or saw two variants"

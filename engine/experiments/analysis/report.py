@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from engine.experiments.analysis.compare import Compared, Day, compare, daily_lifts
-from engine.experiments.analysis.metrics import TOTALS, Counted, Excluded
+from engine.experiments.analysis.metrics import TOTALS, Excluded, ExperimentData
 from engine.experiments.analysis.notes import notes
-from engine.experiments.analysis.question import Question, ReportRules
+from engine.experiments.analysis.report_query import ReportQuery, ReportRules
 from engine.experiments.analysis.significance import Split, adjusted_p_values, check_split
-from engine.experiments.analysis.verdict import Comparison, Cut, ReportVerdict, judge, outcome, sentence
+from engine.experiments.analysis.verdict import Comparison, ReportVerdict, Segment, judge, outcome, sentence
 from engine.types import BoolArray, Float64Array
 
-# Countries and devices beyond the commonest are too few people each to say anything.
-CUT_VALUES = 6
+# Countries and devices beyond the commonest are too few users each to say anything.
+SEGMENT_VALUES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Report:
     splits: tuple[Split, ...]
     comparisons: tuple[Comparison, ...]
     cut_surface: str
-    cuts: tuple[Cut, ...]
+    cuts: tuple[Segment, ...]
     days: tuple[Day, ...]
     guardrails: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
@@ -49,7 +49,7 @@ class Report:
         return written
 
 
-def make_report(counted: Counted, question: Question) -> Report:
+def make_report(counted: ExperimentData, question: ReportQuery) -> Report:
     """Compare every variant with the control, on each surface and in each metric, and say what follows.
 
     Raises:
@@ -73,7 +73,7 @@ def make_report(counted: Counted, question: Question) -> Report:
                 for figures in compare(counted, totals, everyone, variant, control, rules, resample=True)
             ]
     comparisons = tuple(_judged(lines, rules, spoiled))
-    cuts = list(_cuts(counted, totals, control, rules))
+    cuts = list(_segments(counted, totals, control, rules))
     return Report(
         experiment=question.experiment,
         control=counted.variants[control],
@@ -88,18 +88,18 @@ def make_report(counted: Counted, question: Question) -> Report:
         splits=splits,
         comparisons=comparisons,
         cut_surface=counted.surfaces[-1],
-        cuts=tuple(_judged_cuts(cuts, rules, spoiled=counted.surfaces[-1] in spoiled)),
+        cuts=tuple(_judged_segments(cuts, rules, spoiled=counted.surfaces[-1] in spoiled)),
         days=tuple(daily_lifts(counted, control, rules)),
         guardrails=counted.guardrails,
         notes=notes(counted, comparisons, question, counted.variants[control]),
     )
 
 
-def _treatments(counted: Counted, control: int) -> list[int]:
+def _treatments(counted: ExperimentData, control: int) -> list[int]:
     return [place for place in range(len(counted.variants)) if place != control]
 
 
-def _splits(counted: Counted, question: Question) -> Iterator[Split]:
+def _splits(counted: ExperimentData, question: ReportQuery) -> Iterator[Split]:
     """Of each surface; that of everybody last."""
     if not question.shares:
         return
@@ -110,22 +110,22 @@ def _splits(counted: Counted, question: Question) -> Iterator[Split]:
         yield check_split(surface, counts, question.shares)
 
 
-def _cuts(counted: Counted, totals: Float64Array, control: int, rules: ReportRules) -> Iterator[Cut]:
+def _segments(counted: ExperimentData, totals: Float64Array, control: int, rules: ReportRules) -> Iterator[Segment]:
     """By new and known users, device and country, on the last surface, which is all of them where there are several."""
     for dimension, value, among in _groups(counted, rules):
         for variant in _treatments(counted, control):
             for figures in compare(counted, totals, among, variant, control, rules, resample=False):
-                yield Cut(dimension, value, counted.variants[variant], figures)
+                yield Segment(dimension, value, counted.variants[variant], figures)
 
 
-def _groups(counted: Counted, rules: ReportRules) -> Iterator[tuple[str, str, BoolArray]]:
+def _groups(counted: ExperimentData, rules: ReportRules) -> Iterator[tuple[str, str, BoolArray]]:
     new = counted.interaction_count < rules.new_below
     yield "users", "new", new
     yield "users", "known", ~new
     for dimension, labels in (("device", counted.device), ("country", counted.country)):
         values = np.asarray(labels, dtype=object)
         names, counts = np.unique(values.astype(str), return_counts=True)
-        for name in names[np.argsort(-counts, kind="stable")][:CUT_VALUES]:
+        for name in names[np.argsort(-counts, kind="stable")][:SEGMENT_VALUES]:
             yield dimension, str(name), values == name
 
 
@@ -136,7 +136,7 @@ def _judged(lines: Sequence[Comparison], rules: ReportRules, spoiled: set[str]) 
         yield replace(judged, sentence=sentence(judged, rules))
 
 
-def _judged_cuts(cuts: Sequence[Cut], rules: ReportRules, *, spoiled: bool) -> Iterator[Cut]:
+def _judged_segments(cuts: Sequence[Segment], rules: ReportRules, *, spoiled: bool) -> Iterator[Segment]:
     adjusted = _adjusted([cut.figures for cut in cuts], rules)
     for cut, p in zip(cuts, adjusted, strict=True):
         yield replace(cut, adjusted_p_value=p, outcome=outcome(cut.figures, p, rules, spoiled))

@@ -6,7 +6,7 @@ together, for as many as there are; its price is its width.
 
 Among twenty comparisons that all show nothing, one is "significant" at 5%: adjusted_p_values corrects for that.
 
-Sample ratio mismatch: when there are not as many units in each variant as planned, people went missing (or were added)
+Sample ratio mismatch: when there are not as many units in each variant as planned, users went missing (or were added)
 in a way that depends on the variant: a crash, a redirect, a lossy log, a bot filter. Then the variants are no longer
 alike in all but the treatment, and no statistics repair that.
 
@@ -24,7 +24,7 @@ import numpy as np
 from scipy import stats
 
 from engine.errors import InvalidRequest
-from engine.experiments.analysis.question import DEFAULT_LIFT_SCALE, Correction
+from engine.experiments.analysis.report_query import DEFAULT_LIFT_SCALE, Correction
 from engine.experiments.analysis.statistics import Estimate, Interval, from_log
 from engine.types import Float64Array
 
@@ -103,7 +103,7 @@ def check_split(surface: str, counts: Mapping[str, int], shares: Mapping[str, fl
     """
     unknown = sorted(set(counts) - set(shares))
     if unknown:
-        raise InvalidRequest("shares", f"say nothing of the variant {unknown[0]!r}, which people have seen")
+        raise InvalidRequest("shares", f"say nothing of the variant {unknown[0]!r}, which users have seen")
     wrong = sorted(name for name, share in shares.items() if not (np.isfinite(share) and share > 0))
     if wrong:
         raise InvalidRequest("shares", f"must be above 0, but that of {wrong[0]!r} is {shares[wrong[0]]:g}")

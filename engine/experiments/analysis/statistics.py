@@ -1,10 +1,10 @@
 """Ratios of means over units, and what one variant earns relative to another, with their intervals.
 
 Everything works on moments (means and covariances over units), never on requests: the unit that was assigned is the
-unit that is independent, and a person's ten requests are not ten persons. All functions take any leading axes, so
+unit that is independent, and a user's ten requests are not ten users. All functions take any leading axes, so
 that a report's metrics or a thousand simulated experiments are one call.
 
-CUPED: what people did before the experiment explains a part of what they do in it, and need not count as noise.
+CUPED: what users did before the experiment explains a part of what they do in it, and need not count as noise.
 """
 
 from collections.abc import Sequence

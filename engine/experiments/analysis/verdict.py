@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from engine.experiments.analysis.compare import Bounds, Compared
 from engine.experiments.analysis.metrics import METRICS, Metric
-from engine.experiments.analysis.question import ReportRules
+from engine.experiments.analysis.report_query import ReportRules
 from engine.experiments.analysis.significance import Split
 
 
@@ -36,8 +36,8 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """A line about some of the people. dimension: users, device or country. value: which of them."""
+class Segment:
+    """A line about some of the users. dimension: users, device or country. value: which of them."""
 
     dimension: str
     value: str
@@ -154,7 +154,7 @@ def _mismatch(split: Split) -> str:
     seen = " and ".join(f"{count:,} in {name}" for name, count in split.counts.items())
     planned = " and ".join(f"{100 * share:.4g}%" for share in split.expected.values())
     return (
-        f"{seen}, where {planned} were planned. By chance that happens once in {_once_in(split.p_value)}; people are "
+        f"{seen}, where {planned} were planned. By chance that happens once in {_once_in(split.p_value)}; users are "
         "missing from one of the variants."
     )
 
@@ -162,7 +162,7 @@ def _mismatch(split: Split) -> str:
 def _advice() -> Iterator[str]:
     yield "The variants no longer differ by the treatment alone, and no statistics repair that."
     yield (
-        "Look for what loses people in one variant: crashes and timeouts, lost exposures, a share that was changed on "
+        "Look for what loses users in one variant: crashes and timeouts, lost exposures, a share that was changed on "
         "the way, bots that only one of them sees."
     )
 

@@ -20,7 +20,7 @@ LIVES_LONG: Final = 1_000
 _OLDEST: Final = 2
 
 
-def settle() -> None:
+def freeze_long_lived() -> None:
     """Freeze what there is, from here on freeze what stays, and bound what a collection visits.
 
     To be called when all that lives long has been built: before a process says that it serves, and again after a swap.

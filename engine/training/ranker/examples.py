@@ -54,7 +54,7 @@ class Examples:
 
     users: int64 (n,). inputs: the requests. rows: int64 (n, k), candidate items, column 0 the chosen one.
     dynamic: float32 (n, k, len(ITEM_DYNAMIC)), popularity strictly before each moment.
-    stands_for: float32 (n, k), how many retrieved candidates this one was sampled from: 1 for the chosen item, 0 for
+    sample_weight: float32 (n, k), how many retrieved candidates this one was sampled from: 1 for the chosen item, 0 for
         padding and for random negatives, which no retrieval would have brought.
     exposure: float32 (n, k), how much an item was being shown at the moment; the mean over the pool is 1.
     valid: bool (n, k), false where padded.
@@ -65,7 +65,7 @@ class Examples:
     inputs: RequestInputs
     rows: Int64Array
     dynamic: Float32Array
-    stands_for: Float32Array
+    sample_weight: Float32Array
     exposure: Float32Array
     valid: BoolArray
     retrieved: BoolArray
@@ -75,13 +75,13 @@ class Examples:
 
     def weights(self) -> Float32Array:
         """float32 (n, k): how many of the catalogue each candidate counts for in its pool, 0 where padded."""
-        return np.where(self.valid, np.maximum(self.stands_for, 1.0), 0.0).astype(np.float32)
+        return np.where(self.valid, np.maximum(self.sample_weight, 1.0), 0.0).astype(np.float32)
 
     def take(self, positions: npt.NDArray[np.integer]) -> "Examples":
         """The examples at these positions, in this order."""
         return Examples(
             self.users[positions], self.inputs.take(positions), self.rows[positions], self.dynamic[positions],
-            self.stands_for[positions], self.exposure[positions], self.valid[positions], self.retrieved[positions],
+            self.sample_weight[positions], self.exposure[positions], self.valid[positions], self.retrieved[positions],
         )  # fmt: skip
 
 
@@ -131,10 +131,10 @@ def build_examples(
 
     rows = np.concatenate([split.positives[:, None], np.concatenate(retrieved_rows), random_rows], axis=1)
     weights = np.concatenate(retrieved_weights)
-    stands_for = np.zeros(rows.shape, np.float32)
-    stands_for[:, 0] = 1.0
-    stands_for[:, 1 : 1 + weights.shape[1]] = weights
-    valid = stands_for > 0
+    sample_weight = np.zeros(rows.shape, np.float32)
+    sample_weight[:, 0] = 1.0
+    sample_weight[:, 1 : 1 + weights.shape[1]] = weights
+    valid = sample_weight > 0
     valid[:, 1 + weights.shape[1] :] = random_valid
     exposures = Exposures.of(dataset.interactions, dataset.item_count)
     exposure = exposures.at(rows, split.surfaces, split.moments_ms) ** config.exposure_correction
@@ -143,7 +143,7 @@ def build_examples(
         inputs=inputs,
         rows=rows,
         dynamic=popularity.at(rows, split.moments_ms[:, None]),
-        stands_for=stands_for,
+        sample_weight=sample_weight,
         exposure=exposure,
         valid=valid,
         retrieved=np.concatenate(found),

@@ -39,7 +39,7 @@ class Exposures:
         shown = events.select(events.event_types == EventType.IMPRESSION)
         pairs, rows = np.unique(shown.surfaces.astype(np.int64) * item_count + shown.rows, return_inverse=True)
         times_ms = shown.timestamps_ms
-        # Each impression is an occasion of its own to choose: those of one person count one by one.
+        # Each impression is an occasion of its own to choose: those of one user count one by one.
         each = np.arange(len(shown))
         return Exposures(
             item_count=item_count,
@@ -54,7 +54,7 @@ class Exposures:
 
         The impressions of the surface are smoothed towards those of all surfaces together, which in turn are smoothed
         towards the same for every item. Where something is found without a surface, all surfaces are what is known of
-        what people were shown. Without impressions every item has the same exposure.
+        what users were shown. Without impressions every item has the same exposure.
 
         Args:
             rows: int64 (n, k). surfaces: int64 (n,), codes. moments_ms: int64 (n,).

@@ -3,7 +3,7 @@
 import numpy as np
 
 from engine.data.dataset import Dataset
-from engine.features.item_attributes import KnownMeans, item_attributes
+from engine.features.item_attributes import ImputationMeans, item_attributes
 from engine.features.popularity import PopularityTimeline
 from engine.types import Float32Array
 
@@ -27,7 +27,7 @@ def build_item_table(
 
     Cost: one copy of the vectors.
     """
-    attributes = item_attributes(dataset.items, epoch_ms, KnownMeans.of(dataset.items, epoch_ms))
+    attributes = item_attributes(dataset.items, epoch_ms, ImputationMeans.of(dataset.items, epoch_ms))
     parts = {"embedding": item_vectors, "collaborative": collaborative_vectors} | {
         name: values[:, None] for name, values in attributes.items()
     }
@@ -40,6 +40,6 @@ def build_item_table(
 
 
 def item_popularity(dataset: Dataset) -> PopularityTimeline:
-    """The timeline of people's positive events; `.table(as_of_ms)` of it is the ranker's item_dynamic."""
+    """The timeline of users' positive events; `.table(as_of_ms)` of it is the ranker's item_dynamic."""
     events = dataset.interactions.positive()
     return PopularityTimeline.build(events.users, events.rows, events.timestamps_ms, dataset.item_count)

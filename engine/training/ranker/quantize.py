@@ -34,7 +34,7 @@ def export_int8_network(
     """Write ranker.int8.onnx, where its order agrees with that of ranker.onnx.
 
     The layers after the first get int8 weights, by column, and their inputs are brought to int8 while serving. The
-    first layer stays as it is: its weights are made anew for every request, from the user's half.
+    first layer stays as it is: its weights are made again for every request, from the user's half.
 
     Args:
         exported: ranker.onnx.

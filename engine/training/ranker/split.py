@@ -43,7 +43,7 @@ def split_for_ranker(
     session_ttl_s: float = BlendConfig().session_ttl_s,
     quiet_s: Int64Array = EVERYTHING_S,
 ) -> RankerSplit:
-    """Cut the data set in two for the ranker.
+    """Segment the data set in two for the ranker.
 
     With `per-user-tail`, the last `tail_fraction` of each user's events, `tail_events` at most, are the tail. The
     users and the mix of history lengths are those that will be served, but the embeddings have seen what others did
@@ -55,7 +55,7 @@ def split_for_ranker(
     Examples are the tail events on an item that is new to the user (what was seen is never recommended) and that have
     something before them; above `max_examples` a seeded sample of them. A seeded `session_start_share` of them is asked
     for at the start of the session instead: most events have others of their session right before them, most requests
-    come from people of whom nothing recent is known, and a ranker that learned from the first alone falls back on what
+    come from users of whom nothing recent is known, and a ranker that learned from the first alone falls back on what
     is popular for the second.
 
     Args:

@@ -173,11 +173,11 @@ def _weighted_clicks(
     """Logits, clicks and weights of the retrieved candidates of these examples, each (n,).
 
     Random negatives are left out, and so are chosen items that retrieval would not have brought: a probability is
-    about items that are served, and that people see.
+    about items that are served, and that users see.
     """
     examples = batches.examples.take(positions)
     # An item that was shown twice as much has been passed over twice as often.
-    weights = examples.stands_for.astype(np.float64) * examples.exposure
+    weights = examples.sample_weight.astype(np.float64) * examples.exposure
     weights[:, 0] = examples.retrieved
     counted = weights > 0
     logits = batches.logits(network, positions, np.zeros(len(positions), np.bool_)).double().numpy()

@@ -33,7 +33,7 @@ class UserTower(nn.Module):
         self.gaps = _small_embedding(_TIME_BUCKETS, dim)
         self.distance_bias = nn.Parameter(torch.zeros(window, heads))
         self.time_bias = nn.Parameter(torch.zeros(_TIME_BUCKETS, heads))
-        # Code 0, unknown, adds nothing; the others start there and learn only from people who have them.
+        # Code 0, unknown, adds nothing; the others start there and learn only from users who have them.
         self.demographics = nn.ModuleList(nn.Embedding(size, dim, padding_idx=0) for size in demographic_sizes)
         for embedding in self.demographics:
             nn.init.zeros_(embedding.weight)
@@ -55,9 +55,9 @@ class UserTower(nn.Module):
         Returns:
             float32 (n, length, dim); entry [:, -1] answers for the whole sequence.
         """
-        person = torch.stack([table(demographics[:, i]) for i, table in enumerate(self.demographics)]).sum(dim=0)
+        user = torch.stack([table(demographics[:, i]) for i, table in enumerate(self.demographics)]).sum(dim=0)
         hidden = item_vectors + self.event_types(event_types) + self.gaps(gap_buckets(ages_s, valid))
-        hidden = self.dropout(hidden + person.unsqueeze(1)) * valid.unsqueeze(-1)
+        hidden = self.dropout(hidden + user.unsqueeze(1)) * valid.unsqueeze(-1)
         bias = self._attention_bias(ages_s, valid)
         for block in self.blocks:
             hidden = block(hidden, bias)

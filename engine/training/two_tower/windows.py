@@ -32,7 +32,7 @@ def epoch_batches(
 
     next_items: int64 (events,), see next_new_items.
 
-    A history longer than the window is cut anew each epoch at a random phase, with the most recent full window
+    A history longer than the window is cut again each epoch at a random phase, with the most recent full window
     added, since that is what serving will ask about. Batches come in random order.
     """
     states = cut_windows(histories, window, rng)
@@ -54,7 +54,7 @@ def next_new_items(histories: Histories, quiet_s: Int64Array = EVERYTHING_S) -> 
     """int64 (events,): after each event, the next item that its user had not met before; -1 where none came.
 
     quiet_s: int64 (256,), for how many seconds an event keeps its item from being asked for again, by type; by default
-    for ever.
+    forever.
 
     A viewed item is often clicked, carted and bought next. Recommending it again is not what retrieval is for: what
     was seen is filtered out, so that the first item after it is what every one of these moments asks for.

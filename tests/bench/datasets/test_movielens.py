@@ -15,7 +15,7 @@ RATINGS = "userId,movieId,rating,timestamp\n1,20,4.0,1000000000\n1,10,0.5,999999
 MOVIES = (
     "movieId,title,genres\n"
     '10,"Metropolis, The (1927)",Drama|Sci-Fi\n'
-    "20,Heat (Director's Cut) (1995) ,Action\n"
+    "20,Heat (Director's Segment) (1995) ,Action\n"
     "30,Untitled,(no genres listed)\n"
 )
 TAGS = (
@@ -47,7 +47,7 @@ def test_films_and_ratings(tmp_path: Path, compressed: bool) -> None:
     tables = read_tables(tmp_path / "out")
     assert tables.items.select("item_id", "title", "category", "published_ms").rows() == [
         ("10", "Metropolis, The", "Drama", year_ms(1927)),
-        ("20", "Heat (Director's Cut)", "Action", year_ms(1995)),
+        ("20", "Heat (Director's Segment)", "Action", year_ms(1995)),
         ("30", "Untitled", None, None),
     ]
     assert tables.interactions.select("user_id", "item_id", "event_type", "timestamp_ms", "value").rows() == [

@@ -56,11 +56,11 @@ def test_all_parts_are_there_and_say_what_they_show(first: tuple[dict[str, Any],
 def test_scores_explain_the_order(first: tuple[dict[str, Any], str]) -> None:
     result, text = first
     moved = 0
-    for person in result["recommendations"]:
-        for item in person["items"]:
+    for user in result["recommendations"]:
+        for item in user["items"]:
             moved += item["relevance_position"] != item["position"]
         in_order = sorted(
-            (item for item in person["items"] if item["relevance_position"]), key=lambda i: i["relevance_position"]
+            (item for item in user["items"] if item["relevance_position"]), key=lambda i: i["relevance_position"]
         )
         scores = [item["score"] for item in in_order if item["source"] != "exploration"]
         assert scores == sorted(scores, reverse=True)
@@ -72,8 +72,8 @@ def test_the_page_needs_nothing_else(first: tuple[dict[str, Any], str]) -> None:
     result, _ = first
     page = Path(result["page"]).read_text()
     assert not re.search(r"""(src|href)\s*=|@import|url\(|<script|<link|https?:""", page)
-    for person in result["recommendations"]:
-        assert person["user_id"] in page
+    for user in result["recommendations"]:
+        assert user["user_id"] in page
     assert result["signals"]["category"] in page
     assert result["lift"]["headline"].split(".")[0][1:] in page  # a sentence begins with a capital
 

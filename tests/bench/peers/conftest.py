@@ -1,4 +1,4 @@
-"""A small world with its bundle, the tiled graph of its ranker, and people in a real Redis."""
+"""A small world with its bundle, the tiled graph of its ranker, and users in a real Redis."""
 
 import datetime
 from dataclasses import dataclass

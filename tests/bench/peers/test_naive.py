@@ -14,11 +14,11 @@ from engine.features.state import Session
 from engine.types import EventType, RecommendQuery, item_key
 from engine_bench.child import port_printing
 from engine_bench.load_target import ITEM_COUNT, SURFACE
-from engine_bench.peers.naive import Asked, Naive, session_mean
+from engine_bench.peers.naive import Naive, NaiveRequest, session_mean
 from engine_client import AsyncRecommendationClient
 from tests.bench.peers.conftest import Small
 
-PEOPLE = 12
+USERS = 12
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,11 @@ def naive(small: Small) -> Naive:
     return Naive(small.bundle.path, small.settings.tiled)
 
 
-def asked(small: Small, user_id: str, **fields: object) -> Asked:
-    return Asked(user_id, SURFACE, ITEM_COUNT, small.time_ms, "mobile", "DE", **fields)  # type: ignore[arg-type]
+def asked(small: Small, user_id: str, **fields: object) -> NaiveRequest:
+    return NaiveRequest(user_id, SURFACE, ITEM_COUNT, small.time_ms, "mobile", "DE", **fields)  # type: ignore[arg-type]
 
 
-def answer(naive: Naive, small: Small, question: Asked) -> list[tuple[str, float]]:
+def answer(naive: Naive, small: Small, question: NaiveRequest) -> list[tuple[str, float]]:
     with redis.Redis.from_url(small.settings.redis_url) as client:
         return naive.answer(question, [client.get(key) for key in naive.keys(question.user_id)])
 
@@ -59,7 +59,7 @@ async def test_slates_are_those_of_the_engine(small: Small, naive: Naive, tmp_pa
         surfaces={SURFACE: {"duplicate_similarity": 2.0}},
     )  # fmt: skip
     async with open_pipeline(config) as pipeline:
-        for user_id in small.user_ids[:PEOPLE]:
+        for user_id in small.user_ids[:USERS]:
             query = RecommendQuery(user_id, SURFACE, ITEM_COUNT, small.time_ms, "mobile", "DE")
             served = await pipeline.recommend(query, float("inf"))
             slate = answer(naive, small, asked(small, user_id))
@@ -74,7 +74,7 @@ def test_only_eligible_items_and_as_many_as_asked_for(small: Small, naive: Naive
     table = small.bundle.items.table.to_pylist()
     shown = {row["item_id"] for row in table if row["in_stock"] is not False and _on(row["surfaces"])}
     with redis.Redis.from_url(small.settings.redis_url) as client:
-        for user_id in small.user_ids[:PEOPLE]:
+        for user_id in small.user_ids[:USERS]:
             past = read_seen(client.get(naive.keys(user_id)[2]))
             bought = past.event_types == EventType.PURCHASE
             hidden = bought & (past.times_s > small.time_ms // 1000 - 30 * 86_400)

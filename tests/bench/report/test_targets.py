@@ -1,4 +1,4 @@
-"""Targets as people read them."""
+"""Targets as users read them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The closed form against the obvious: many people, one after the other."""
+"""The closed form against the obvious: many users, one after the other."""
 
 from dataclasses import fields
 

@@ -10,9 +10,9 @@ from scipy import stats
 from engine.experiments.analysis.metrics import METRICS, TOTALS
 from engine_bench.simulation.behaviour import Behaviour
 from engine_bench.simulation.coverage import CONTROL, TREATMENT, CoverageSettings, measure_coverage
-from engine_bench.simulation.people import People
 from engine_bench.simulation.shop import Shop
 from engine_bench.simulation.slates import personal_slates, popularity_slates
+from engine_bench.simulation.users import Users
 from engine_bench.synthetic.world import World, WorldSize
 
 SETTINGS = CoverageSettings(repetitions=80, users=1_000, items=800, seed=3)
@@ -64,11 +64,11 @@ def test_the_same_seed_makes_the_same_figures() -> None:
 def test_the_truth_is_the_mean_of_what_everybody_does() -> None:
     world = World(WorldSize(items=500, users=400), 2)
     behaviour = Behaviour()
-    people = People(world, 400, world.size.end_ms, 7, 1.0)
+    users = Users(world, 400, world.size.end_ms, 7, 1.0)
     size = 400, behaviour.slate_size * behaviour.max_requests
     random = np.random.default_rng(9)
     personal = personal_slates(world, *size, 1.0, random)
-    shop = Shop(people, behaviour, {CONTROL: popularity_slates(world, *size), TREATMENT: personal})
+    shop = Shop(users, behaviour, {CONTROL: popularity_slates(world, *size), TREATMENT: personal})
     truth = shop.truth()
     for place, name in enumerate(shop.variants):
         rounds = np.array([shop.act(np.full(400, place), random).sum(axis=0) for _ in range(60)])

@@ -1,4 +1,4 @@
-"""The closed loop over real sockets: people, server, Kafka, processor, archive, report, held against the truth."""
+"""The closed loop over real sockets: users, server, Kafka, processor, archive, report, held against the truth."""
 
 import asyncio
 import json
@@ -139,7 +139,7 @@ async def test_the_report_of_a_run_holds_the_truth(
     # What was counted is what was done: nobody is lost on the way, and days are the simulated ones.
     for variant, place in (("baseline", "control"), ("engine", "treatment")):
         earned = summary["variants"][variant]
-        assert split["counts"][variant] == earned["people"]
+        assert split["counts"][variant] == earned["users"]
         assert lines["request_ctr"][f"{place}_value"] == pytest.approx(earned["request_ctr"])
         assert lines["item_ctr"][f"{place}_value"] == pytest.approx(earned["item_ctr"])
         assert lines["revenue"][f"{place}_value"] == pytest.approx(earned["revenue"] / earned["sessions"], rel=1e-3)

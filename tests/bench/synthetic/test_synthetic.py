@@ -206,5 +206,5 @@ def test_demographics_tell_something_of_tastes(world: World) -> None:
         np.bincount(crowd.interest_subs[same_age].ravel(), minlength=120) / same_age.sum()
         for same_age in (crowd.age_groups == age for age in range(6))
     ])  # fmt: skip
-    # Six samples of about 830 people and 4 interests each would differ by 0.006 or so by chance alone.
+    # Six samples of about 830 users and 4 interests each would differ by 0.006 or so by chance alone.
     assert shares.std(axis=0).mean() > 0.015

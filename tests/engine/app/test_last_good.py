@@ -52,7 +52,7 @@ def settings(bundles: BundleStore, rules: Path) -> EngineConfig:
 
 
 def break_bundle(path: Path) -> bytes:
-    """Cut a file of it short; returns what the file was."""
+    """Segment a file of it short; returns what the file was."""
     whole = (path / "ranker.onnx").read_bytes()
     (path / "ranker.onnx").write_bytes(whole[:-100])
     return whole

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.app.supervisor import Patience, Program, Supervisor
+from engine.app.supervisor import Program, RestartPolicy, Supervisor
 from engine.app.workers import with_device_process, worker_settings
 from engine.config.serving import EngineConfig
 from engine.errors import EngineError
 from tests.engine.rpc.conftest import until
 
-HASTE = Patience(failed_starts=3, first_pause_s=0.01, longest_pause_s=0.05)
+HASTE = RestartPolicy(failed_starts=3, first_pause_s=0.01, longest_pause_s=0.05)
 WATCHFUL = replace(HASTE, heartbeat_s=1.0)
 # Says that it serves, and ends with the supervisor or at its signal, as a worker does.
 STEADY = "import sys; sys.stdin.readline(); print('serving', flush=True); sys.stdin.read()"
@@ -52,7 +52,7 @@ def supervisor_of(
     workers: int = 2,
     settings: str = "{}",
     drain_s: float = 5,
-    patience: Patience = HASTE,
+    patience: RestartPolicy = HASTE,
     metrics: "Figures | None" = None,
 ) -> Supervisor:
     return Supervisor(workers, settings, drain_s, metrics, (sys.executable, "-c", script), patience)
@@ -288,7 +288,7 @@ async def test_a_worker_that_ignores_its_signal_is_killed(
 
 
 async def test_stopping_does_not_wait_for_a_pause(caplog: pytest.LogCaptureFixture) -> None:
-    patience = Patience(failed_starts=100, first_pause_s=60, longest_pause_s=60, jitter=0)
+    patience = RestartPolicy(failed_starts=100, first_pause_s=60, longest_pause_s=60, jitter=0)
     supervisor = supervisor_of("import sys; sys.exit(1)", patience=patience)
     running = asyncio.create_task(supervisor.run())
     await until(lambda: caplog.text.count("another one in 60.0 s") == 2)
@@ -346,20 +346,20 @@ async def test_stopping_while_the_device_process_starts_ends_it(caplog: pytest.L
 def test_front_ends_are_told_of_the_socket_and_the_device_process_of_the_batch(tmp_path: Path) -> None:
     config = EngineConfig.load(device={"process": True}, server={"workers": 2})
     front, device = with_device_process(config, tmp_path / "socket")
-    assert front.device.elsewhere == tmp_path / "socket"
+    assert front.device.device_socket == tmp_path / "socket"
     # Threads of a front end wait, so that there are as many as a batch holds.
     assert EngineConfig(**json.loads(worker_settings(front, 1))).server.compute_threads >= 32
     told = EngineConfig(**json.loads(device.settings))
-    assert (told.device.elsewhere, told.micro_batch) == (None, 32)
+    assert (told.device.device_socket, told.micro_batch) == (None, 32)
     assert device.command[-1] == str(tmp_path / "socket")
-    assert EngineConfig.load(device={"process": True}).device.elsewhere is None
+    assert EngineConfig.load(device={"process": True}).device.device_socket is None
 
 
 def test_pauses_double_up_to_a_limit() -> None:
-    patience = Patience(first_pause_s=0.5, longest_pause_s=30, jitter=0)
+    patience = RestartPolicy(first_pause_s=0.5, longest_pause_s=30, jitter=0)
     assert [patience.pause_s(ends) for ends in range(5)] == [0, 0.5, 1, 2, 4]
     assert patience.pause_s(7) == patience.pause_s(10_000) == 30
-    spread = [Patience(longest_pause_s=30, jitter=0.2).pause_s(10_000) for _ in range(100)]
+    spread = [RestartPolicy(longest_pause_s=30, jitter=0.2).pause_s(10_000) for _ in range(100)]
     assert 24 <= min(spread) < 29 < 31 < max(spread) <= 36
 
 

@@ -117,7 +117,7 @@ async def test_a_pointer_that_is_gone_for_a_while_does_no_harm(bundles: BundleSt
 
 async def test_a_model_that_was_replaced_is_freed_in_a_thread_and_without_the_collector(bundles: BundleStore) -> None:
     freed_by: list[str] = []
-    gc.disable()  # a cycle would keep it, and on a server whose heap is frozen for ever
+    gc.disable()  # a cycle would keep it, and on a server whose heap is frozen forever
     try:
         async with following(bundles, Loader()) as pipeline:
             weakref.finalize(pipeline.model.catalogue, lambda: freed_by.append(threading.current_thread().name))

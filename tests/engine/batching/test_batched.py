@@ -33,7 +33,7 @@ class Held:
             return [None]
 
         self._batcher = batcher
-        batcher.lane(run).submit(None, float("inf"))
+        batcher.group(run).submit(None, float("inf"))
         assert began.wait(PATIENCE_S)
 
     def release(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.batching.micro_batcher import Lane, MicroBatcher
+from engine.batching.micro_batcher import BatchGroup, MicroBatcher
 from engine.errors import DeadlineExceeded, EngineError, Overloaded
 
 NEVER = float("inf")
@@ -31,11 +31,11 @@ class Device:
         assert self.free.wait(PATIENCE_S)
         return [-request for request in requests]
 
-    def hold(self, lane: Lane[int, int]) -> "Future[int]":
+    def hold(self, group: BatchGroup[int, int]) -> "Future[int]":
         """Occupy the device with request 0."""
         self.free.clear()
         self.busy.clear()
-        future = lane.submit(0, NEVER)
+        future = group.submit(0, NEVER)
         assert self.busy.wait(PATIENCE_S)
         return future
 
@@ -53,24 +53,24 @@ def batcher(device: Device) -> Iterator[MicroBatcher]:
 
 
 def test_an_idle_device_serves_at_once_and_alone(device: Device, batcher: MicroBatcher) -> None:
-    lane = batcher.lane(device.run)
-    assert [lane(request, NEVER) for request in (5, 6, 7)] == [-5, -6, -7]
+    group = batcher.group(device.run)
+    assert [group(request, NEVER) for request in (5, 6, 7)] == [-5, -6, -7]
     assert device.batches == [[5], [6], [7]]
 
 
 def test_what_comes_while_it_is_busy_is_served_together_in_order_up_to_the_cap(
     device: Device, batcher: MicroBatcher
 ) -> None:
-    lane = batcher.lane(device.run)
-    held = device.hold(lane)
-    futures = [lane.submit(request, NEVER) for request in range(1, 11)]
+    group = batcher.group(device.run)
+    held = device.hold(group)
+    futures = [group.submit(request, NEVER) for request in range(1, 11)]
     device.free.set()
     assert [future.result(PATIENCE_S) for future in (held, *futures)] == [-request for request in range(11)]
     assert device.batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
 
 
 def test_lanes_do_not_mix_and_the_oldest_goes_first(device: Device, batcher: MicroBatcher) -> None:
-    one, other = batcher.lane(device.run), batcher.lane(device.run)
+    one, other = batcher.group(device.run), batcher.group(device.run)
     held = device.hold(one)
     futures = [(one if request % 2 else other).submit(request, NEVER) for request in (2, 1, 4, 3, 6)]
     device.free.set()
@@ -79,10 +79,10 @@ def test_lanes_do_not_mix_and_the_oldest_goes_first(device: Device, batcher: Mic
 
 
 def test_what_is_past_its_deadline_never_reaches_the_device(device: Device, batcher: MicroBatcher) -> None:
-    lane = batcher.lane(device.run)
-    device.hold(lane)
-    late = lane.submit(1, time.monotonic() + 0.01)
-    early = lane.submit(2, time.monotonic() + PATIENCE_S)
+    group = batcher.group(device.run)
+    device.hold(group)
+    late = group.submit(1, time.monotonic() + 0.01)
+    early = group.submit(2, time.monotonic() + PATIENCE_S)
     time.sleep(0.02)
     device.free.set()
     assert early.result(PATIENCE_S) == -2
@@ -94,19 +94,19 @@ def test_what_is_past_its_deadline_never_reaches_the_device(device: Device, batc
 def test_a_caller_waits_no_longer_than_its_deadline_though_the_device_does_not_come_back(
     device: Device, batcher: MicroBatcher
 ) -> None:
-    lane = batcher.lane(device.run)
-    device.hold(lane)
+    group = batcher.group(device.run)
+    device.hold(group)
     with pytest.raises(DeadlineExceeded):
-        lane(1, time.monotonic() + 0.02)
+        group(1, time.monotonic() + 0.02)
     device.free.set()
-    assert lane(2, NEVER) == -2
+    assert group(2, NEVER) == -2
     assert device.batches == [[0], [2]]
 
 
 def test_what_was_cancelled_in_time_is_not_served(device: Device, batcher: MicroBatcher) -> None:
-    lane = batcher.lane(device.run)
-    held = device.hold(lane)
-    futures = [lane.submit(request, NEVER) for request in (1, 2, 3)]
+    group = batcher.group(device.run)
+    held = device.hold(group)
+    futures = [group.submit(request, NEVER) for request in (1, 2, 3)]
     assert futures[1].cancel()
     assert not held.cancel()
     device.free.set()
@@ -125,9 +125,9 @@ def test_the_error_of_a_batch_reaches_each_of_its_requests_and_no_others(batcher
             raise RuntimeError("the device fell over")
         return answers
 
-    lane = batcher.lane(run)
-    held = device.hold(lane)
-    futures = [lane.submit(request, NEVER) for request in range(1, 7)]
+    group = batcher.group(run)
+    held = device.hold(group)
+    futures = [group.submit(request, NEVER) for request in range(1, 7)]
     device.free.set()
     for future in futures[:4]:
         with pytest.raises(RuntimeError, match="fell over"):
@@ -137,9 +137,9 @@ def test_the_error_of_a_batch_reaches_each_of_its_requests_and_no_others(batcher
 
 def test_an_answer_that_is_an_error_is_for_its_request_alone(batcher: MicroBatcher) -> None:
     device = Device()
-    lane = batcher.lane(lambda requests: [EngineError("bad") if one == 2 else one for one in device.run(requests)])
-    device.hold(lane)
-    futures = [lane.submit(request, NEVER) for request in (-1, -2, -3)]
+    group = batcher.group(lambda requests: [EngineError("bad") if one == 2 else one for one in device.run(requests)])
+    device.hold(group)
+    futures = [group.submit(request, NEVER) for request in (-1, -2, -3)]
     device.free.set()
     assert [futures[0].result(PATIENCE_S), futures[2].result(PATIENCE_S)] == [1, 3]
     with pytest.raises(EngineError, match="bad"):
@@ -148,32 +148,32 @@ def test_an_answer_that_is_an_error_is_for_its_request_alone(batcher: MicroBatch
 
 def test_a_wrong_number_of_answers_is_an_error_not_a_mix_up(batcher: MicroBatcher) -> None:
     with pytest.raises(EngineError, match="1 requests got 2 answers"):
-        batcher.lane(lambda requests: [*requests, *requests])(1, NEVER)
+        batcher.group(lambda requests: [*requests, *requests])(1, NEVER)
 
 
 def test_a_full_queue_refuses_at_once(device: Device) -> None:
     with MicroBatcher(max_batch=4, max_queued=3) as batcher:
-        lane = batcher.lane(device.run)
-        device.hold(lane)
-        futures = [lane.submit(request, NEVER) for request in (1, 2, 3)]
+        group = batcher.group(device.run)
+        device.hold(group)
+        futures = [group.submit(request, NEVER) for request in (1, 2, 3)]
         with pytest.raises(Overloaded):
-            lane.submit(4, NEVER)
+            group.submit(4, NEVER)
         device.free.set()
         assert [future.result(PATIENCE_S) for future in futures] == [-1, -2, -3]
 
 
 def test_closing_serves_what_is_queued_and_refuses_what_comes(device: Device) -> None:
     batcher = MicroBatcher(max_batch=2, max_queued=10)
-    lane = batcher.lane(device.run)
-    device.hold(lane)
-    futures = [lane.submit(request, NEVER) for request in (1, 2, 3)]
+    group = batcher.group(device.run)
+    device.hold(group)
+    futures = [group.submit(request, NEVER) for request in (1, 2, 3)]
     closer = threading.Thread(target=batcher.close)
     closer.start()
     device.free.set()
     closer.join(PATIENCE_S)
     assert [future.result(0) for future in futures] == [-1, -2, -3]
     with pytest.raises(EngineError, match="given up"):
-        lane.submit(4, NEVER)
+        group.submit(4, NEVER)
     batcher.close()
 
 
@@ -196,17 +196,17 @@ def test_many_threads_lose_nothing_and_get_nothing_twice(max_batch: int, threads
             kind = draw.randrange(10)
             if kind == 0:  # already late
                 with pytest.raises(DeadlineExceeded):
-                    lanes[which](request, time.monotonic() - 1)
+                    groups[which](request, time.monotonic() - 1)
             elif kind == 1:
-                future = lanes[which].submit(request, NEVER)
+                future = groups[which].submit(request, NEVER)
                 found.append((which, None if future.cancel() else future.result(PATIENCE_S)))
             else:
-                found.append((which, lanes[which](request, NEVER)))
+                found.append((which, groups[which](request, NEVER)))
                 assert found[-1][1] == (which, request)
         return found
 
     with MicroBatcher(max_batch, max_queued=1000) as batcher, ThreadPoolExecutor(threads) as pool:
-        lanes = [batcher.lane(make_run(which)) for which in range(2)]
+        groups = [batcher.group(make_run(which)) for which in range(2)]
         answers = [answer for answers in pool.map(ask, range(threads)) for _, answer in answers if answer is not None]
     assert all(1 <= len(batch) <= max_batch for _, batch in served)
     flat = [(which, request) for which, batch in served for request in batch]

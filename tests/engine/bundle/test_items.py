@@ -70,7 +70,7 @@ def test_ids_do_not_import_pandas(tmp_path: Path) -> None:
 
 
 def test_two_ids_with_one_key_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Nobody knows two strings with one XXH3 hash; a hash of the length stands in for it.
+    # Nobody knows two strings with one XXH3 hash; a hash of the length replaces it.
     monkeypatch.setattr("engine.bundle.items.item_keys", lambda ids: np.array([len(name) for name in ids]))
     with pytest.raises(BundleError, match="'ab' and 'cd' have the same 64-bit key"):
         write_items(tmp_path, pl.DataFrame({"item_id": ["ab", "c", "cd"]}))

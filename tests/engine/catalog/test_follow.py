@@ -65,7 +65,7 @@ def test_stock_changes_while_rules_are_compiled(catalogue: LiveCatalogue, monkey
         compiled = compile_rules(rules)
         source.changes = [stock(sold_out, False)]
         follower.load({catalogue.bundle.manifest.generation})
-        follower.bring_up(catalogue)
+        follower.catch_up(catalogue)
         seen.append(sold_out in _shown(catalogue))
         return compiled
 

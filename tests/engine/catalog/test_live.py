@@ -89,9 +89,9 @@ def test_an_item_of_the_bundle_keeps_what_the_models_learned_of_it(catalogue: Li
     replica = Replica(catalogue)
     known = catalogue.bundle.items.ids(np.array([7]))[0]
     before = catalogue.item_table[7].copy()
-    fresh = catalogue.fresh.count
+    fresh = catalogue.new_items.count
     replica.follow(upsert(known, price=123.0))
-    assert catalogue.fresh.count == fresh
+    assert catalogue.new_items.count == fresh
     start = catalogue.bundle.schema.item_columns["log_price"][0]
     assert catalogue.item_table[7, start] == pytest.approx(np.log1p(123.0))
     np.testing.assert_array_equal(
@@ -146,12 +146,12 @@ def test_what_comes_later_is_judged_by_the_rules_that_were_set(catalogue: LiveCa
 def test_every_item_of_the_bundle_and_every_fresh_one_is_known(catalogue: LiveCatalogue) -> None:
     Replica(catalogue).follow(*(upsert(f"new-{number}") for number in range(11)))
     count = len(catalogue.bundle.items)
-    rows = np.concatenate([np.arange(count), catalogue.fresh.first_row + np.arange(11)])
+    rows = np.concatenate([np.arange(count), catalogue.new_items.first_row + np.arange(11)])
     keys = item_keys(list(catalogue.ids(rows)))
     assert not any(catalogue.unknown(keys))
     np.testing.assert_array_equal(catalogue.rows(keys), rows)
     # And nothing else is an item: neither what fills up a byte between the two, nor the room that is left.
-    items = catalogue.visibility.items(catalogue.fresh)
+    items = catalogue.visibility.items(catalogue.new_items)
     assert len(items) * 8 == catalogue.row_count
     np.testing.assert_array_equal(np.flatnonzero(rows_in(items, np.arange(catalogue.row_count))), rows)
 
@@ -160,9 +160,9 @@ def test_fresh_items_fill_an_answer_that_is_short_and_beat_no_better_ones(make: 
     model = make()
     catalogue = model.catalogue
     Replica(catalogue).follow(*(upsert(f"new-{number}", category=f"c{number}") for number in range(5)))
-    first = catalogue.fresh.first_row
+    first = catalogue.new_items.first_row
     # The latest comes first.
-    assert catalogue.fresh.newest_first().tolist() == [first + 4, first + 3, first + 2, first + 1, first]
+    assert catalogue.new_items.newest_first().tolist() == [first + 4, first + 3, first + 2, first + 1, first]
     rows = np.array([3, 50, 200, *range(first, first + 5)])
     mask = np.zeros(catalogue.row_count, np.bool_)
     mask[rows] = True
@@ -196,11 +196,11 @@ def test_what_the_overlay_forgets_is_as_the_bundle_says(catalogue: LiveCatalogue
 
 def test_more_new_items_than_there_is_room_for(catalogue: LiveCatalogue, caplog: pytest.LogCaptureFixture) -> None:
     replica = Replica(catalogue)
-    assert catalogue.room == CAPACITY
+    assert catalogue.spare_capacity == CAPACITY
     replica.follow(upsert("new-0"))
     assert not caplog.records
     replica.follow(*(upsert(f"new-{number}") for number in range(CAPACITY + 10)))
-    assert catalogue.room == 0
+    assert catalogue.spare_capacity == 0
     assert "no room for 10 new items" in caplog.text
     assert len({item for item in shown(catalogue) if item.startswith("new-")}) == CAPACITY
     assert catalogue.unknown(item_keys(["new-0", "another"])) == [False, True]

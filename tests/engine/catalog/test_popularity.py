@@ -58,25 +58,25 @@ def test_counts_replace_those_of_before(rounds: list[dict[str | int, float]], ma
     model = make()
     catalogue, popularity = model.catalogue, model.popularity
     told: list[set[int]] = []
-    catalogue.copies.append(lambda rows: told.append(set(rows.tolist())))
+    catalogue.row_listeners.append(lambda rows: told.append(set(rows.tolist())))
     bundle_counts = np.zeros_like(catalogue.item_dynamic)
     bundle_counts[: len(model.bundle.items)] = model.bundle.item_dynamic
-    fresh_rows = np.arange(catalogue.row_count - catalogue.fresh.first_row)
-    assert rows_in(popularity.new_rows, fresh_rows).all()
+    new_item_rows = np.arange(catalogue.row_count - catalogue.new_items.first_row)
+    assert rows_in(popularity.new_rows, new_item_rows).all()
     for counts in rounds:
         before = catalogue.item_dynamic.copy()
         popularity.apply({OVERALL: live(model, counts)}, 50.0)
-        expected, still_new = bundle_counts.copy(), np.ones(len(fresh_rows), np.bool_)
+        expected, still_new = bundle_counts.copy(), np.ones(len(new_item_rows), np.bool_)
         for name, count in counts.items():
             row = name if isinstance(name, int) else int(catalogue.rows(item_keys([name]))[0])
             if row < 0:
                 continue
             windows = count * np.array([0.25, 0.5, 1.0, 1.0, 1.0])
             expected[row] = np.maximum(expected[row], np.log1p(windows))
-            if row >= catalogue.fresh.first_row:
-                still_new[row - catalogue.fresh.first_row] = count < NEW_BELOW
+            if row >= catalogue.new_items.first_row:
+                still_new[row - catalogue.new_items.first_row] = count < NEW_BELOW
         np.testing.assert_allclose(catalogue.item_dynamic, expected, rtol=1e-6)
-        np.testing.assert_array_equal(rows_in(popularity.new_rows, fresh_rows), still_new)
+        np.testing.assert_array_equal(rows_in(popularity.new_rows, new_item_rows), still_new)
         # Who keeps a copy of the counts hears of every row that is another one now.
         changed = set(np.flatnonzero((catalogue.item_dynamic != before).any(axis=1)).tolist())
         assert changed <= set().union(*told)
@@ -85,7 +85,7 @@ def test_counts_replace_those_of_before(rounds: list[dict[str | int, float]], ma
     # Without counts of anything the bundle is as it was.
     popularity.apply({OVERALL: live(model, {})}, 50.0)
     np.testing.assert_array_equal(catalogue.item_dynamic, bundle_counts)
-    assert rows_in(popularity.new_rows, fresh_rows).all()
+    assert rows_in(popularity.new_rows, new_item_rows).all()
     assert popularity.lists is model.bundle.popularity
 
 

@@ -1,4 +1,4 @@
-"""What a person gets for their mistakes at the command line: one line that says what to do, and exit code 2."""
+"""What a user gets for their mistakes at the command line: one line that says what to do, and exit code 2."""
 
 import shutil
 import socket

@@ -13,7 +13,7 @@ from tests.engine.experiments.analysis.shop import Shop, open_shop
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return open_shop(tmp_path_factory.mktemp("cli-shop"), seed=9, shop=Shop(people=1_500, lift=0.5))
+    return open_shop(tmp_path_factory.mktemp("cli-shop"), seed=9, shop=Shop(users=1_500, lift=0.5))
 
 
 def engine(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -70,7 +70,7 @@ def test_a_part_of_it(archive: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_plan(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = engine(capsys, "plan", "--archive", archive, "--lift", "0.1", "--shares", "control=10,engine=90")
     assert "Revenue per session" in shown
-    assert "new people a day" in shown
+    assert "new users a day" in shown
     printed = engine(capsys, "plan", "--rate", "0.05", "--people-per-day", "1000", "--lift", "0.05", "--json", "-")
     [plan] = json.loads(printed)["plans"]
     # 16 sigma^2 / delta^2 a variant.

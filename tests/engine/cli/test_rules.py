@@ -1,4 +1,4 @@
-"""`engine rules check`: what a person sees before a server does."""
+"""`engine rules check`: what a user sees before a server does."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`engine topics create`, and what a person gets where it cannot."""
+"""`engine topics create`, and what a user gets where it cannot."""
 
 import sys
 

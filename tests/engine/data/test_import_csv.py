@@ -297,7 +297,7 @@ title = "Description"
 
 @pytest.mark.shared_data
 def test_the_export_of_a_real_shop(shared_data: Path, tmp_path: Path) -> None:
-    """Lines with a customer: 397,924 sold and 8,905 sent back, of 4,372 people (counted with awk)."""
+    """Lines with a customer: 397,924 sold and 8,905 sent back, of 4,372 users (counted with awk)."""
     source = shared_data / "online-retail" / "export.csv.gz"
     if not source.exists():
         pytest.skip("the shop's export is not beside this checkout")

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from engine.device.model import DeviceModel, RankLane, SearchLane
+from engine.device.model import DeviceModel, RankHandler, SearchHandler
 from engine.device.slot import RANK, SEARCH, SlotShape
 from engine.errors import EngineError
 from engine.retrieval.overfetch import Found, SearchRequest
@@ -46,4 +46,4 @@ def search_batch(requests: Sequence[SearchRequest]) -> list[Found | EngineError 
 
 def model() -> DeviceModel[None]:
     shape = SlotShape(*WIDTHS[:1], *WIDTHS[2:], CODES, ITEMS, ITEMS)
-    return DeviceModel(shape, {SEARCH: SearchLane(search_batch), RANK: RankLane(Ranker(), Nobody(), ITEMS)}, None)
+    return DeviceModel(shape, {SEARCH: SearchHandler(search_batch), RANK: RankHandler(Ranker(), Nobody(), ITEMS)}, None)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from engine.batching.batched import BatchRanker
-from engine.catalog.fresh import FreshRows
+from engine.catalog.new_items import NewItems
 from engine.device.client import DeviceClient
-from engine.device.model import BatchSearch, DeviceModel, HeldModels, ItemRows, Lane, RankLane, SearchLane
+from engine.device.model import BatchSearch, DeviceModel, Handler, ItemRows, LeasedModels, RankHandler, SearchHandler
 from engine.device.server import DeviceServer
 from engine.device.slot import RANK, SEARCH, SlotShape
 from engine.features.schema import CODE_FEATURES, FeatureSchema
@@ -37,7 +37,7 @@ class OnlyBundle:
     """A catalogue to which nothing has come since its bundle."""
 
     def __init__(self, first_row: int) -> None:
-        self.fresh = FreshRows.none(first_row)
+        self.new_items = NewItems.none(first_row)
 
 
 def device_model(
@@ -49,7 +49,7 @@ def device_model(
     item_count: int = 8,
     schema: FeatureSchema | None = None,
     row_count: int | None = None,
-    first_fresh_row: int | None = None,
+    first_new_row: int | None = None,
 ) -> DeviceModel[None]:
     rows = row_count or item_count
     shape = SlotShape(
@@ -61,22 +61,22 @@ def device_model(
         row_count=rows,
     )
     nothing = Nothing()
-    first_row = rows if first_fresh_row is None else first_fresh_row
-    lanes: dict[int, Lane] = {
-        SEARCH: SearchLane(search_batch or nothing.search),
-        RANK: RankLane(ranker or nothing, items or nothing, first_row),
+    first_row = rows if first_new_row is None else first_new_row
+    handlers: dict[int, Handler] = {
+        SEARCH: SearchHandler(search_batch or nothing.search),
+        RANK: RankHandler(ranker or nothing, items or nothing, first_row),
     }
-    return DeviceModel(shape, lanes, None)
+    return DeviceModel(shape, handlers, None)
 
 
 @contextmanager
 def served(model: DeviceModel[None], *, max_batch: int = 4, slots: int = 64) -> Iterator[DeviceClient]:
-    with running(HeldModels(lambda _: model), max_batch) as path:
+    with running(LeasedModels(lambda _: model), max_batch) as path:
         yield DeviceClient(path, BUNDLE, model.shape, slots)
 
 
 @contextmanager
-def running(models: HeldModels[None], max_batch: int = 4) -> Iterator[Path]:
+def running(models: LeasedModels[None], max_batch: int = 4) -> Iterator[Path]:
     """The socket of a device process that serves these bundles."""
     # Below /tmp: a socket's path has 107 characters at most, and pytest's directories are deep.
     with tempfile.TemporaryDirectory(prefix="engine-device-") as directory:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.catalog.fresh import FreshRows
+from engine.catalog.new_items import NewItems
 from engine.device.client import DeviceClient
-from engine.device.model import DeviceModel, HeldModels
+from engine.device.model import DeviceModel, LeasedModels
 from engine.device.remote import RemoteIndex, RemoteRanker
 from engine.device.server import DeviceServer
 from engine.errors import BundleError, DeadlineExceeded, DependencyUnavailable, EngineError, Overloaded
@@ -180,15 +180,15 @@ class Fresh:
     """A catalogue of fresh items in the order of these keys."""
 
     def __init__(self, keys: Sequence[int]) -> None:
-        self.fresh = FreshRows.none(100).with_keys(np.array(keys, np.int64))
+        self.new_items = NewItems.none(100).with_keys(np.array(keys, np.int64))
 
     def rows(self, keys: Int64Array) -> Int64Array:
-        return rows_of_keys(self.fresh.sorted_keys, self.fresh.sorted_rows, keys)
+        return rows_of_keys(self.new_items.sorted_keys, self.new_items.sorted_rows, keys)
 
 
 def test_a_fresh_item_is_the_same_item_in_a_process_that_heard_of_it_in_another_order() -> None:
     here, there = Fresh([7, 5, 9, 3]), Fresh([3, 9, 7])
-    model = device_model(ranker=RowRanker(), items=there, row_count=200, first_fresh_row=100)
+    model = device_model(ranker=RowRanker(), items=there, row_count=200, first_new_row=100)
     context = context_of(model.shape)
     with served(model) as client:
         ranker = RemoteRanker(client, here)
@@ -214,7 +214,7 @@ def test_a_bundle_is_loaded_once_and_held_for_as_long_as_somebody_needs_it() -> 
             raise BundleError("bad: it does not verify")
         return device_model()
 
-    models = HeldModels(load)
+    models = LeasedModels(load)
     shape = models.prepare(Path("old")).shape
     with running(models) as path:
         here, there = (DeviceClient(path, Path("old"), shape, 4) for _ in range(2))
@@ -238,7 +238,7 @@ def test_a_bundle_is_loaded_once_and_held_for_as_long_as_somebody_needs_it() -> 
 
 
 def test_a_front_end_of_other_settings_is_turned_away() -> None:
-    models = HeldModels(lambda _: device_model(row_count=16))
+    models = LeasedModels(lambda _: device_model(row_count=16))
     with running(models) as path, pytest.raises(BundleError, match="other settings"):
         DeviceClient(path, BUNDLE, device_model(row_count=24).shape, 4)
 
@@ -272,7 +272,7 @@ def test_a_slot_that_is_hung_up_on_costs_no_place_for_good(index: RemoteIndex, d
 
 
 def test_while_it_is_away_all_fails_at_once_and_when_it_is_back_all_is_well(tmp_path: Path) -> None:
-    models = HeldModels(lambda _: device_model(search_batch=Device().search))
+    models = LeasedModels(lambda _: device_model(search_batch=Device().search))
     path = tmp_path / "socket"
     with DeviceServer(path, models, 4) as server:
         client = DeviceClient(path, BUNDLE, models.prepare(BUNDLE).shape, 4)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.device.model import HeldModels
+from engine.device.model import LeasedModels
 from engine.device.server import DeviceServer
 from tests.engine.device import mirror
 from tests.engine.device.serving import BUNDLE
@@ -25,7 +25,7 @@ def asker(path: Path, seed: int, threads: int, requests: int) -> subprocess.Pope
 def test_answers_of_several_processes_are_never_mixed_up(tmp_path: Path) -> None:
     """Random searches and rankings, some of them late or bad, from three processes with eight threads each."""
     processes, threads, requests = 3, 8, 150
-    with DeviceServer(tmp_path / "socket", HeldModels(lambda _: mirror.model()), max_batch=5):
+    with DeviceServer(tmp_path / "socket", LeasedModels(lambda _: mirror.model()), max_batch=5):
         running = [asker(tmp_path / "socket", seed, threads, requests) for seed in range(processes)]
         said = [process.communicate(timeout=PATIENCE_S)[0] for process in running]
         assert [process.returncode for process in running] == [0] * processes
@@ -36,7 +36,7 @@ def test_answers_of_several_processes_are_never_mixed_up(tmp_path: Path) -> None
 
 
 def test_of_a_killed_front_end_nothing_is_left_and_others_do_not_notice(tmp_path: Path) -> None:
-    models = HeldModels(lambda _: mirror.model())
+    models = LeasedModels(lambda _: mirror.model())
     with DeviceServer(tmp_path / "socket", models, max_batch=5) as server:
         victim, other = (asker(tmp_path / "socket", seed, 4, count) for seed, count in ((1, 10**9), (2, 300)))
         until(lambda: server.slots >= 8)

@@ -176,7 +176,7 @@ def test_towers_are_needed(trained: Trained) -> None:
 
 
 def test_figures_are_what_one_counts_by_hand() -> None:
-    """Each user's questions are averaged before people are."""
+    """Each user's questions are averaged before users are."""
     rng = np.random.default_rng(1)
     users = rng.integers(0, 40, 500)
     found, content = (rng.choice([0, 8, 9, 10, 11, 48, 49, 50, 51], 500) for _ in range(2))
@@ -187,6 +187,6 @@ def test_figures_are_what_one_counts_by_hand() -> None:
         (figures.hr_at_50, found < 50),
         (figures.hr_at_50_gain, 1.0 * (found < 50) - (content < 50)),
     ):
-        people = np.array([values[users == user].mean() for user in np.unique(users)])
-        assert estimate.mean == pytest.approx(people.mean())
-        assert estimate.standard_error == pytest.approx(people.std(ddof=1) / np.sqrt(len(people)))
+        users = np.array([values[users == user].mean() for user in np.unique(users)])
+        assert estimate.mean == pytest.approx(users.mean())
+        assert estimate.standard_error == pytest.approx(users.std(ddof=1) / np.sqrt(len(users)))

@@ -37,7 +37,7 @@ def test_learning_beats_popularity_and_diversity_diversifies(results: tuple[int,
 
 
 def test_figures_are_what_one_counts_by_hand() -> None:
-    """Over two seeds: a person's figures are averaged before people are."""
+    """Over two seeds: a user's figures are averaged before users are."""
     rng = np.random.default_rng(1)
     lists = [np.stack([rng.permutation(70)[:50] for _ in range(200)]) for _ in range(2)]
     targets = rng.integers(0, 70, 200)
@@ -54,9 +54,9 @@ def test_figures_are_what_one_counts_by_hand() -> None:
         (result.ndcg_at_10, gained, "ndcg_at_10"),
         (result.hr_at_50, [found(rows, 50) for rows in lists], "hr_at_50"),
     ):
-        people = np.mean(by_seed, axis=0)
-        assert estimate.mean == pytest.approx(people.mean())
-        assert estimate.standard_error == pytest.approx(people.std(ddof=1) / np.sqrt(200))
+        users = np.mean(by_seed, axis=0)
+        assert estimate.mean == pytest.approx(users.mean())
+        assert estimate.standard_error == pytest.approx(users.std(ddof=1) / np.sqrt(200))
         assert result.seed_means[name] == pytest.approx([one.mean() for one in by_seed])
     assert result.coverage_at_10 == pytest.approx(np.mean([len(np.unique(rows[:, :10])) / 100 for rows in lists]))
     assert result.intra_list_similarity_at_10 == MeanEstimate(pytest.approx(0.6), pytest.approx(0.7))

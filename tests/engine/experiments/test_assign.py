@@ -138,7 +138,7 @@ class TestStability:
         assert (codes["new"] >= 0).any()
 
     def test_assignments_of_today_are_those_of_yesterday(self) -> None:
-        """Pinned: another hash or another order of buckets would deal every running experiment anew."""
+        """Pinned: another hash or another order of buckets would deal every running experiment again."""
         codes = made(experiment("e", HALVES), holdout=0.2).assign_many(FEW[:20], "home", NOW_MS)
         assert codes["holdout"].tolist() == PINNED_HOLDOUT
         assert codes["e"].tolist() == PINNED_CODES

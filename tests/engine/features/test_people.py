@@ -1,4 +1,4 @@
-"""One person moves what is popular by one at most, whatever they do; case 05-one-person-makes-a-bestseller."""
+"""One user moves what is popular by one at most, whatever they do; case 05-one-user-makes-a-bestseller."""
 
 import numpy as np
 import polars as pl
@@ -22,14 +22,14 @@ acts = st.lists(st.tuples(st.sampled_from(KINDS), moments, st.sampled_from(["hom
 
 
 def dataset(acts: list[tuple[str, int, str | None]]) -> Dataset:
-    """A hundred people on forty items, and then what one of them does besides with the item i30."""
+    """A hundred users on forty items, and then what one of them does besides with the item i30."""
     rng = np.random.default_rng(0)
     others = [(f"u{rng.integers(100)}", f"i{min(39, rng.geometric(0.1))}", "click", NOW_MS - 1000 * k, "home")
               for k in range(600)]  # fmt: skip
     own = [("u5", "i30", kind, moment, surface) for kind, moment, surface in acts]
     columns = ["user_id", "item_id", "event_type", "timestamp_ms", "surface"]
-    people = pl.DataFrame({"user_id": [f"u{k}" for k in range(100)], "age_group": ["old", "young"] * 50})
-    return build_dataset(make_tables(pl.DataFrame(others + own, columns, orient="row"), ITEMS, people))
+    users = pl.DataFrame({"user_id": [f"u{k}" for k in range(100)], "age_group": ["old", "young"] * 50})
+    return build_dataset(make_tables(pl.DataFrame(others + own, columns, orient="row"), ITEMS, users))
 
 
 @settings(deadline=None, max_examples=40)

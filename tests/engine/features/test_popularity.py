@@ -8,7 +8,7 @@ HOUR_MS = 3_600_000
 
 
 def oracle(users: np.ndarray, rows: np.ndarray, timestamps_ms: np.ndarray, row: int, moment_ms: int) -> np.ndarray:
-    """From the definition: each person as of their latest event before the moment."""
+    """From the definition: each user as of their latest event before the moment."""
     latest: dict[int, int] = {}
     for user, r, t in zip(users.tolist(), rows.tolist(), timestamps_ms.tolist(), strict=True):
         if r == row and t < moment_ms:

@@ -1,4 +1,4 @@
-"""A return takes back one purchase: the latest before it that still stands, of the same person and item."""
+"""A return takes back one purchase: the latest before it that still stands, of the same user and item."""
 
 import numpy as np
 import polars as pl
@@ -14,9 +14,9 @@ BUY, SEND_BACK, LOOK = "purchase", "return", "click"
 
 def back(*kinds: str, users: tuple[int, ...] | None = None, rows: tuple[int, ...] | None = None) -> list[int]:
     names = np.array(kinds)
-    people = np.array(users or (0,) * len(kinds))
+    users = np.array(users or (0,) * len(kinds))
     items = np.array(rows or (0,) * len(kinds))
-    return np.flatnonzero(taken_back(people, items, names == BUY, names == SEND_BACK)).tolist()
+    return np.flatnonzero(taken_back(users, items, names == BUY, names == SEND_BACK)).tolist()
 
 
 def test_the_latest_purchase_that_still_stands() -> None:

@@ -119,7 +119,7 @@ def test_no_search_is_made_where_too_little_can_be_expected_of_it() -> None:
     searcher = Exhaustive(vectors, 1_000)
     index = OverFetchingIndex(searcher, vectors)
     request = index.request(vectors[1], 200, pack_mask(rng.random(5_000) < 0.05))
-    assert not request.among_few
+    assert not request.is_selective
     assert index.search_batch([request]) == [None]
     assert searcher.asked == []
     assert len(index.scan(request)[0]) == 200

@@ -13,9 +13,9 @@ from google.protobuf.json_format import ParseDict
 
 from engine.cli.main import app
 from engine.errors import DependencyUnavailable, InvalidRequest, Overloaded
-from engine.experiments.analysis.desk import ReportDesk
 from engine.experiments.analysis.files import Archive
-from engine.experiments.analysis.question import Question
+from engine.experiments.analysis.report_query import ReportQuery
+from engine.experiments.analysis.report_service import ReportService
 from engine.rpc.server import Server
 from engine_client import AsyncRecommendationClient, RecommendationClient
 from engine_client.v1 import experiment_pb2 as pb
@@ -28,21 +28,21 @@ GetReport = Callable[..., Awaitable[pb.ExperimentReport]]
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return open_shop(tmp_path_factory.mktemp("rpc-shop"), seed=10, shop=Shop(people=600, surfaces=("home",)))
+    return open_shop(tmp_path_factory.mktemp("rpc-shop"), seed=10, shop=Shop(users=600, surfaces=("home",)))
 
 
-def desk_of(archive: Path) -> ReportDesk:
+def desk_of(archive: Path) -> ReportService:
     limits = {"cache_s": 60, "max_concurrent": 1, "max_waiting": 2, "memory_mb": 512}
-    return ReportDesk(Archive.within(archive), lambda: None, lambda question: question, **limits)
+    return ReportService(Archive.within(archive), lambda: None, lambda question: question, **limits)
 
 
 @pytest.fixture
-def desk(archive: Path) -> "ReportDesk":
+def desk(archive: Path) -> "ReportService":
     return desk_of(archive)
 
 
 @pytest.fixture
-async def server(start_server: StartServer, desk: ReportDesk) -> AsyncIterator[Server]:
+async def server(start_server: StartServer, desk: ReportService) -> AsyncIterator[Server]:
     yield await start_server(reporter=desk)
     desk.close()
 
@@ -108,33 +108,33 @@ async def test_without_an_archive_there_is_no_such_service(
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_one_question_is_one_report(desk: ReportDesk) -> None:
-    question = Question("worth")
+async def test_one_question_is_one_report(desk: ReportService) -> None:
+    question = ReportQuery("worth")
     first, second = await asyncio.gather(desk.report(question), desk.report(question))
     assert first is second
-    assert await desk.report(Question("worth")) is first
-    assert await desk.report(Question("worth", surface="home")) is not first
+    assert await desk.report(ReportQuery("worth")) is first
+    assert await desk.report(ReportQuery("worth", surface="home")) is not first
     desk.close()
 
 
-async def test_too_many_at_once(desk: ReportDesk) -> None:
-    running = [asyncio.ensure_future(desk.report(Question("worth", from_ms=n))) for n in range(1, 3)]
+async def test_too_many_at_once(desk: ReportService) -> None:
+    running = [asyncio.ensure_future(desk.report(ReportQuery("worth", from_ms=n))) for n in range(1, 3)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
-        await desk.report(Question("worth", from_ms=3))
+        await desk.report(ReportQuery("worth", from_ms=3))
     # Who leaves takes nothing from the others.
     running[0].cancel()
     assert (await running[1])["experiment"] == "worth"
     await until(lambda: not desk.making)
-    assert await desk.report(Question("worth", from_ms=1)) is not None
+    assert await desk.report(ReportQuery("worth", from_ms=1)) is not None
     desk.close()
 
 
 async def test_an_archive_that_is_away(tmp_path: Path) -> None:
     desk = desk_of(tmp_path)
     with pytest.raises(DependencyUnavailable, match="the archive cannot be read"):
-        await desk.report(Question("worth"))
+        await desk.report(ReportQuery("worth"))
     # What failed is tried again.
-    open_shop(tmp_path, seed=1, shop=Shop(people=300, days=3))
-    assert (await desk.report(Question("worth")))["control"] == "control"
+    open_shop(tmp_path, seed=1, shop=Shop(users=300, days=3))
+    assert (await desk.report(ReportQuery("worth")))["control"] == "control"
     desk.close()

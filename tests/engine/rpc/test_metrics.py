@@ -112,8 +112,8 @@ async def test_a_caller_who_goes_away_is_counted_as_cancelled(
 
 def test_a_bundle_that_no_longer_serves_counts_as_nought(registry: CollectorRegistry) -> None:
     metrics = ServerMetrics(registry)
-    metrics.stands(3, "one")
-    metrics.stands(5, "two")
+    metrics.set_gauges(3, "one")
+    metrics.set_gauges(5, "two")
     assert registry.get_sample_value("engine_requests_in_flight") == 5
     assert registry.get_sample_value("engine_bundle_info", {"version": "one"}) == 0
     assert registry.get_sample_value("engine_bundle_info", {"version": "two"}) == 1
@@ -122,7 +122,7 @@ def test_a_bundle_that_no_longer_serves_counts_as_nought(registry: CollectorRegi
 def test_what_became_of_exposures_counts_up(registry: CollectorRegistry) -> None:
     metrics = ServerMetrics(registry)
     for counts in (ExposureCounts(5, 0, 0), ExposureCounts(7, 3, 1), ExposureCounts(7, 3, 1)):
-        metrics.stands(0, "one", counts)
+        metrics.set_gauges(0, "one", counts)
     assert registry.get_sample_value("engine_exposures_total") == 7
     assert registry.get_sample_value("engine_exposure_drops_total", {"reason": "queue_full"}) == 3
     assert registry.get_sample_value("engine_exposure_drops_total", {"reason": "undelivered"}) == 1
@@ -136,7 +136,7 @@ metrics = ServerMetrics()
 calls, in_flight = int(sys.argv[1]), int(sys.argv[2])
 for number in range(calls):
     metrics.ended("/engine.v1.RecommendationService/Recommend", grpc.StatusCode.OK, 0.004)
-metrics.stands(in_flight, "seven")
+metrics.set_gauges(in_flight, "seven")
 print("counted", flush=True)
 sys.stdin.read()
 """

@@ -64,7 +64,7 @@ def let_through(active: ActiveRules, rows: np.ndarray) -> np.ndarray:
 
 
 def everything(rules: CompiledRules, rows: np.ndarray) -> list[Any]:
-    """All that requests can see, on every surface and for two kinds of people."""
+    """All that requests can see, on every surface and for two kinds of users."""
     seen: list[Any] = []
     for surface in SURFACES:
         for country in ("", "DE"):

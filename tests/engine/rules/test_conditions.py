@@ -126,7 +126,7 @@ def _some(values: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
     return st.lists(st.sampled_from(values), min_size=1, max_size=2)
 
 
-_people = st.fixed_dictionaries(
+_users = st.fixed_dictionaries(
     {}, optional={"country": _some(("DE", "FR", "NO")), "device": _some(("tv", "mobile")), "age_group": _some(AGES[:2])}
 )
 _but_not = st.fixed_dictionaries({}, optional={"country_not": _some(("DE", "FR")), "age_group_not": _some(AGES[:2])})
@@ -149,14 +149,14 @@ def _met(when: dict[str, object]) -> Condition | None:
 
 
 @given(
-    st.lists(st.tuples(_people, _but_not), min_size=2, max_size=2),
+    st.lists(st.tuples(_users, _but_not), min_size=2, max_size=2),
     st.one_of(*(st.lists(kind, max_size=2) for kind in (_days, _schedules))),
 )
 def test_conditions_coincide_where_one_request_meets_both(
-    people: list[tuple[dict[str, object], dict[str, object]]], times: list[dict[str, object]]
+    users: list[tuple[dict[str, object], dict[str, object]]], times: list[dict[str, object]]
 ) -> None:
-    """Held against every kind of person at every hour of a week, in which all the times lie."""
-    whens = [one | other for one, other in people]
+    """Held against every kind of user at every hour of a week, in which all the times lie."""
+    whens = [one | other for one, other in users]
     for when, time in zip(whens, times, strict=False):
         when.update(time)
     one, other = (_met(when) for when in whens)

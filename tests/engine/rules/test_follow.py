@@ -1,4 +1,4 @@
-"""A file that people edit under a running engine: well, badly, not at all."""
+"""A file that users edit under a running engine: well, badly, not at all."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from engine.errors import EngineError, RulesError
 from engine.rules.follow import RulesFile
 from engine.rules.load import parse_rules
 from engine.rules.schema import Rules
-from engine.runtime.elsewhere import Elsewhere
+from engine.runtime.helper_process import HelperProcess
 from tests.engine.rules.files import SURFACES, document
 
 ONE = document("- {name: one, action: deny, items: {brand: x}}")
@@ -140,7 +140,7 @@ def test_there_is_no_start_without_rules(path: Path) -> None:
 
 
 def test_rules_are_the_same_parsed_by_another_process(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with closing(Elsewhere()) as elsewhere:
+    with closing(HelperProcess()) as elsewhere:
         file = RulesFile(path, SURFACES, partial(elsewhere.call, parse_rules))
         write(path, OTHER)
         assert file.poll() == parse_rules(OTHER.encode(), str(path), SURFACES)

@@ -73,8 +73,8 @@ def counted(stream: Sequence[tuple[int, int]], limit: int) -> dict[int, Entry]:
     return entries
 
 
-class Person:
-    """What one person counts for, wherever it was: of each item the latest look and the latest purchase, in seconds."""
+class User:
+    """What one user counts for, wherever it was: of each item the latest look and the latest purchase, in seconds."""
 
     def __init__(self, limit: int, horizon_s: int) -> None:
         self._limit, self._horizon_s = limit, horizon_s

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from engine.adapters.redis.embedded import EmbeddedRedis
-from engine.adapters.redis.keys import fresh_key, history_key, live_key
-from engine.adapters.redis.state import RedisFreshStore
+from engine.adapters.redis.keys import history_key, live_key, nearline_key
+from engine.adapters.redis.state import RedisNearlineStore
 from engine.adapters.redis.store import RedisFeatureStore, RedisPublisher
 from engine.app.model import load_embedders
 from engine.bundle.bundle import open_bundle
@@ -18,7 +18,7 @@ from engine.errors import DependencyUnavailable
 from engine.features.record import unpack_session
 from engine.features.state import SeenItems, Session, UserRecord
 from engine.publish.users import recent_histories, user_batches
-from engine.stream.fresh import Refresher, Touched, UserModel, fresh_records, joined
+from engine.stream.nearline import Refresher, Touched, UserModel, joined, nearline_records
 from engine.types import EventType, item_key
 from tests.conftest import Trained
 from tests.engine.stream.folding import StreamEvent, packed_after
@@ -84,7 +84,7 @@ def test_a_fresh_record_is_the_one_that_publishing_would_compute(
     items = trained.dataset.items["item_id"].to_list()
     events = [(items[n], EventType.CLICK if n else EventType.PURCHASE, NOW_MS + n) for n in range(4)]
     touched = Touched(user, histories[user], session(*events), 4, 1, published[user])
-    [(name, fresh)] = fresh_records([touched], model)
+    [(name, fresh)] = nearline_records([touched], model)
     expected = published_with(trained, model, user, events)
     assert name == user
     np.testing.assert_allclose(fresh.embedding, expected.embedding, rtol=1e-4, atol=1e-5)
@@ -108,7 +108,7 @@ def test_a_tail_of_a_history_moves_the_embedding_alone(
     )))  # fmt: skip
     assert record.interaction_count > window
     events = [(trained.dataset.items["item_id"][3], EventType.CLICK, NOW_MS)]
-    [(_, fresh)] = fresh_records([Touched(user, tail, session(*events), 1, 0, record)], model)
+    [(_, fresh)] = nearline_records([Touched(user, tail, session(*events), 1, 0, record)], model)
     expected = published_with(trained, model, user, events)
     np.testing.assert_allclose(fresh.embedding, expected.embedding, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(fresh.collaborative, record.collaborative)
@@ -126,9 +126,9 @@ def test_users_of_a_batch_do_not_mix_and_new_ones_get_a_record(
         Touched(old, histories[old], session((items[1], EventType.VIEW, NOW_MS)), 1, 0, published[old]),
         Touched("lost", Session.empty(), session(("no such item", EventType.VIEW, NOW_MS)), 7, 3, None),
     ]
-    together = fresh_records(batch, model)
+    together = nearline_records(batch, model)
     for position, user in enumerate(batch):
-        [(name, alone)] = fresh_records([user], model)
+        [(name, alone)] = nearline_records([user], model)
         assert name == together[position][0]
         np.testing.assert_allclose(alone.embedding, together[position][1].embedding, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(alone.profile, together[position][1].profile, rtol=1e-4, atol=1e-4)
@@ -143,7 +143,7 @@ def test_a_record_reaches_no_further_than_now_whatever_an_event_says(trained: Tr
     """Whoever has an event of the far future is not up to date until then."""
     ahead = session((trained.dataset.items["item_id"][0], EventType.VIEW, 4_070_908_800_000))
     started_ms = time.time_ns() // 1_000_000
-    [(_, record)] = fresh_records([Touched("new", Session.empty(), ahead, 1, 0, None)], model)
+    [(_, record)] = nearline_records([Touched("new", Session.empty(), ahead, 1, 0, None)], model)
     assert started_ms <= record.embedded_until_ms <= time.time_ns() // 1_000_000
 
 
@@ -163,22 +163,22 @@ async def test_a_request_reads_the_fresh_record(
     assert unpack_session(client.get(history_key(user))).item_keys.tolist() == histories[user].item_keys.tolist()  # type: ignore[arg-type]
 
     stop = threading.Event()
-    refresher = Refresher(RedisFreshStore(redis_server.url, RedisConfig(), 60), lambda: model, 1e6, 8, 100, stop)
+    refresher = Refresher(RedisNearlineStore(redis_server.url, RedisConfig(), 60), lambda: model, 1e6, 8, 100, stop)
     thread = threading.Thread(target=refresher.run)
     thread.start()
     store = RedisFeatureStore(redis_server.url, RedisConfig(timeout_ms=5000))
     try:
         refresher.touch([user, "broken"])
         give_up = time.monotonic() + 20
-        while not client.exists(fresh_key(user, generation)) and time.monotonic() < give_up:
+        while not client.exists(nearline_key(user, generation)) and time.monotonic() < give_up:
             time.sleep(0.02)
         fresh = (await store.fetch(user, generation)).record
         assert fresh is not None
         assert fresh.interaction_count == record.interaction_count + 1
         assert np.abs(fresh.embedding - record.embedding).max() > 1e-3
-        assert 0 < client.ttl(fresh_key(user, generation)) <= 60  # type: ignore[operator]
+        assert 0 < client.ttl(nearline_key(user, generation)) <= 60  # type: ignore[operator]
         # The published record itself is publishing's alone.
-        client.delete(fresh_key(user, generation))
+        client.delete(nearline_key(user, generation))
         kept = (await store.fetch(user, generation)).record
         assert kept is not None
         assert kept.interaction_count == record.interaction_count
@@ -199,7 +199,7 @@ class Away:
         self.asked.append(list(user_ids))
         raise DependencyUnavailable("away")
 
-    def write_fresh(self, records: object) -> None:
+    def write_nearline(self, records: object) -> None:
         raise AssertionError
 
 
@@ -219,7 +219,7 @@ def test_what_waits_is_bounded_and_a_store_that_is_away_stops_nothing(model: Use
 
 def test_no_user_waits_for_an_idle_thread(model: UserModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither one who was touched before it started, nor one who is touched while it has nothing to do."""
-    monkeypatch.setattr("engine.stream.fresh._IDLE_S", 600.0)
+    monkeypatch.setattr("engine.stream.nearline._IDLE_S", 600.0)
     store, stop = Away(), threading.Event()
     refresher = Refresher(store, lambda: model, 1e6, 2, 100, stop)  # type: ignore[arg-type]
     thread = threading.Thread(target=refresher.run, daemon=True)

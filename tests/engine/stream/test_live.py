@@ -40,15 +40,15 @@ def test_who_sends_back_what_they_bought_is_no_longer_counted(redis_url: str) ->
     sink = LiveSink(store, "t", Limits(), popular_items=100)
     sink.positions([0], log_now())
 
-    def people(scope: str) -> list[float]:
-        """How many people there are of the one item, as of now; none where it is not in the list."""
+    def users(scope: str) -> list[float]:
+        """How many users there are of the one item, as of now; none where it is not in the list."""
         return [round(counts[2], 3) for counts in live_counts(redis_url, "t", scope, NOW_MS).values()]
 
     bought = [make_event(user, kind=EventType.PURCHASE, name=user) for user in "abc"]
     sink.write(batch(0, *bought))
-    assert people("") == people('{"surface": "home"}') == [3.0]
+    assert users("") == users('{"surface": "home"}') == [3.0]
     sink.write(batch(3, make_event("a", kind=EventType.RETURN), make_event("d", kind=EventType.RETURN)))
-    assert people("") == people('{"surface": "home"}') == [2.0]
+    assert users("") == users('{"surface": "home"}') == [2.0]
 
 
 def test_surfaces_that_take_turns_are_counted_in_log_order(redis_url: str) -> None:

@@ -125,7 +125,7 @@ def test_the_archive_keeps_two_logs_apart(tmp_path: Path) -> None:
     archive.flush()
     for _ in range(2):
         assert sink(tmp_path).positions([0, 1], log_now()) == {0: Place(5, IDENTITY), 1: None}
-        # The topic was made anew: what is stored is of the other one, until something of this one is.
+        # The topic was made again: what is stored is of the other one, until something of this one is.
         assert sink(tmp_path).positions([0], log_now(OTHER_TOPIC, end=3)) == {0: Place(5, IDENTITY)}
     again = sink(tmp_path)
     again.positions([0], log_now(OTHER_TOPIC))

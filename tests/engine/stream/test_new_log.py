@@ -1,4 +1,4 @@
-"""The topic is deleted and made anew, or the broker is another one, under processors that run or are stopped.
+"""The topic is deleted and made again, or the broker is another one, under processors that run or are stopped.
 
 See case 02-kafka-log-recreated for the replaced broker.
 """

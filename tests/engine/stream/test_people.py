@@ -1,4 +1,4 @@
-"""What one person does counts once, live as in a bundle, however it comes; case 05-one-person-makes-a-bestseller."""
+"""What one user does counts once, live as in a bundle, however it comes; case 05-one-user-makes-a-bestseller."""
 
 import itertools
 
@@ -15,14 +15,14 @@ from engine.stream.popularity import Scope
 from engine.stream.state import Limits
 from engine.types import EventType
 from tests.engine.stream.folding import StreamEvent, batch_of
-from tests.engine.stream.naive import Person, total_counts, unpack_entries
+from tests.engine.stream.naive import User, total_counts, unpack_entries
 
 HOUR_S = 3600
 START_MS = 1_764_000_000_000
 KINDS = [kind for kind in EventType if kind != EventType.IMPRESSION]
 # As many purchases and returns as of all else, so that most draws have one that takes the other back.
 OFTEN_RETURNED = [*KINDS, *[EventType.PURCHASE, EventType.RETURN] * 2]
-People = dict[str, bytes | None]
+Users = dict[str, bytes | None]
 # (user, item, type, hour) of an event.
 acts = st.lists(
     st.tuples(st.sampled_from("abc"), st.integers(1, 3), st.sampled_from(KINDS), st.integers(0, 30 * 24)), max_size=60
@@ -38,13 +38,13 @@ def stream(drawn: list[tuple[str, int, EventType, int]], in_order: bool = True) 
     ]
 
 
-def count(scope: Scope, people: People, events: list[StreamEvent], limits: Limits | None = None) -> None:
+def count(scope: Scope, users: Users, events: list[StreamEvent], limits: Limits | None = None) -> None:
     """As the sink does, in one batch."""
     users = list(dict.fromkeys(event.user_id for event in events))
     batch = batch_of(events)
     positions = np.array([users.index(event.user_id) for event in events], np.int64)
-    folded = fold([people.get(user) for user in users], positions, "", batch, limits or Limits())
-    people |= {users[user]: state for user, state in folded.states.items()}
+    folded = fold([users.get(user) for user in users], positions, "", batch, limits or Limits())
+    users |= {users[user]: state for user, state in folded.states.items()}
     before, after = folded.moves[:, 0], folded.moves[:, 1]
     moved = np.flatnonzero(before != after)
     times = [np.where(part < 0, -1, part * 1000)[moved] for part in (before, after)]
@@ -53,11 +53,11 @@ def count(scope: Scope, people: People, events: list[StreamEvent], limits: Limit
 
 def live(events: list[StreamEvent], now_ms: int, cuts: list[int] | None = None) -> dict[int, np.ndarray]:
     """Decayed counts by item, with the list stored, and read again, between any two batches."""
-    scope, people, stored = Scope.unpack({}), People(), dict[bytes, bytes]()
+    scope, users, stored = Scope.unpack({}), Users(), dict[bytes, bytes]()
     for start, end in itertools.pairwise([0, *sorted(cuts or []), len(events)]):
-        count(scope, people, events[start:end])
+        count(scope, users, events[start:end])
         # What has been applied comes again, as after a crash.
-        count(scope, people, events[:end])
+        count(scope, users, events[:end])
         stored |= scope.packed_changes()
         scope = Scope.unpack(stored)
     return {item: np.array(counts) for item, counts in total_counts([unpack_entries(stored)], now_ms).items()}
@@ -75,7 +75,7 @@ def in_bundle(events: list[StreamEvent], now_ms: int) -> np.ndarray:
 
 
 def one_purchase_each(drawn: list[tuple[str, int, EventType, int]]) -> list[tuple[str, int, EventType, int]]:
-    """Without a person's further purchases of an item: which of them a return takes back may differ."""
+    """Without a user's further purchases of an item: which of them a return takes back may differ."""
     bought: set[tuple[str, int]] = set()
     kept = []
     for user, item, kind, hour in drawn:
@@ -126,9 +126,9 @@ def test_however_many_items_one_person_turns_to_none_counts_for_more_than_one(
     drawn: list[tuple[str, int, EventType, int]],
 ) -> None:
     """Also where there is room for two of them: what makes room is a lifetime old, and 1 / (1 - 1/e) is the most."""
-    scope, people = Scope.unpack({}), People()
+    scope, users = Scope.unpack({}), Users()
     for event in stream(drawn):
-        count(scope, people, [event], Limits(counted_items=2))
+        count(scope, users, [event], Limits(counted_items=2))
         size = len(scope.index)
         assert scope.entries["counts"][:size].max(initial=0.0) <= 1.59
         assert scope.entries["counts"][:size, :2].max(initial=0.0) <= 1.01
@@ -168,15 +168,15 @@ def test_the_item_that_was_longest_ago_makes_room_once_it_is_a_lifetime_ago(
     drawn: list[tuple[str, int, EventType, int]], items: int, in_order: bool
 ) -> None:
     events = [event._replace(surface="") for event in stream(drawn, in_order)]
-    person = Person(2 * items, int(POPULARITY_WINDOWS_S["7d"]))
+    user = User(2 * items, int(POPULARITY_WINDOWS_S["7d"]))
     expected = []
     for event in events:
         # Within an hour every event has a second of its own, so that no two items are equally old.
         event_s = event.time_ms // 1000
         if event.event_type == EventType.RETURN:
-            expected.append(person.give_back(event.item_key))
+            expected.append(user.give_back(event.item_key))
         elif IS_POSITIVE[event.event_type]:
-            expected.append(person.turn_to(event.item_key, event_s, event.event_type == EventType.PURCHASE))
+            expected.append(user.turn_to(event.item_key, event_s, event.event_type == EventType.PURCHASE))
         else:
             expected.append((-1, -1))
     folded = fold([None], np.zeros(len(events), np.int64), "", batch_of(events), Limits(counted_items=items))
@@ -184,17 +184,17 @@ def test_the_item_that_was_longest_ago_makes_room_once_it_is_a_lifetime_ago(
 
 
 def test_three_hundred_clicks_are_one_and_the_next_person_another() -> None:
-    scope, people = Scope.unpack({}), People()
+    scope, users = Scope.unpack({}), Users()
     clicks = [StreamEvent(place, 7, time_ms=START_MS + place, name=f"{place}") for place in range(300)]
     for start in range(0, 300, 50):
-        count(scope, people, clicks[start : start + 50])
+        count(scope, users, clicks[start : start + 50])
     assert scope.entries["counts"][0] == pytest.approx([1, 1, 1], rel=1e-3)
-    count(scope, people, [StreamEvent(300, 7, time_ms=START_MS + 300, user_id="v")])
+    count(scope, users, [StreamEvent(300, 7, time_ms=START_MS + 300, user_id="v")])
     assert scope.entries["counts"][0] == pytest.approx([2, 2, 2], rel=1e-3)
 
 
 def test_each_surface_has_its_people() -> None:
-    """Who clicks at home and buys in the cart is one of each surface's people, and one overall."""
+    """Who clicks at home and buys in the cart is one of each surface's users, and one overall."""
     events = [
         StreamEvent(0, 7, EventType.CLICK, START_MS, surface="home"),
         StreamEvent(1, 7, EventType.PURCHASE, START_MS + 60_000, surface="cart"),
@@ -212,7 +212,7 @@ def test_each_surface_has_its_people() -> None:
 
 
 def test_a_log_made_anew_counts_nobody_twice() -> None:
-    """Its counts go on where those of the old log are, in the same lists; so does what a person has counted for."""
+    """Its counts go on where those of the old log are, in the same lists; so does what a user has counted for."""
     clicks = [StreamEvent(place, 7, time_ms=START_MS + place, name=f"{place}") for place in range(2)]
     first = fold([None], np.zeros(1, np.int64), "old", batch_of(clicks[:1]), Limits())
     again = fold([first.states[0]], np.zeros(1, np.int64), "new", batch_of(clicks[1:]), Limits())

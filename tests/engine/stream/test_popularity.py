@@ -24,8 +24,8 @@ def test_counts_are_those_that_training_computes_in_whatever_order_events_come(
     times_ms: list[int], random: object
 ) -> None:
     now = max(times_ms) + 1
-    people, rows = np.arange(len(times_ms)), np.zeros(len(times_ms), np.int64)
-    table = PopularityTimeline.build(people, rows, np.array(times_ms), 1).table(now)
+    users, rows = np.arange(len(times_ms)), np.zeros(len(times_ms), np.int64)
+    table = PopularityTimeline.build(users, rows, np.array(times_ms), 1).table(now)
     random.shuffle(times_ms)  # type: ignore[attr-defined]
     scope = Scope.unpack({})
     count(scope, [(7, moment) for moment in times_ms], 5)
@@ -34,7 +34,7 @@ def test_counts_are_those_that_training_computes_in_whatever_order_events_come(
 
 
 def count(scope: Scope, events: Sequence[tuple[int, int]], limit: int) -> None:
-    """Of events by as many people."""
+    """Of events by as many users."""
     items, times_ms = (np.array([event[part] for event in events], np.int64) for part in (0, 1))
     scope.count(items, np.full(len(events), -1), times_ms, limit)
 

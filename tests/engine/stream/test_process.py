@@ -20,7 +20,7 @@ import pytest
 import redis
 
 from engine.adapters.redis.embedded import EmbeddedRedis
-from engine.adapters.redis.keys import fresh_key, record_key
+from engine.adapters.redis.keys import nearline_key, record_key
 from engine.app.processor import process, run_until_stopped
 from engine.app.publish import publish_once
 from engine.app.serve import open_pipeline
@@ -262,7 +262,7 @@ async def test_without_a_user_tower_newcomers_alone_are_folded_in(
         generation = pipeline.model.bundle.manifest.generation
         client = redis.Redis.from_url(config.redis.url)
         # What an earlier, unpublished life of a user has left gives way to the published record.
-        client.set(fresh_key(known, generation), b"outdated")
+        client.set(nearline_key(known, generation), b"outdated")
         assert (await ask(pipeline, newcomer)).strategy is Strategy.POPULARITY
         bus.send(
             [
@@ -279,14 +279,14 @@ async def test_without_a_user_tower_newcomers_alone_are_folded_in(
             await asyncio.sleep(0.02)
         assert (answer.strategy, answer.interaction_count) == (Strategy.PERSONALIZED, 5)
         assert not set(items[:5]) & set(answer.item_ids)
-        wait_for(lambda: not client.exists(fresh_key(known, generation)))
+        wait_for(lambda: not client.exists(nearline_key(known, generation)))
         state = await pipeline._features(known, generation, 5.0)
         record = unpack_record(client.get(record_key(known, generation)))  # type: ignore[arg-type]
         assert state[0].record is not None
         np.testing.assert_array_equal(state[0].record.embedding, record.embedding)
 
     # The vector is the one that training folds in from the same history.
-    fresh = unpack_record(client.get(fresh_key(newcomer, generation)))  # type: ignore[arg-type]
+    fresh = unpack_record(client.get(nearline_key(newcomer, generation)))  # type: ignore[arg-type]
     bundle = open_bundle(Path(config.bundle.directory) / "current")
     vectors = bundle.item_vectors.astype(np.float64)
     als = AlsConfig.model_validate(bundle.manifest.training["als"])

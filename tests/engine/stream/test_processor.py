@@ -151,7 +151,7 @@ def test_events_become_session_counts_and_popularity(bus: Bus, redis_url: str, b
 def test_one_person_makes_no_bestseller_in_whatever_batches_and_over_a_restart(
     bus: Bus, redis_url: str, background: Start
 ) -> None:
-    """As case 05-one-person-makes-a-bestseller has it, live; and a return takes back the one count that was left."""
+    """As case 05-one-user-makes-a-bestseller has it, live; and a return takes back the one count that was left."""
 
     def applied(count: int, group: str, events: list[pb.Event], batch: int) -> tuple[float, ...]:
         bus.send(events)
@@ -192,8 +192,8 @@ def test_a_replay_from_the_start_leaves_the_same_bytes(bus: Bus, redis_url: str,
     client.delete(*client.keys("applied:*"))  # type: ignore[misc]
     assert play("second") == once
     # Into an empty store, in batches of another size.
-    with undisturbed(bus, "t", len(events), tmp_path / "r") as anew:
-        assert anew == once
+    with undisturbed(bus, "t", len(events), tmp_path / "r") as again:
+        assert again == once
 
 
 def test_poison_goes_to_the_dead_letters_and_the_rest_flows_on(bus: Bus, redis_url: str, background: Start) -> None:

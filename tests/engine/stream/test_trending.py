@@ -108,9 +108,9 @@ def test_evidence_is_in_row_order_without_strangers() -> None:
 
 
 def test_a_list_is_moved_by_the_scopes_that_the_processor_counts() -> None:
-    person = Demographics("18-24", "DE", "ads")
+    user = Demographics("18-24", "DE", "ads")
     for name in (HOME, YOUNG, YOUNG_GERMAN):
-        assert set(scopes_of_list(name)) <= {scope_of_surface("home"), *scopes_of(person)}
+        assert set(scopes_of_list(name)) <= {scope_of_surface("home"), *scopes_of(user)}
     assert set(scopes_of_popularity(popularity(0))) == set(SCOPES)
     assert scopes_of_popularity(popularity(0))[0] == OVERALL
 

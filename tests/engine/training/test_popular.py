@@ -17,7 +17,7 @@ ITEMS = [f"i{row}" for row in range(30)]
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    """Young people in X take the first ten items, old people in X the next ten, everyone on "cart" the last ten."""
+    """Young users in X take the first ten items, old users in X the next ten, everyone on "cart" the last ten."""
     rng = np.random.default_rng(0)
     events, users = [], []
     for user in range(200):
@@ -28,10 +28,10 @@ def dataset() -> Dataset:
             item = (20 if on_cart else 0 if young else 10) + rng.integers(10)
             events.append((f"u{user}", ITEMS[item], "click", 1_700_000_000_000, "cart" if on_cart else "home"))
     columns = ["user_id", "item_id", "event_type", "timestamp_ms", "surface"]
-    people = pl.DataFrame(users, ["user_id", "age_group", "location", "signup_source"], orient="row")
+    users = pl.DataFrame(users, ["user_id", "age_group", "location", "signup_source"], orient="row")
     return build_dataset(
         make_tables(
-            pl.DataFrame(events, columns, orient="row"), pl.DataFrame({"item_id": ITEMS, "title": ITEMS}), people
+            pl.DataFrame(events, columns, orient="row"), pl.DataFrame({"item_id": ITEMS, "title": ITEMS}), users
         )
     )
 
@@ -42,8 +42,8 @@ def popularity(dataset: Dataset) -> Popularity:
 
 
 def test_the_overall_order_holds_every_item_by_falling_count(dataset: Dataset, popularity: Popularity) -> None:
-    people = np.unique(np.stack([dataset.interactions.users, dataset.interactions.rows]), axis=1)
-    counts = np.bincount(people[1], minlength=30)
+    users = np.unique(np.stack([dataset.interactions.users, dataset.interactions.rows]), axis=1)
+    counts = np.bincount(users[1], minlength=30)
     assert sorted(popularity.overall.rows) == list(range(30))
     assert (np.diff(counts[popularity.overall.rows]) <= 0).all()
     assert (popularity.overall.scores > 0).all()

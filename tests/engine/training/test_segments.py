@@ -8,7 +8,7 @@ from engine.training.popular import OVERALL_STRENGTH, STRENGTHS, Segments, _Left
 ITEMS = 40
 
 
-def people(seed: int, users: int, taste: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def users(seed: int, users: int, taste: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Codes (users, 3), and ten events a user: with the share `taste` on items of the user's age, else on any."""
     rng = np.random.default_rng(seed)
     codes = np.stack([rng.integers(0, 5, users), rng.integers(0, 3, users), np.zeros(users, np.int64)], axis=1)
@@ -23,7 +23,7 @@ def overall_of(rows: np.ndarray) -> np.ndarray:
 
 
 def test_a_segment_that_differs_is_believed_and_one_that_does_not_equals_its_parent() -> None:
-    codes, who, rows = people(1, 600, taste=0.5)
+    codes, who, rows = users(1, 600, taste=0.5)
     segments = Segments.of(codes, who, rows, overall_of(rows))
     strengths = {names: level.strength for names, level in segments.levels.items()}
     assert ("signup_source",) not in strengths
@@ -38,12 +38,12 @@ def test_a_segment_that_differs_is_believed_and_one_that_does_not_equals_its_par
             assert set(best.tolist()) == set(range(level_codes[0] * 8, level_codes[0] * 8 + 8))
         if level == ("location",):
             np.testing.assert_allclose(shares, overall, rtol=0.35)
-    pure_noise = Segments.of(*people(2, 600, taste=0.0), overall_of(people(2, 600, taste=0.0)[2]))
+    pure_noise = Segments.of(*users(2, 600, taste=0.0), overall_of(users(2, 600, taste=0.0)[2]))
     assert pure_noise.levels["age_group",].strength > 3_000
 
 
 def test_a_tiny_segment_nearly_equals_its_parents_without_a_cut() -> None:
-    codes, who, rows = people(3, 400, taste=0.5)
+    codes, who, rows = users(3, 400, taste=0.5)
     codes[:, 1] = 1
     codes[7] = (4, 2, 0)
     segments = Segments.of(codes, who, rows, overall_of(rows))
@@ -56,7 +56,7 @@ def test_a_tiny_segment_nearly_equals_its_parents_without_a_cut() -> None:
 
 
 def test_the_limit_keeps_the_segments_with_the_most_people() -> None:
-    codes, who, rows = people(4, 300, taste=0.2)
+    codes, who, rows = users(4, 300, taste=0.2)
     kept = [codes_ for level, codes_, _ in Segments.of(codes, who, rows, overall_of(rows)).shares(2) if len(level) == 1]
     ages = np.bincount(codes[:, 0], minlength=5)[1:]
     assert {int(code[0]) for code in kept[:2]} == {int(age) + 1 for age in np.argsort(-ages)[:2]}
@@ -65,7 +65,7 @@ def test_the_limit_keeps_the_segments_with_the_most_people() -> None:
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), strength=st.sampled_from(STRENGTHS.tolist()))
 def test_a_person_is_left_out_of_what_others_took(seed: int, strength: float) -> None:
-    codes, who, rows = people(seed, 25, taste=0.3)
+    codes, who, rows = users(seed, 25, taste=0.3)
     pairs = _LeftOut.of(who, rows, ITEMS)
     of_user = codes[:, 0] - 1
     parent = np.random.default_rng(seed).random(len(pairs.users))
@@ -81,6 +81,6 @@ def test_a_person_is_left_out_of_what_others_took(seed: int, strength: float) ->
 
 
 def test_nobody_known_gives_no_level() -> None:
-    codes, who, rows = people(5, 20, taste=0.3)
+    codes, who, rows = users(5, 20, taste=0.3)
     assert not Segments.of(0 * codes, who, rows, overall_of(rows)).levels
     assert not Segments.of(codes, who[:0], rows[:0], np.full(ITEMS, 1 / ITEMS)).levels

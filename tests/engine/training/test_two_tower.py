@@ -171,7 +171,7 @@ def test_gap_buckets_are_powers_of_two() -> None:
 
 
 def test_demographics_reach_the_query() -> None:
-    """Two kinds of people with the same history want different things next."""
+    """Two kinds of users with the same history want different things next."""
     rng = np.random.default_rng(0)
     count, length = 120, 6
     rows = rng.integers(0, 20, (count, length))
@@ -180,12 +180,12 @@ def test_demographics_reach_the_query() -> None:
         np.repeat(np.arange(count), length), rows.ravel(), np.tile(np.arange(length), count), count, items_frame(40, 1)
     )
     ages = pl.Series(["old" if user % 2 else "young" for user in range(count)])
-    people = Dataset(
+    users = Dataset(
         base.items, base.users.with_columns(age_group=ages), base.interactions,
         base.vocabularies | {"age_group": ("old", "young")},
     )  # fmt: skip
-    model = train_two_tower(people, CONFIG.model_copy(update={"epochs": 60}), seed=1, threads=1)
-    histories = people.histories()
+    model = train_two_tower(users, CONFIG.model_copy(update={"epochs": 60}), seed=1, threads=1)
+    histories = users.histories()
     states = HistoryStates(np.zeros(2, np.int64), np.ones(2, np.int64))
     young_then_old = [
         model.user_vectors(histories, states, np.tile([code, 0, 0], (count, 1)))[0] @ model.item_vectors.T

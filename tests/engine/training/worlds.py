@@ -40,10 +40,10 @@ def dataset_of(
         users[order].astype(np.int32), rows[order].astype(np.int32), np.full(len(rows), EventType.CLICK, np.uint8),
         timestamps_ms[order].astype(np.int64), np.full(len(rows), np.nan, np.float32), unknown, unknown, unknown,
     )  # fmt: skip
-    people = pl.DataFrame({"user_id": [f"u{user}" for user in range(user_count)]}).with_columns(
+    users = pl.DataFrame({"user_id": [f"u{user}" for user in range(user_count)]}).with_columns(
         pl.lit(None, pl.String).alias(name) for name in ("age_group", "location", "signup_source")
     )
-    return Dataset(items, people, events, NO_VOCABULARIES)
+    return Dataset(items, users, events, NO_VOCABULARIES)
 
 
 def taste_world(seed: int, user_count: int = 80, item_count: int = 120, length: int = 16) -> Dataset:

@@ -1,16 +1,16 @@
 -- What each unit did before the experiment; units without a line did nothing.
 WITH acts AS (
-    SELECT people.unit, timestamp_ms AS ms, event_type, coalesce("value", 0.0) AS money,
-           CASE WHEN timestamp_ms - lag(timestamp_ms) OVER (PARTITION BY people.unit ORDER BY timestamp_ms, "offset")
+    SELECT users.unit, timestamp_ms AS ms, event_type, coalesce("value", 0.0) AS money,
+           CASE WHEN timestamp_ms - lag(timestamp_ms) OVER (PARTITION BY users.unit ORDER BY timestamp_ms, "offset")
                      <= $session_gap_ms THEN 0 ELSE 1 END AS cut,
-           timestamp_ms - lag(timestamp_ms) OVER (PARTITION BY people.unit ORDER BY timestamp_ms, "offset") AS pause
+           timestamp_ms - lag(timestamp_ms) OVER (PARTITION BY users.unit ORDER BY timestamp_ms, "offset") AS pause
     FROM (
         SELECT *, row_number() OVER (
             PARTITION BY coalesce(event_id, concat_ws('-', '', "partition", "offset")) ORDER BY "partition", "offset"
         ) AS repeat
         FROM raw_events
-        WHERE timestamp_ms >= $begin_ms AND timestamp_ms < $end_ms AND user_id IN (SELECT user_id FROM people)
-    ) JOIN people USING (user_id)
+        WHERE timestamp_ms >= $begin_ms AND timestamp_ms < $end_ms AND user_id IN (SELECT user_id FROM users)
+    ) JOIN users USING (user_id)
     WHERE repeat = 1
 )
 SELECT unit,

@@ -9,6 +9,6 @@ SELECT * EXCLUDE (repeat) FROM (
         ) AS repeat
     FROM raw_events
     WHERE timestamp_ms >= $begin_ms AND timestamp_ms < $end_ms
-      AND (user_id IN (SELECT user_id FROM people) OR request_id IN (SELECT request_id FROM shown))
+      AND (user_id IN (SELECT user_id FROM users) OR request_id IN (SELECT request_id FROM shown))
 )
 WHERE repeat = 1;

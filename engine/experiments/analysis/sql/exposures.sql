@@ -4,7 +4,7 @@ CREATE TEMP MACRO assigned(experiments, experiment) AS CASE
     ELSE list_filter(experiments, lambda e: e.experiment = experiment)[1]
 END;
 
--- What was shown in an experiment, once each. One page may ask for several surfaces, and for several people, under one
+-- What was shown in an experiment, once each. One page may ask for several surfaces, and for several users, under one
 -- request id: an exposure is known by request, unit and surface. What was logged twice under all three counts once.
 CREATE TEMP TABLE served AS
 SELECT * EXCLUDE (repeat) FROM (
@@ -23,7 +23,7 @@ SELECT * EXCLUDE (repeat) FROM (
 )
 WHERE repeat = 1;
 
--- Requests of the experiment that failed, whether or not anything was ever served to these people; no overrides.
+-- Requests of the experiment that failed, whether or not anything was ever served to these users; no overrides.
 CREATE TEMP TABLE failed AS
 SELECT unit_id, surface, assignment.variant AS variant
 FROM (

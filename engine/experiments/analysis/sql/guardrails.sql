@@ -30,7 +30,7 @@ mixed AS (
     ) GROUP BY surface, variant
 ),
 counted AS (
-    -- Of those who count, as far as that is known of people to whom nothing was served.
+    -- Of those who count, as far as that is known of users to whom nothing was served.
     SELECT variant, surface FROM failed
     WHERE unit_id NOT IN (SELECT unit_id FROM everybody WHERE tester OR crossover OR bot)
 ),

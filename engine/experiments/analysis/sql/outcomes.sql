@@ -1,7 +1,7 @@
 -- Money is summed in a fixed order here and later, so that the same archive gives the same report to the last digit.
 
--- The exposures of the request that an event names: the event's own person's where there are any, else those of the one
--- person that the request was for (a visitor may have logged in since).
+-- The exposures of the request that an event names: the event's own user's where there are any, else those of the one
+-- user that the request was for (a visitor may have logged in since).
 CREATE TEMP TABLE named_by AS
 SELECT * EXCLUDE (mine, others) FROM (
     SELECT event, events.item_id, event_type, money, timestamp_ms, events.surface AS event_surface, request_id, unit,

@@ -6,11 +6,11 @@ WITH given_back AS (
         ) AS repeat
         FROM raw_events
         WHERE event_type = 'return' AND timestamp_ms >= $begin_ms AND timestamp_ms < $end_ms
-          AND user_id IN (SELECT user_id FROM people)
+          AND user_id IN (SELECT user_id FROM users)
     )
     WHERE repeat = 1
 )
-SELECT event, dense_rank() OVER (ORDER BY user_id) AS person, dense_rank() OVER (ORDER BY item_id) AS item, money
+SELECT event, dense_rank() OVER (ORDER BY user_id) AS user, dense_rank() OVER (ORDER BY item_id) AS item, money
 FROM (
     SELECT event, user_id, item_id, timestamp_ms, money FROM events
     WHERE event_type = 'purchase' AND (user_id, item_id) IN (SELECT (user_id, item_id) FROM given_back)

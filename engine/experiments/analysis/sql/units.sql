@@ -27,5 +27,5 @@ CREATE TEMP TABLE repeated AS SELECT coalesce(sum(copies - 1), 0)::BIGINT AS rep
 -- Slates are what takes the memory.
 DROP TABLE served;
 
-CREATE TEMP TABLE people AS
+CREATE TEMP TABLE users AS
 SELECT user_id, arg_min(unit, served_ms) AS unit FROM shown GROUP BY user_id;

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from engine.adapters.faiss.build import build_index
-from engine.adapters.faiss.cells import Cells
-from engine.adapters.faiss.index import FaissCells, FaissIndex, IndexParameters, verify_index
+from engine.adapters.faiss.index import FaissIndex, FaissInvertedLists, IndexParameters, verify_index
+from engine.adapters.faiss.inverted_lists import InvertedLists
 from engine.adapters.faiss.visits import Partition, search_cells
 from engine.errors import BundleError
 from tests.contracts.clustered import clustered
@@ -185,8 +185,8 @@ def test_the_kernel_finds_in_mapped_cells_what_faiss_finds(
 ) -> None:
     """Sums are rounded otherwise, so that which of two items comes first is decided by more than that alone."""
     ours, theirs = FaissIndex.open(*built_cells), FaissIndex.open(*built_cells)
-    assert isinstance(ours._cells, Cells)
-    monkeypatch.setattr(theirs, "_cells", FaissCells(theirs._index))
+    assert isinstance(ours._cells, InvertedLists)
+    monkeypatch.setattr(theirs, "_cells", FaissInvertedLists(theirs._index))
     rng = np.random.default_rng(k)
     eligible = np.packbits(rng.random(ITEM_COUNT) < share, bitorder="little")
     for query in clustered(ITEM_COUNT, DIM, query_count=5, seed=1)[1]:
@@ -210,16 +210,16 @@ def test_what_is_no_file_of_8_bit_cells_is_left_to_faiss(factory: str, why: str)
     index = faiss.index_factory(4, factory, faiss.METRIC_INNER_PRODUCT)
     index.train(np.eye(8, 4, dtype=np.float32))
     index.add(np.eye(8, 4, dtype=np.float32))
-    assert Cells.of(index) is None, why
+    assert InvertedLists.of(index) is None, why
 
 
 def test_empty_cells_and_an_index_in_memory_are_searched() -> None:
     vectors = np.eye(3, 4, dtype=np.float32)
     index = faiss.index_factory(4, "IVF3,SQ8", faiss.METRIC_INNER_PRODUCT)
     index.train(vectors)
-    assert Cells.of(index) is None
+    assert InvertedLists.of(index) is None
     index.add(vectors[:2])
-    cells = Cells.of(index)
+    cells = InvertedLists.of(index)
     assert cells is not None
     partition = Partition.of(index)
     rows, scores = search_cells(partition, cells, vectors[1], 2, 1, np.array([0b111], np.uint8), 2)

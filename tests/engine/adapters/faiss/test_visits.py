@@ -11,7 +11,7 @@ import pytest
 from engine.adapters.faiss import build as faiss_build
 from engine.adapters.faiss.build import build_index, recode
 from engine.adapters.faiss.index import FaissIndex, read_index
-from engine.adapters.faiss.visits import Partition, Probes
+from engine.adapters.faiss.visits import NprobeSchedule, Partition
 
 ITEMS, DIM, CATEGORIES, K, QUERIES = 30_000, 24, 100, 600, 25
 Mask = npt.NDArray[np.bool_]
@@ -137,6 +137,6 @@ def _stretched(world: World) -> bool:
 
 
 def test_probes_lie_between_what_was_calibrated() -> None:
-    probes = Probes(16, [(0.1, 64)], 100)
+    probes = NprobeSchedule(16, [(0.1, 64)], 100)
     assert [probes.at(share) for share in (1.0, 0.1, 0.01)] == [16, 64, 100]
     assert 16 < probes.at(0.4) < 64

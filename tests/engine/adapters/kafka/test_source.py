@@ -1,4 +1,4 @@
-"""The consumer while its topic is deleted and made anew, and what is said of a broker that refuses or is not there."""
+"""The consumer while its topic is deleted and made again, and what is said of a broker that refuses or is not there."""
 
 import asyncio
 import os

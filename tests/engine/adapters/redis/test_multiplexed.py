@@ -1,4 +1,4 @@
-"""One connection for everybody: no reply reaches the wrong task, and no loss is for ever."""
+"""One connection for everybody: no reply reaches the wrong task, and no loss is forever."""
 
 import asyncio
 import contextlib

@@ -17,9 +17,9 @@ CATEGORIES = {item: f"category-{place % 12}" for place, item in enumerate(IDS)}
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """What happens there. lift: relative, on the chance of a click. engine_share: of the people."""
+    """What happens there. lift: relative, on the chance of a click. engine_share: of the users."""
 
-    people: int = 3_000
+    users: int = 3_000
     days: int = 14
     lift: float = 0.25
     engine_share: float = 0.5
@@ -30,10 +30,10 @@ class Shop:
 def open_shop(archive: Path, seed: int, shop: Shop) -> Path:
     """Simulate, and write what the engine would have archived; returns the archive."""
     random = np.random.default_rng(seed)
-    people = shop.people
-    activity = random.lognormal(0.3, 0.9, people)
-    taste = random.beta(2.0, 12.0, people)
-    engine = random.random(people) < shop.engine_share
+    users = shop.users
+    activity = random.lognormal(0.3, 0.9, users)
+    taste = random.beta(2.0, 12.0, users)
+    engine = random.random(users) < shop.engine_share
     before = _visits(random, activity * shop.before_days / shop.days, shop.before_days, -shop.before_days)
     after = _visits(random, activity, shop.days, 0)
     exposures, clicked = _exposures(random, shop, after, taste, engine)

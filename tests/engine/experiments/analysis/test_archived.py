@@ -10,8 +10,8 @@ from engine.contract.events import decode, encode
 from engine.contract.exposures import Exposure, decode_exposure, encode_exposure
 from engine.experiments.analysis.database import open_events
 from engine.experiments.analysis.files import Archive
-from engine.experiments.analysis.question import Question
 from engine.experiments.analysis.read import count
+from engine.experiments.analysis.report_query import ReportQuery
 from engine.stream.archive import EVENTS_LAYOUT, ArchiveSink
 from engine.stream.exposures import EXPOSURES_LAYOUT, EXPOSURES_SCHEMA
 from engine.stream.processor import LogRecord
@@ -46,7 +46,7 @@ def test_a_report_counts_what_was_logged(tmp_path: Path) -> None:
         event.time.FromMilliseconds(START_MS + 60_000)
         events.write([LogRecord(0, offset, decode(encode(event, START_MS + 61_000)))])
     events.flush()
-    counted = count(Archive.within(tmp_path), Question("worth"))
+    counted = count(Archive.within(tmp_path), ReportQuery("worth"))
     assert counted.variants == ("control", "engine")
     # In the order of the units' ids: u, visit.
     [of_user, of_visit] = counted.totals(0).tolist()

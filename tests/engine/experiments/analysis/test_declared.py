@@ -3,7 +3,7 @@
 import pytest
 
 from engine.config.serving import EngineConfig
-from engine.experiments.analysis.question import Question, as_declared
+from engine.experiments.analysis.report_query import ReportQuery, as_declared
 
 CONFIG = EngineConfig.load(
     holdout={"share": 0.1},
@@ -32,15 +32,15 @@ CONFIG = EngineConfig.load(
     ],
 )
 def test_it_is_filled_in(experiment: str, shares: dict[str, float], control: str) -> None:
-    question = as_declared(Question(experiment), CONFIG)
+    question = as_declared(ReportQuery(experiment), CONFIG)
     assert question.shares == pytest.approx(shares)
     assert question.control == control
 
 
 def test_the_question_goes_first() -> None:
-    asked = Question("worth", control="engine", shares={"engine": 1, "popular": 1})
+    asked = ReportQuery("worth", control="engine", shares={"engine": 1, "popular": 1})
     assert as_declared(asked, CONFIG) == asked
 
 
 def test_no_holdout_is_none() -> None:
-    assert as_declared(Question("holdout"), EngineConfig.load()).shares == {}
+    assert as_declared(ReportQuery("holdout"), EngineConfig.load()).shares == {}

@@ -20,10 +20,10 @@ from engine.experiments.analysis.statistics import (
     ratio,
 )
 from engine.types import Float64Array
-from tests.engine.experiments.analysis.people import COLUMNS, Crowd, Habits, behave, crowd
+from tests.engine.experiments.analysis.users import COLUMNS, Crowd, Habits, behave, crowd
 
 EXPERIMENTS = 400
-PEOPLE = 2_000
+USERS = 2_000
 LIFT = 0.15
 DAYS = 14
 
@@ -31,7 +31,7 @@ DAYS = 14
 @pytest.fixture(scope="module")
 def alike() -> tuple[Crowd, Crowd]:
     """Two variants without any difference."""
-    return crowd(11, EXPERIMENTS, PEOPLE), crowd(12, EXPERIMENTS, PEOPLE)
+    return crowd(11, EXPERIMENTS, USERS), crowd(12, EXPERIMENTS, USERS)
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +41,17 @@ def two(alike: tuple[Crowd, Crowd]) -> tuple[Moments, Moments]:
 
 @pytest.fixture(scope="module")
 def better() -> Moments:
-    return moments(crowd(13, EXPERIMENTS, PEOPLE, lift=LIFT))
+    return moments(crowd(13, EXPERIMENTS, USERS, lift=LIFT))
 
 
-def moments(people: Crowd) -> Moments:
+def moments(users: Crowd) -> Moments:
     """Of the totals and what was before, as the report has them."""
     places = [COLUMNS.index(name) for name in TOTALS]
     # In the order of BEFORE: clicks, sessions, purchases, revenue, time.
     named = ("clicks", "sessions", "converted_sessions", "revenue", "session_s")
     assert len(named) == len(BEFORE)
-    before = people.before[..., [COLUMNS.index(name) for name in named]]
-    return Moments.of(np.concatenate([people.values[..., places], before], axis=-1))
+    before = users.before[..., [COLUMNS.index(name) for name in named]]
+    return Moments.of(np.concatenate([users.values[..., places], before], axis=-1))
 
 
 def ratios(metric: Metric, of: Moments) -> Estimate:
@@ -92,8 +92,8 @@ class TestNoDifference:
 def test_a_request_is_no_unit(alike: tuple[Crowd, Crowd]) -> None:
     """The mistake that the delta method is against: taking each request or session for a unit of its own."""
     naive = []
-    for people in alike:
-        clicked, requests = people.column("clicked_requests").sum(axis=1), people.column("requests").sum(axis=1)
+    for users in alike:
+        clicked, requests = users.column("clicked_requests").sum(axis=1), users.column("requests").sum(axis=1)
         share = clicked / requests
         naive.append(Estimate(share, share * (1 - share) / requests))
     assert missed(lift_interval(log_lift(naive[1], naive[0]), 0.05), 0.0) > 0.10
@@ -107,11 +107,11 @@ def test_a_true_lift_is_covered(metric: Metric, two: tuple[Moments, Moments], be
     assert missed(anytime_interval(plain, 0.05), LIFT) <= 0.05
 
 
-def days_of(seed: int, people: int) -> Iterator[Float64Array]:
-    """Cumulative totals at the end of each day, of people who come again and again."""
+def days_of(seed: int, users: int) -> Iterator[Float64Array]:
+    """Cumulative totals at the end of each day, of users who come again and again."""
     random = np.random.default_rng(seed)
-    habits = Habits.draw(random, EXPERIMENTS, people)
-    total = np.zeros((EXPERIMENTS, people, len(COLUMNS)))
+    habits = Habits.draw(random, EXPERIMENTS, users)
+    total = np.zeros((EXPERIMENTS, users, len(COLUMNS)))
     for _ in range(DAYS):
         total += behave(random, habits, time=1.0 / DAYS)
         yield total

@@ -18,7 +18,7 @@ from engine.experiments.analysis.ope import (
     off_policy,
     read_target,
 )
-from engine.experiments.analysis.question import Question
+from engine.experiments.analysis.report_query import ReportQuery
 from engine.types import Float64Array
 from tests.engine.experiments.analysis.archive import HOUR_MS, START_MS, event, exposure, write
 
@@ -30,7 +30,7 @@ REQUESTS_A_PERSON = 4
 class World:
     """Each exposure has three places, and each place four items to choose from, so that every chance is known.
 
-    logged, target: float64 (people, places, pool), chances. click: the same shape, chances of a click, by person.
+    logged, target: float64 (users, places, pool), chances. click: the same shape, chances of a click, by user.
     """
 
     logged: Float64Array
@@ -38,11 +38,11 @@ class World:
     click: Float64Array
 
     @staticmethod
-    def make(seed: int, people: int) -> "World":
+    def make(seed: int, users: int) -> "World":
         random = np.random.default_rng(seed)
-        shape = (people, PLACES, POOL)
+        shape = (users, PLACES, POOL)
         utility = random.normal(0, 1, shape)
-        taste = random.normal(-1.5, 0.7, (people, 1, 1))
+        taste = random.normal(-1.5, 0.7, (users, 1, 1))
         click = 1 / (1 + np.exp(-(taste + 0.8 * utility)))
         # The log explores; the target knows better, and is surer of it.
         return World(softmax(0.3 * random.normal(0, 1, shape)), softmax(1.5 * utility), click)
@@ -55,21 +55,21 @@ class World:
     def log(self, seed: int, model_error: float | None) -> tuple[LoggedItems, TargetRequests]:
         """Serve with the log's policy. model_error: of the predictions; None for no model."""
         random = np.random.default_rng(seed)
-        person = np.repeat(np.arange(len(self.click)), REQUESTS_A_PERSON)
-        chosen = (random.random((len(person), PLACES, 1)) > np.cumsum(self.logged[person], axis=2)).sum(axis=2)
+        user = np.repeat(np.arange(len(self.click)), REQUESTS_A_PERSON)
+        chosen = (random.random((len(user), PLACES, 1)) > np.cumsum(self.logged[user], axis=2)).sum(axis=2)
         chosen = np.minimum(chosen, POOL - 1)
-        at = (person[:, None], np.arange(PLACES)[None, :], chosen)
+        at = (user[:, None], np.arange(PLACES)[None, :], chosen)
         reward = (random.random(chosen.shape) < self.click[at]).astype(np.float64)
         predicted = np.zeros_like(self.click) if model_error is None else np.clip(self.click + model_error, 0, 1)
         items = LoggedItems(
-            unit=np.repeat(person, PLACES),
+            unit=np.repeat(user, PLACES),
             propensity=self.logged[at].ravel(),
             reward=reward.ravel(),
             target=self.target[at].ravel(),
             predicted=predicted[at].ravel(),
         )
-        expected = (self.target * predicted).sum(axis=(1, 2))[person]
-        return items, TargetRequests(person, expected, np.full(len(person), float(PLACES)))
+        expected = (self.target * predicted).sum(axis=(1, 2))[user]
+        return items, TargetRequests(user, expected, np.full(len(user), float(PLACES)))
 
 
 def softmax(utility: Float64Array) -> Float64Array:
@@ -99,7 +99,7 @@ def test_the_truth_is_found_on_average(world: World, results: list[OffPolicy], e
 
 @pytest.mark.parametrize("estimator", ["ips", "snips", "doubly_robust"])
 def test_the_intervals_cover_it(world: World, estimator: str) -> None:
-    """People are drawn anew each time, as the intervals assume."""
+    """Users are drawn again each time, as the intervals assume."""
     covered = []
     for seed in range(200):
         one = World.make(1_000 + seed, 300)
@@ -108,7 +108,7 @@ def test_the_intervals_cover_it(world: World, estimator: str) -> None:
     assert np.mean(covered) >= 0.91
 
 
-# Of very many people: what all the small worlds above are draws of.
+# Of very many users: what all the small worlds above are draws of.
 TRUTH = World.make(2, 200_000).truth
 
 
@@ -146,7 +146,7 @@ def test_bad_propensities_are_refused(world: World) -> None:
 
 
 def test_where_nothing_is_weighed_anew_all_estimates_are_what_was_earned() -> None:
-    """With the log's own chances for the target: the mean of people's rewards, with the interval of a ratio."""
+    """With the log's own chances for the target: the mean of users' rewards, with the interval of a ratio."""
     unit = np.repeat(np.arange(50), 2)
     reward = np.random.default_rng(3).poisson(0.7, 100).astype(np.float64)
     chance = np.full(100, 0.25)
@@ -171,8 +171,8 @@ def test_where_nothing_is_weighed_anew_all_estimates_are_what_was_earned() -> No
     [
         ([], [0, 1], "nothing that was logged"),
         ([0], [], "nothing that was logged"),
-        ([0], [0, 0], "one person alone"),
-        ([0, 2], [0, 1], "people without an exposure"),
+        ([0], [0, 0], "one user alone"),
+        ([0, 2], [0, 1], "users without an exposure"),
     ],
 )
 def test_logs_that_say_nothing_are_refused(items: list[int], requests: list[int], said: str) -> None:
@@ -204,13 +204,13 @@ class TestArchive:
     def test_by_hand(self, archive: Archive, tmp_path: Path) -> None:
         rows = "\n".join(f"r{n},x,0.1\nr{n},y,0.5\nr{n},z,0.4" for n in range(4))
         target = read_target(self.target(tmp_path / "t.csv", rows))
-        result = off_policy(archive, Question("worth"), "a", target, Reward.CLICKS)
+        result = off_policy(archive, ReportQuery("worth"), "a", target, Reward.CLICKS)
         # A click on x at 0.1 / 0.5 and one on y at 0.5 / 0.25, over four exposures.
         assert result.ips.value == pytest.approx((0.2 + 2.0) / 4)
         assert result.logged.value == pytest.approx(0.5)
         assert result.support == pytest.approx(2.2)
         assert result.doubly_robust is None
-        revenue = off_policy(archive, Question("worth"), "a", target, Reward.REVENUE)
+        revenue = off_policy(archive, ReportQuery("worth"), "a", target, Reward.REVENUE)
         assert revenue.ips.value == pytest.approx(2.0 * 8.0 / 4)
         assert revenue.snips.value == pytest.approx(2.0 * 8.0 / (4 * 2.2))
 
@@ -218,7 +218,7 @@ class TestArchive:
         header = "request_id,item_id,probability,predicted_reward"
         rows = "\n".join(f"r{n},x,0.5,0.2\nr{n},z,0.5,0.6" for n in range(4))
         target = read_target(self.target(tmp_path / "t.csv", rows, header))
-        result = off_policy(archive, Question("worth"), "a", target, Reward.CLICKS)
+        result = off_policy(archive, ReportQuery("worth"), "a", target, Reward.CLICKS)
         assert result.doubly_robust is not None
         assert result.doubly_robust.value == pytest.approx(0.4 + (1.0 - 4 * 0.2) / 4)
 
@@ -233,22 +233,22 @@ class TestArchive:
         header = "request_id,surface,item_id,probability"
         rows = "\n".join(f"page-{user},{surface},x,1" for user in "uv" for surface in ("cart", "home"))
         target = read_target(self.target(tmp_path / "t.csv", rows, header))
-        result = off_policy(archive, Question("worth"), "a", target, Reward.CLICKS)
+        result = off_policy(archive, ReportQuery("worth"), "a", target, Reward.CLICKS)
         assert result.logged.value == pytest.approx(1 / 4)
         assert result.ips.value == pytest.approx(1 / 0.25 / 4)
         without = read_target(self.target(tmp_path / "u.csv", "page-u,x,1\npage-v,x,1"))
         with pytest.raises(InvalidRequest, match="needs a column `surface`"):
-            off_policy(archive, Question("worth"), "a", without, Reward.CLICKS)
+            off_policy(archive, ReportQuery("worth"), "a", without, Reward.CLICKS)
         # Of one surface alone nothing is doubtful.
-        home = off_policy(archive, Question("worth", surface="home"), "a", without, Reward.CLICKS)
+        home = off_policy(archive, ReportQuery("worth", surface="home"), "a", without, Reward.CLICKS)
         assert home.ips.value == 0.0
 
     def test_what_cannot_be_estimated(self, archive: Archive, tmp_path: Path) -> None:
         target = read_target(self.target(tmp_path / "t.csv", "elsewhere,x,1"))
         with pytest.raises(InvalidRequest, match="says nothing of the 4 exposures"):
-            off_policy(archive, Question("worth"), "a", target, Reward.CLICKS)
+            off_policy(archive, ReportQuery("worth"), "a", target, Reward.CLICKS)
         with pytest.raises(InvalidRequest, match="no exposures of 'worth' to 'b'"):
-            off_policy(archive, Question("worth"), "b", target, Reward.CLICKS)
+            off_policy(archive, ReportQuery("worth"), "b", target, Reward.CLICKS)
         with pytest.raises(DataError, match="column probability is missing"):
             read_target(self.target(tmp_path / "u.csv", "r,x", "request_id,item_id"))
         with pytest.raises(DataError, match="probability cannot be read as numbers"):

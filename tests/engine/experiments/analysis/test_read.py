@@ -10,21 +10,21 @@ import pytest
 
 from engine.errors import DataError, InvalidRequest
 from engine.experiments.analysis.files import Archive
-from engine.experiments.analysis.metrics import ALL_SURFACES, BEFORE, TOTALS, Counted
-from engine.experiments.analysis.question import Clock, Question, ReportRules
+from engine.experiments.analysis.metrics import ALL_SURFACES, BEFORE, TOTALS, ExperimentData
 from engine.experiments.analysis.read import count
 from engine.experiments.analysis.report import make_report
+from engine.experiments.analysis.report_query import Clock, ReportQuery, ReportRules
 from tests.engine.experiments.analysis.archive import DAY_MS, HOUR_MS, START_MS, event, exposure, write
 
 Rows = Sequence[dict[str, Any]]
 T = START_MS + 10 * HOUR_MS
 
 
-def counted(home: Path, exposures: Rows, events: Rows = (), **question: Any) -> Counted:
-    return count(Archive.within(write(home, exposures, events)), Question("worth", **question))
+def counted(home: Path, exposures: Rows, events: Rows = (), **question: Any) -> ExperimentData:
+    return count(Archive.within(write(home, exposures, events)), ReportQuery("worth", **question))
 
 
-def of_unit(read: Counted, unit: int, surface: str = "home") -> dict[str, float]:
+def of_unit(read: ExperimentData, unit: int, surface: str = "home") -> dict[str, float]:
     """A unit's totals by name; units are in the order of their ids."""
     return dict(zip(TOTALS, read.totals(read.surfaces.index(surface))[unit], strict=True))
 
@@ -179,7 +179,7 @@ class TestPurchases:
         shown = [exposure("u", "engine", T)]
         late = [event("u", "purchase", "a", T + 30 * HOUR_MS, value=7.0)]
         assert of_unit(counted(tmp_path, shown, late), 0)["revenue"] == 0.0
-        longer = Question("worth", rules=ReportRules(window_ms=48 * HOUR_MS))
+        longer = ReportQuery("worth", rules=ReportRules(window_ms=48 * HOUR_MS))
         assert of_unit(count(Archive.within(tmp_path), longer), 0)["revenue"] == 7.0
 
     @pytest.mark.parametrize("named", [True, False])
@@ -236,7 +236,7 @@ class TestSessions:
 class TestWhoCounts:
     def test_testers_crossovers_and_bots_do_not(self, tmp_path: Path) -> None:
         shown = [
-            exposure("person", "engine", T),
+            exposure("user", "engine", T),
             exposure("tester", "engine", T),
             exposure("tester", "control", T + 1, overridden=True),
             exposure("crossover", "engine", T),
@@ -269,7 +269,7 @@ class TestWhoCounts:
         shown = [exposure("u", "engine", T + n * DAY_MS, surface=("home", "cart")[n % 2]) for n in range(4)]
         read = counted(tmp_path, shown, from_ms=T + DAY_MS, to_ms=T + 3 * DAY_MS)
         assert of_unit(read, 0, "all")["requests"] == 2
-        alone = count(Archive.within(tmp_path), Question("worth", surface="cart"))
+        alone = count(Archive.within(tmp_path), ReportQuery("worth", surface="cart"))
         assert alone.surfaces == ("cart",)
         assert of_unit(alone, 0, "cart")["requests"] == 2
 
@@ -300,7 +300,7 @@ class TestTheTimeBefore:
 
     def test_is_unknown_without_events(self, tmp_path: Path) -> None:
         assert counted(tmp_path, [exposure("u", "engine", T)]).before is None
-        off = Question("worth", rules=ReportRules(before_days=0))
+        off = ReportQuery("worth", rules=ReportRules(before_days=0))
         write(tmp_path, [], self.events())
         assert count(Archive.within(tmp_path), off).before is None
 
@@ -313,7 +313,7 @@ class TestGuardrails:
             exposure("v", "control", T, total_ms=2.0, item_ids=["a", "c"]),
         ]
         archive = Archive.within(write(tmp_path, shown))
-        read = count(archive, Question("worth"), {"a": "books", "b": "films", "c": "books"})
+        read = count(archive, ReportQuery("worth"), {"a": "books", "b": "films", "c": "books"})
         control, engine = read.guardrails
         assert (engine["latency_p50_ms"], engine["degraded_share"], engine["empty_share"]) == (6.0, 0.5, 0.5)
         assert (control["latency_p99_ms"], control["categories_in_ten"]) == (2.0, 1.0)
@@ -347,7 +347,7 @@ class TestGuardrails:
         }  # fmt: skip
         # Failures are no exposures.
         assert read.totals(len(read.surfaces) - 1)[:, TOTALS.index("requests")].tolist() == [2.0, 1.0]
-        made = make_report(read, Question("worth", control="control"))
+        made = make_report(read, ReportQuery("worth", control="control"))
         assert any("engine on home has 75.0% failed requests, control 0.0%" in note for note in made.notes)
 
 
@@ -357,8 +357,8 @@ class TestClock:
         shown = [exposure("u", "engine", T + n, time_ms=T - n * DAY_MS, request_id=f"r{n}") for n in range(3)]
         clicks = [event("u", "click", "a", T - 2 * DAY_MS + 60_000, request_id="r2", received_ms=T)]
         archive = Archive.within(write(tmp_path, shown, clicks))
-        by_request = Question("worth", rules=ReportRules(clock=Clock.REQUEST, before_days=0))
-        [server] = count(archive, Question("worth", rules=ReportRules(before_days=0))).totals(0)
+        by_request = ReportQuery("worth", rules=ReportRules(clock=Clock.REQUEST, before_days=0))
+        [server] = count(archive, ReportQuery("worth", rules=ReportRules(before_days=0))).totals(0)
         [request] = count(archive, by_request).totals(0)
         assert server[TOTALS.index("sessions")] == 1
         assert request[TOTALS.index("sessions")] == 3
@@ -374,7 +374,9 @@ class TestClock:
         clicks = [event("u", "click", "a", T - 12 * DAY_MS, received_ms=T - 12 * DAY_MS)]
         archive = Archive.within(write(tmp_path, shown, clicks))
         # It ends days before the directory that the server has written into.
-        days = Question("worth", from_ms=T - 11 * DAY_MS, to_ms=T - 10 * DAY_MS, rules=ReportRules(clock=Clock.REQUEST))
+        days = ReportQuery(
+            "worth", from_ms=T - 11 * DAY_MS, to_ms=T - 10 * DAY_MS, rules=ReportRules(clock=Clock.REQUEST)
+        )
         before = count(archive, days).before
         assert before is not None
         assert before[0, BEFORE.index("clicks_before")] == 1
@@ -384,7 +386,7 @@ class TestClock:
         for path in tmp_path.rglob("engine.exposures*.parquet"):
             pl.read_parquet(path).drop("time_ms", "error").write_parquet(path)
         for clock in Clock:
-            read = count(Archive.within(tmp_path), Question("worth", rules=ReportRules(clock=clock)))
+            read = count(Archive.within(tmp_path), ReportQuery("worth", rules=ReportRules(clock=clock)))
             assert read.first_ms == T
             assert read.guardrails[0]["error_share"] == 0.0
 
@@ -392,29 +394,29 @@ class TestClock:
 class TestWhatCannotBeRead:
     def test_no_archive(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no such directory; `engine process`"):
-            count(Archive.within(tmp_path), Question("worth"))
+            count(Archive.within(tmp_path), ReportQuery("worth"))
 
     def test_nobody(self, tmp_path: Path) -> None:
         archive = Archive.within(write(tmp_path, [exposure("u", "engine", T, overridden=True)]))
         with pytest.raises(InvalidRequest, match="no exposures of 'other'"):
-            count(archive, Question("other"))
+            count(archive, ReportQuery("other"))
         with pytest.raises(InvalidRequest, match="all 1 who saw it were testers"):
-            count(archive, Question("worth"))
+            count(archive, ReportQuery("worth"))
         with pytest.raises(InvalidRequest, match="for this period"):
-            count(archive, Question("worth", from_ms=T + 90 * DAY_MS))
+            count(archive, ReportQuery("worth", from_ms=T + 90 * DAY_MS))
 
     def test_a_broken_file(self, tmp_path: Path) -> None:
         write(tmp_path, [exposure("u", "engine", T)])
         next((tmp_path / "exposures").glob("*/*/*.parquet")).write_bytes(b"PAR1 but not really")
         with pytest.raises(DataError, match="cannot be read"):
-            count(Archive.within(tmp_path), Question("worth"))
+            count(Archive.within(tmp_path), ReportQuery("worth"))
 
     def test_what_is_not_finished_is_not_looked_at(self, tmp_path: Path) -> None:
         write(tmp_path, [exposure("u", "engine", T)])
         path = next((tmp_path / "exposures").glob("*/*/*.parquet"))
         (path.parent / f".{path.name}.partial").write_bytes(b"half")
         (tmp_path / "exposures" / "2026-99-99").mkdir()
-        assert len(count(Archive.within(tmp_path), Question("worth")).variant) == 1
+        assert len(count(Archive.within(tmp_path), ReportQuery("worth")).variant) == 1
 
 
 def test_events_where_they_have_always_been(tmp_path: Path) -> None:
@@ -424,14 +426,14 @@ def test_events_where_they_have_always_been(tmp_path: Path) -> None:
     for day in list((tmp_path / "events").iterdir()):
         day.rename(tmp_path / day.name)
     (tmp_path / "events").rmdir()
-    assert of_unit(count(Archive.within(tmp_path), Question("worth")), 0)["clicks"] == 1
+    assert of_unit(count(Archive.within(tmp_path), ReportQuery("worth")), 0)["clicks"] == 1
 
 
-def test_neither_threads_nor_memory_change_a_figure(shop: Path, counted: Counted) -> None:
-    again = count(Archive.within(shop), Question("worth"), threads=1, memory_mb=256)
+def test_neither_threads_nor_memory_change_a_figure(shop: Path, counted: ExperimentData) -> None:
+    again = count(Archive.within(shop), ReportQuery("worth"), threads=1, memory_mb=256)
     assert (again.values == counted.values).all()
     assert (again.unit == counted.unit).all()
 
 
-def test_the_rows_are_ordered_by_day(counted: Counted) -> None:
+def test_the_rows_are_ordered_by_day(counted: ExperimentData) -> None:
     assert pl.Series(counted.day).is_sorted()

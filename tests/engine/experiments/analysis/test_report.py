@@ -12,11 +12,11 @@ from engine.cli.experiment_tables import show_report
 from engine.errors import InvalidRequest
 from engine.experiments.analysis.compare import Bounds, Compared
 from engine.experiments.analysis.files import Archive
-from engine.experiments.analysis.metrics import METRICS, Counted
+from engine.experiments.analysis.metrics import METRICS, ExperimentData
 from engine.experiments.analysis.page import render_page
-from engine.experiments.analysis.question import Correction, Question, ReportRules
 from engine.experiments.analysis.read import count
 from engine.experiments.analysis.report import Report, make_report
+from engine.experiments.analysis.report_query import Correction, ReportQuery, ReportRules
 from engine.experiments.analysis.significance import adjusted_p_values
 from engine.experiments.analysis.verdict import Comparison, Outcome, outcome, percent, sentence, signed
 from engine_client.v1 import experiment_pb2 as pb
@@ -71,7 +71,7 @@ def test_what_people_did_before_takes_noise_away(report: Report) -> None:
     assert kept == pytest.approx((widths[0] / widths[1]) ** 2)
 
 
-def test_the_correction_is_over_all_lines(report: Report, counted: Counted) -> None:
+def test_the_correction_is_over_all_lines(report: Report, counted: ExperimentData) -> None:
     p = np.array([one.figures.p_value for one in report.comparisons], np.float64)
     assert [one.adjusted_p_value for one in report.comparisons] == pytest.approx(adjusted_p_values(p, Correction.HOLM))
     milder = make_report(counted, replace(QUESTION, rules=ReportRules(correction=Correction.BH)))
@@ -120,8 +120,8 @@ class TestMismatch:
         report = make_report(count(Archive.within(lossy_shop), planned), planned)
         assert report.verdict.readable
 
-    def test_one_surface_alone(self, report: Report, counted: Counted) -> None:
-        """People who are missing from one surface spoil that one."""
+    def test_one_surface_alone(self, report: Report, counted: ExperimentData) -> None:
+        """Users who are missing from one surface spoil that one."""
         control = counted.variants.index("control")
         surface = counted.surfaces.index("cart")
         lost = (counted.surface == surface) & (counted.variant[counted.unit] == control) & (counted.unit % 3 == 0)
@@ -138,14 +138,14 @@ class TestMismatch:
         assert line(made, "home", "revenue").outcome is line(report, "home", "revenue").outcome
         assert any(said.startswith("Do not read on cart") for said in made.verdict.sentences)
 
-    def test_without_a_plan_nothing_is_proven(self, counted: Counted) -> None:
-        report = make_report(counted, Question("worth"))
+    def test_without_a_plan_nothing_is_proven(self, counted: ExperimentData) -> None:
+        report = make_report(counted, ReportQuery("worth"))
         assert report.splits == ()
         assert "The split was not checked" in report.notes[0]
 
 
 def test_nothing_found_says_what_could_have_been(tmp_path: Path) -> None:
-    archive = Archive.within(open_shop(tmp_path, seed=8, shop=Shop(people=1_500, lift=0.0)))
+    archive = Archive.within(open_shop(tmp_path, seed=8, shop=Shop(users=1_500, lift=0.0)))
     report = make_report(count(archive, QUESTION), QUESTION)
     assert report.verdict.headline == "No difference is sure, in any of 15 comparisons."
     [said] = report.verdict.sentences
@@ -156,7 +156,7 @@ def test_nothing_found_says_what_could_have_been(tmp_path: Path) -> None:
 
 def test_too_little(tmp_path: Path) -> None:
     shown = [exposure("u", "engine", START_MS, total_ms=None), exposure("v", "control", START_MS)]
-    report = make_report(count(Archive.within(write(tmp_path, shown)), Question("worth")), Question("worth"))
+    report = make_report(count(Archive.within(write(tmp_path, shown)), ReportQuery("worth")), ReportQuery("worth"))
     assert report.verdict.headline == "There is too little to compare yet."
     assert {one.outcome for one in report.comparisons} == {Outcome.UNKNOWN}
     json.dumps(report.to_dict(), allow_nan=False)
@@ -164,7 +164,7 @@ def test_too_little(tmp_path: Path) -> None:
     show_report(report)
 
 
-def test_the_control(counted: Counted) -> None:
+def test_the_control(counted: ExperimentData) -> None:
     turned = make_report(counted, replace(QUESTION, control="engine"))
     assert turned.control == "engine"
     assert line(turned, "all", "request_ctr").outcome is Outcome.LESS
@@ -267,7 +267,7 @@ def test_what_is_not_sure_says_why(p: float, detectable: float, said: str) -> No
 
 def test_a_question_that_cannot_be_asked() -> None:
     with pytest.raises(InvalidRequest, match="later than"):
-        Question("worth", from_ms=2, to_ms=2)
+        ReportQuery("worth", from_ms=2, to_ms=2)
     with pytest.raises(InvalidRequest, match="alpha"):
         ReportRules(alpha=0.7)
     with pytest.raises(InvalidRequest, match="window_ms"):

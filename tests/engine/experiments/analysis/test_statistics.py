@@ -15,7 +15,7 @@ from statsmodels.stats.proportion import proportion_effectsize
 from engine.errors import InvalidRequest
 from engine.experiments.analysis.bootstrap import MAX_GROUPS, bootstrap_lifts
 from engine.experiments.analysis.plan import detectable_lift, spread_of_share, units_needed
-from engine.experiments.analysis.question import Correction
+from engine.experiments.analysis.report_query import Correction
 from engine.experiments.analysis.significance import (
     adjusted_p_values,
     anytime_critical,
@@ -36,7 +36,7 @@ from engine.experiments.analysis.statistics import (
 from engine.types import Float64Array
 
 
-def people(seed: int, count: int) -> Float64Array:
+def users(seed: int, count: int) -> Float64Array:
     """float64 (count, 2): clicks and requests that hang together."""
     random = np.random.default_rng(seed)
     requests = 1 + random.poisson(random.lognormal(1.0, 0.8, count))
@@ -46,7 +46,7 @@ def people(seed: int, count: int) -> Float64Array:
 class TestRatio:
     def test_a_mean_is_a_ratio_to_one(self) -> None:
         """With one in every denominator it is Welch's test, on the scale of differences."""
-        a, b = (people(seed, 500)[:, :1] for seed in (1, 2))
+        a, b = (users(seed, 500)[:, :1] for seed in (1, 2))
         estimates = [ratio(Moments.of(np.hstack([values, np.ones_like(values)]))) for values in (a, b)]
         for estimate, values in zip(estimates, (a, b), strict=True):
             assert estimate.value == pytest.approx(values.mean())
@@ -56,22 +56,22 @@ class TestRatio:
         assert (interval.low, interval.high) == pytest.approx((welch.low, welch.high), rel=0.02)
 
     def test_the_variance_is_that_of_a_weighted_regression_with_clusters(self) -> None:
-        """Clicks per request, regressed on a constant, with sandwich errors clustered by person."""
-        values = people(3, 800)
+        """Clicks per request, regressed on a constant, with sandwich errors clustered by user."""
+        values = users(3, 800)
         estimate = ratio(Moments.of(values))
         clustered = sm.WLS(values[:, 0] / values[:, 1], np.ones(800), weights=values[:, 1]).fit(cov_type="HC1")
         assert estimate.value == pytest.approx(clustered.params[0])
         assert math.sqrt(estimate.variance) == pytest.approx(clustered.bse[0], rel=1e-9)
 
     def test_resampling_finds_the_same_interval(self) -> None:
-        a, b = people(4, 1_500), people(5, 1_500)
+        a, b = users(4, 1_500), users(5, 1_500)
         interval = lift_interval(log_lift(ratio(Moments.of(b)), ratio(Moments.of(a))), 0.05)
         resampled = bootstrap_lifts(b, a, [(0, 1)], 0.05, replicates=2_000)
         assert resampled.value[0] == pytest.approx(float(interval.value))
         assert (resampled.low[0], resampled.high[0]) == pytest.approx((interval.low, interval.high), abs=0.015)
 
     def test_resampling_groups_of_people_finds_it_too(self) -> None:
-        a, b = people(6, 5 * MAX_GROUPS), people(7, 5 * MAX_GROUPS)
+        a, b = users(6, 5 * MAX_GROUPS), users(7, 5 * MAX_GROUPS)
         interval = lift_interval(log_lift(ratio(Moments.of(b)), ratio(Moments.of(a))), 0.05)
         resampled = bootstrap_lifts(b, a, [(0, 1)], 0.05)
         assert (resampled.low[0], resampled.high[0]) == pytest.approx((interval.low, interval.high), abs=0.008)
@@ -93,12 +93,12 @@ class TestRatio:
         assert np.isnan(nobody.value)
         idle = ratio(Moments.of(np.zeros((10, 2))))
         assert np.isnan(idle.value)
-        some = ratio(Moments.of(people(8, 10)))
-        none = ratio(Moments.of(people(8, 10) * [0, 1]))
+        some = ratio(Moments.of(users(8, 10)))
+        none = ratio(Moments.of(users(8, 10) * [0, 1]))
         lift = log_lift(some, none)
         assert np.isnan(lift.value)
         assert np.isnan(p_value(lift))
-        assert np.isnan(bootstrap_lifts(people(8, 10), people(8, 10) * [0, 1], [(0, 1)], 0.05).low[0])
+        assert np.isnan(bootstrap_lifts(users(8, 10), users(8, 10) * [0, 1], [(0, 1)], 0.05).low[0])
 
     def test_where_nothing_varies_only_a_difference_says_something(self) -> None:
         lifts = Estimate(np.array([0.0, 0.2]), np.zeros(2))
@@ -113,7 +113,7 @@ class TestRatio:
         assert p_value(lift) == pytest.approx(2 * stats.norm.sf(np.abs(lift.value) / 0.1))
 
     def test_many_at_once_are_each_alone(self) -> None:
-        both = np.stack([people(9, 300), people(10, 300)])
+        both = np.stack([users(9, 300), users(10, 300)])
         together = ratio(Moments.of(both))
         for place in range(2):
             alone = ratio(Moments.of(both[place]))
@@ -150,7 +150,7 @@ class TestCuped:
 
     @pytest.mark.parametrize("useless", ["zeros", "twice"])
     def test_covariates_that_say_nothing_more_do_no_harm(self, useless: str) -> None:
-        values = people(13, 600)
+        values = users(13, 600)
         before = np.random.default_rng(14).poisson(values[:, 0]).astype(float)
         extra = np.zeros(600) if useless == "zeros" else 1_000 * before
         one, two = np.column_stack([values, before]), np.column_stack([values, before, extra])
@@ -242,7 +242,7 @@ def test_corrections(correction: Correction, method: str) -> None:
 
 class TestPlan:
     def test_a_published_example(self) -> None:
-        """5% conversion, a change of 5%: 121,600 people a variant (16 sigma^2 / delta^2), Kohavi et al. 2009."""
+        """5% conversion, a change of 5%: 121,600 users a variant (16 sigma^2 / delta^2), Kohavi et al. 2009."""
         units = units_needed(spread_of_share(0.05), 0.05, (1, 1), 0.05)
         assert units / 2 == pytest.approx(121_600, rel=0.05)
 

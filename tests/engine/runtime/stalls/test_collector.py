@@ -1,4 +1,4 @@
-"""What a process that has settled collects, and what it leaves alone. Each in an interpreter of its own."""
+"""What a process that has resolved collects, and what it leaves alone. Each in an interpreter of its own."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ MOST_VISITED = LIVES_LONG + 2 * THRESHOLDS[0] * (THRESHOLDS[1] + 1) * (THRESHOLD
 
 BEFORE = """
 import gc, json, weakref
-from engine.runtime.stalls.collector import settle
+from engine.runtime.stalls.collector import freeze_long_lived
 class Node:
     def __init__(self): self.other = None
 """

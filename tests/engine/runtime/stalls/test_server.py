@@ -21,7 +21,7 @@ from engine.catalog.live import LiveCatalogue
 from engine.config.serving import EngineConfig
 from engine_client import AsyncRecommendationClient
 from engine_client import build_event
-from engine.runtime.stalls.collector import settle
+from engine.runtime.stalls.collector import freeze_long_lived
 from engine_client.v1 import catalog_pb2
 from engine_client.v1.event_pb2 import EVENT_TYPE_CLICK
 
@@ -68,7 +68,7 @@ asyncio.run(main(json.loads(sys.argv[1])))
 @pytest.fixture(scope="module")
 def said(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a server told of itself: at the start, after its first calls, and after a swap with the collector off."""
-    home = tmp_path_factory.mktemp("settled")
+    home = tmp_path_factory.mktemp("resolved")
     store = BundleStore(home / "bundles")
     for name in ("first", "second"):
         shutil.copytree(trained.bundles.current(), store.directory / name)

@@ -44,8 +44,8 @@ def test_the_chosen_item_comes_first_and_no_negative_is_an_item_of_its_user(exam
 
 def test_sampled_negatives_stand_for_the_whole_pool(examples: Examples) -> None:
     retrieved = slice(1, 1 + CONFIG.top_negatives + CONFIG.retrieved_negatives)
-    np.testing.assert_allclose(examples.stands_for[:, retrieved].sum(axis=1), CONFIG.candidate_count, rtol=1e-5)
-    np.testing.assert_array_equal(examples.stands_for[:, retrieved.stop :], 0)
+    np.testing.assert_allclose(examples.sample_weight[:, retrieved].sum(axis=1), CONFIG.candidate_count, rtol=1e-5)
+    np.testing.assert_array_equal(examples.sample_weight[:, retrieved.stop :], 0)
     for rows in examples.rows[:, retrieved]:
         assert len(np.unique(rows)) == len(rows)
 
@@ -118,8 +118,8 @@ def test_training_and_serving_encode_a_request_to_the_same_bits(seed: int, momen
     vocabularies = {name: tuple(f"{name} {value}" for value in range(rng.integers(1, 5))) for name in _TEXTS}
     # What no vocabulary has has code 0.
     values = {name: ["", *known] for name, known in vocabularies.items()}
-    people = {name: rng.choice(values[name], world().user_count) for name in DEMOGRAPHICS}
-    dataset = replace(world(), users=world().users.with_columns(**people), vocabularies=vocabularies)
+    users = {name: rng.choice(values[name], world().user_count) for name in DEMOGRAPHICS}
+    dataset = replace(world(), users=world().users.with_columns(**users), vocabularies=vocabularies)
     codes = {name: rng.integers(0, len(values[name]), count) for name in ("device", "country", "surface")}
     moments = replace(
         split(),
@@ -145,7 +145,7 @@ def test_training_and_serving_encode_a_request_to_the_same_bits(seed: int, momen
             profile=trained.dense[place, : len(PROFILE)],
             interaction_count=1,
             purchase_count=0,
-            demographics=Demographics(**{name: str(column[user]) for name, column in people.items()}),
+            demographics=Demographics(**{name: str(column[user]) for name, column in users.items()}),
         )
         texts = {name: values[name][column[place]] for name, column in codes.items()}
         query = RecommendQuery(user_id="user", item_count=1, time_ms=moments_ms[place], **texts)

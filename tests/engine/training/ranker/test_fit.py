@@ -28,20 +28,20 @@ def losses(examples: Examples, stale: np.ndarray = FRESH) -> torch.Tensor:
 
 
 def test_a_negative_that_stands_for_two_counts_like_two(examples: Examples) -> None:
-    once = np.ones_like(examples.stands_for)
+    once = np.ones_like(examples.sample_weight)
     twice = once.copy()
     twice[:, 5] = 2.0
     repeated = replace(
         examples,
         rows=np.append(examples.rows, examples.rows[:, 5:6], axis=1),
         dynamic=np.append(examples.dynamic, examples.dynamic[:, 5:6], axis=1),
-        stands_for=np.append(once, once[:, :1], axis=1),
+        sample_weight=np.append(once, once[:, :1], axis=1),
         exposure=np.append(examples.exposure, examples.exposure[:, 5:6], axis=1),
         valid=np.append(examples.valid, examples.valid[:, 5:6], axis=1),
     )
-    weighted = losses(replace(examples, stands_for=twice))
+    weighted = losses(replace(examples, sample_weight=twice))
     torch.testing.assert_close(weighted, losses(repeated))
-    assert not torch.allclose(weighted, losses(replace(examples, stands_for=once)))
+    assert not torch.allclose(weighted, losses(replace(examples, sample_weight=once)))
 
 
 def test_padding_counts_for_nothing(examples: Examples) -> None:

@@ -1,4 +1,4 @@
-"""The synthetic world's people as visitors: when they come, what for, and how much they want what they are shown."""
+"""The synthetic world's users as visitors: when they come, what for, and how much they want what they are shown."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +10,7 @@ from engine_bench.simulation.behaviour import Behaviour
 from engine_bench.synthetic.world import INTERESTS_PER_USER, MS_PER_DAY, World, draw_columns
 
 # A session begins in the first half hour of a slot of two hours and is over before the last half hour, so that two
-# sessions of a person are told apart by the silence between them.
+# sessions of a user are told apart by the silence between them.
 SLOT_MS: Final = 2 * 3_600_000
 SLOTS_PER_DAY: Final = MS_PER_DAY // SLOT_MS
 _START_WITHIN_MS: Final = SLOT_MS // 4
@@ -28,13 +28,13 @@ class Visits:
     starts_ms: Int64Array
 
 
-class People:
-    """The first `count` people of a world, over a period of whole days from `begin_ms`.
+class Users:
+    """The first `count` users of a world, over a period of whole days from `begin_ms`.
 
     Prices, novelty and taste are taken at the period's end: they stay what they are over a few days.
 
     Args:
-        visits_per_day: of one person in the mean; the few who come often come many times as often as the rest.
+        visits_per_day: of one user in the mean; the few who come often come many times as often as the rest.
 
     Cost: O(count * slots) memory, 16 bytes each.
     """
@@ -61,7 +61,7 @@ class People:
         return Visits(users, draw_columns(weights, random), starts)
 
     def expected_visits(self) -> Float64Array:
-        """float64 (count, INTERESTS_PER_USER): how many sessions of each person are about each of their interests."""
+        """float64 (count, INTERESTS_PER_USER): how many sessions of each user are about each of their interests."""
         expected = np.zeros((self.count, INTERESTS_PER_USER))
         everybody = np.arange(self.count)
         for slot, start_ms in enumerate(self._slot_starts):
@@ -70,12 +70,12 @@ class People:
         return expected
 
     def attraction(self, users: Int64Array, interests: Int64Array, items: Int64Array) -> Float32Array:
-        """float32 (n, k): the chance that n people with these interests (n,) open each of k items (n, k) once seen."""
+        """float32 (n, k): the chance that n users with these interests (n,) open each of k items (n, k) once seen."""
         times = np.full(len(users), self.end_ms)
         return self.world.attraction(users, items, self.world.intents_of(users, interests), times)
 
     def purchase(self, behaviour: Behaviour, users: Int64Array, items: Int64Array) -> Float64Array:
-        """float64 (n, k): the chance that n people buy each of k items (n, k) that they have opened."""
+        """float64 (n, k): the chance that n users buy each of k items (n, k) that they have opened."""
         reluctance = self.world.users.price_sensitivity[users][:, None] * self.world.items.price_z[items]
         chances: Float64Array = np.minimum(2.0 * behaviour.purchase_share / (1.0 + np.exp(reluctance)), 1.0)
         return chances

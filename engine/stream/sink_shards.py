@@ -9,7 +9,7 @@ from engine.stream.log_identity import LogNow, Place
 from engine.stream.processor import Sink
 
 
-class Lanes:
+class SinkShards:
     """Partition p belongs to sink p mod n. Implements engine.stream.processor.Sink; close it at the end.
 
     What belongs together must lie in one partition, as all of a user's events do: every sink stores its share in a

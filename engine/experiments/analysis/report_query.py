@@ -77,7 +77,7 @@ class ReportRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ReportQuery:
     """What is asked.
 
     experiment: its name; empty in engine.experiments.analysis.plan, for whoever was served.
@@ -119,7 +119,7 @@ class Question:
         raise InvalidRequest("control", f"which of the variants {listed} is the control must be said")
 
 
-def as_declared(question: Question, config: EngineConfig) -> Question:
+def as_declared(question: ReportQuery, config: EngineConfig) -> ReportQuery:
     """The question with planned shares and control of the settings, where it leaves them open and they have them.
 
     The control is the one variant that gets the baseline; where several or none do, the question stays open.

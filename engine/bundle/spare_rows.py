@@ -29,7 +29,7 @@ _libc.mmap.argtypes = (
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
 
-def map_with_room(path: Path, row_count: int) -> Float32Array:
+def map_with_spare_rows(path: Path, row_count: int) -> Float32Array:
     """Map a .npy file of float32 (n, width), C order, followed by rows of zeros.
 
     The result may be written to: a write stays in this process and never reaches the file.

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from engine.errors import EngineError, InvalidRequest
-from engine.runtime.elsewhere import Elsewhere
+from engine.runtime.helper_process import HelperProcess
 
 
 def double(number: int) -> tuple[int, int]:
@@ -28,25 +28,25 @@ def last() -> None:
 
 
 def test_the_result_comes_back_from_another_process() -> None:
-    doubled, process_id = Elsewhere().call(double, 21)
+    doubled, process_id = HelperProcess().call(double, 21)
     assert doubled == 42
     assert process_id != os.getpid()
 
 
 def test_an_error_of_the_engine_s_comes_back_as_it_was() -> None:
     with pytest.raises(InvalidRequest, match="field: no good") as caught:
-        Elsewhere().call(refuse)
+        HelperProcess().call(refuse)
     assert (caught.value.field, caught.value.reason) == ("field", "no good")
 
 
 def test_another_error_is_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(EngineError, match="fall ended with exit status 1"):
-        Elsewhere().call(fall)
+        HelperProcess().call(fall)
     assert "RuntimeError: a bug" in capfd.readouterr().err
 
 
 def test_closing_ends_what_runs_and_starts_nothing_more() -> None:
-    elsewhere = Elsewhere()
+    elsewhere = HelperProcess()
     ended: list[BaseException] = []
 
     def wait() -> None:

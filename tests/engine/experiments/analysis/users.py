@@ -1,6 +1,6 @@
-"""Simulated people with heavy-tailed habits: a few come daily and buy, most come once and do not.
+"""Simulated users with heavy-tailed habits: a few come daily and buy, most come once and do not.
 
-Everything of one person hangs together (activity, taste, spending), so that requests are far from independent and
+Everything of one user hangs together (activity, taste, spending), so that requests are far from independent and
 statistics that take them for units are wrong.
 """
 
@@ -16,7 +16,7 @@ ITEMS_A_REQUEST = 10
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """One draw of people, float64 (experiments, people, …).
+    """One draw of users, float64 (experiments, users, …).
 
     values: columns as in COLUMNS. before: what each did in as long a time before: clicks, sessions, purchases, revenue.
     """
@@ -30,7 +30,7 @@ class Crowd:
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """What does not change about a person: float64 (experiments, people) each."""
+    """What does not change about a user: float64 (experiments, users) each."""
 
     sessions: Float64Array
     click_rate: Float64Array
@@ -38,8 +38,8 @@ class Habits:
     basket: Float64Array
 
     @staticmethod
-    def draw(random: np.random.Generator, experiments: int, people: int) -> "Habits":
-        shape = (experiments, people)
+    def draw(random: np.random.Generator, experiments: int, users: int) -> "Habits":
+        shape = (experiments, users)
         return Habits(
             sessions=random.lognormal(0.5, 1.0, shape),
             click_rate=random.beta(2.0, 18.0, shape),
@@ -49,7 +49,7 @@ class Habits:
 
 
 def behave(random: np.random.Generator, habits: Habits, time: float = 1.0, lift: float = 0.0) -> Float64Array:
-    """What these people do in a stretch of time: float64 (experiments, people, columns).
+    """What these users do in a stretch of time: float64 (experiments, users, columns).
 
     lift: relative, on the chance of a click and of a purchase, and on the length of sessions.
     """
@@ -66,9 +66,9 @@ def behave(random: np.random.Generator, habits: Habits, time: float = 1.0, lift:
     return np.stack([np.asarray(column, np.float64) for column in columns], axis=-1)
 
 
-def crowd(seed: int, experiments: int, people: int, lift: float = 0.0) -> Crowd:
-    """People of one variant, those without a session included, who were never exposed and count for nothing."""
+def crowd(seed: int, experiments: int, users: int, lift: float = 0.0) -> Crowd:
+    """Users of one variant, those without a session included, who were never exposed and count for nothing."""
     random = np.random.default_rng(seed)
-    habits = Habits.draw(random, experiments, people)
+    habits = Habits.draw(random, experiments, users)
     before = behave(random, habits)
     return Crowd(behave(random, habits, lift=lift), before)

@@ -1,8 +1,8 @@
-"""Counts of people: whatever one person does with one item, in every window it adds at most one to what is popular.
+"""Counts of users: whatever one user does with one item, in every window it adds at most one to what is popular.
 
-In a window of lifetime L a person counts exp(-age / L), the age being that of their latest event on the item; in the
+In a window of lifetime L a user counts exp(-age / L), the age being that of their latest event on the item; in the
 count of all they count 1. So a second event adds only what was left to be had: nothing at once, nearly one after
-several lifetimes. The stream processor (engine.kernels.counted_people), the bundle's counts and its lists obey this
+several lifetimes. The stream processor (engine.kernels.counted_users), the bundle's counts and its lists obey this
 rule.
 """
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from engine.types import Int64Array
 
-# Between a person's first event on an item and the one before it, which there is not.
+# Between a user's first event on an item and the one before it, which there is not.
 NEVER_MS = np.iinfo(np.int64).max
 
 

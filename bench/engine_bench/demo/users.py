@@ -1,4 +1,4 @@
-"""The demonstration's first calls: what some people are recommended, and what a few hundred calls take."""
+"""The demonstration's first calls: what some users are recommended, and what a few hundred calls take."""
 
 import datetime
 from collections import Counter
@@ -12,7 +12,7 @@ from engine.data.dataset import Dataset
 from engine_bench.demo.patient import PASSING, PatientClient, enum_name, stage_times
 from engine_bench.demo.show import SHOWN, against_budgets, show_slate, show_stages, summarize_stages
 from engine_bench.demo.tastes import Tastes
-from engine_bench.demo.world import Person
+from engine_bench.demo.world import User
 from engine_client.v1 import recommendation_pb2 as pb
 
 TIMED_CALLS: Final = 400
@@ -37,25 +37,25 @@ class Moments:
         return datetime.datetime.fromtimestamp((last_ms or self._end_ms) / 1000 + 60, datetime.UTC)
 
 
-def show_people(
-    client: PatientClient, dataset: Dataset, tastes: Tastes, people: list[Person], surface: str, console: Console
+def show_users(
+    client: PatientClient, dataset: Dataset, tastes: Tastes, users: list[User], surface: str, console: Console
 ) -> list[dict[str, Any]]:
-    """Print the slate of each person, and return what was printed.
+    """Print the slate of each user, and return what was printed.
 
     Each has `user_id`, `kind`, `demographics`, `strategy`, `degraded_reasons`, `history` and `items` (the latest and
     the best first), and `main_categories` with how many of the first items are in them, where there is a history.
     """
     moments = Moments(dataset)
     shown = []
-    for person in people:
+    for user in users:
         response, by_relevance = (
             client.recommend(
-                person.user_id, surface, item_count=_ITEMS, time=moments.of(person.user_id),
-                demographics=person.demographics, diversity_weight=weight,
+                user.user_id, surface, item_count=_ITEMS, time=moments.of(user.user_id),
+                demographics=user.demographics, diversity_weight=weight,
             )
             for weight in (None, 0.0)
         )  # fmt: skip
-        shown.append(_describe(person, response, by_relevance, tastes, surface))
+        shown.append(_describe(user, response, by_relevance, tastes, surface))
         show_slate(console, shown[-1])
     return shown
 
@@ -97,7 +97,7 @@ def time_calls(client: PatientClient, dataset: Dataset, surface: str, console: C
 
 
 def _describe(
-    person: Person, response: pb.RecommendResponse, by_relevance: pb.RecommendResponse, tastes: Tastes, surface: str
+    user: User, response: pb.RecommendResponse, by_relevance: pb.RecommendResponse, tastes: Tastes, surface: str
 ) -> dict[str, Any]:
     strategy = enum_name(pb.Strategy, response.strategy, "STRATEGY_")
     places = {item.item_id: item.position for item in by_relevance.items}
@@ -117,15 +117,15 @@ def _describe(
     ranked = response.strategy == pb.STRATEGY_PERSONALIZED and not {
         pb.DEGRADED_REASON_RANKING_FAILED, pb.DEGRADED_REASON_RANKING_SKIPPED
     } & set(response.degraded_reasons)  # fmt: skip
-    history = tastes.history(person.user_id)
-    match = tastes.match(person.user_id, [item.item_id for item in response.items][:SHOWN], surface)
-    about = ", ".join(value for value in asdict(person.demographics).values() if value)
+    history = tastes.history(user.user_id)
+    match = tastes.match(user.user_id, [item.item_id for item in response.items][:SHOWN], surface)
+    about = ", ".join(value for value in asdict(user.demographics).values() if value)
     degraded = [enum_name(pb.DegradedReason, reason, "DEGRADED_REASON_") for reason in response.degraded_reasons]
-    heading = f"{person.user_id} ({person.kind}{', ' + about if about else ''}): {strategy}"
+    heading = f"{user.user_id} ({user.kind}{', ' + about if about else ''}): {strategy}"
     return {
-        "user_id": person.user_id,
-        "kind": person.kind,
-        "demographics": asdict(person.demographics),
+        "user_id": user.user_id,
+        "kind": user.kind,
+        "demographics": asdict(user.demographics),
         "strategy": strategy,
         "degraded_reasons": [pb.DegradedReason.Name(reason) for reason in response.degraded_reasons],
         "history": [{"id": one, "title": tastes.title(one), "category": tastes.category(one)} for one in history],

@@ -14,7 +14,7 @@ _LEVELS = 255.0
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
+class InvertedLists:
     """Where in memory the codes and rows of each cell of an index are.
 
     Implements engine.adapters.faiss.visits.CellScan.
@@ -32,7 +32,7 @@ class Cells:
     step: Float32Array
 
     @staticmethod
-    def of(index: Any) -> "Cells | None":
+    def of(index: Any) -> "InvertedLists | None":
         """The cells of an index whose ids are rows; None where it has none, or codes of another kind.
 
         The index must not change from now on. Cost: 2 µs a cell.
@@ -61,7 +61,7 @@ class Cells:
         codes_at[filled] -= first
         rows_at[filled] -= first
         lowest, span = faiss.vector_to_array(index.sq.trained).reshape(2, dim)
-        return Cells(
+        return InvertedLists(
             index=index,
             memory=memory,
             codes_at=codes_at,

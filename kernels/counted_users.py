@@ -1,8 +1,8 @@
-"""For what a person counts in what is popular: when they last turned to which items, and how one event moves that.
+"""For what a user counts in what is popular: when they last turned to which items, and how one event moves that.
 
 An entry of a user's state is a hash of an item and, perhaps, a surface; the second of the latest event that shows
 interest, leaving out the latest purchase; and the second of that purchase. 0 is no such event. The rule that these
-serve is engine.features.people's.
+serve is engine.features.user_counts's.
 """
 
 from typing import Final
@@ -51,10 +51,10 @@ def place_for(keys, looked, bought, size, key, limit):  # type: ignore[no-untype
     **EXACT,
 )
 def turn_to(keys, looked, bought, size, key, time_s, is_purchase, limit, horizon_s):  # type: ignore[no-untyped-def]
-    """One event that shows interest: as of when the person counted before and counts now, and the entries there are.
+    """One event that shows interest: as of when the user counted before and counts now, and the entries there are.
 
     An event that is not their latest on the item moves nothing. Where there is no room the entry that is longest ago
-    makes it if it is `horizon_s` before this event; if not, the person counts for no further item for now: however many
+    makes it if it is `horizon_s` before this event; if not, the user counts for no further item for now: however many
     items they turn to, no item gets more than one of them at a time.
     """
     at = place_for(keys, looked, bought, size, key, limit)

@@ -57,18 +57,18 @@ class UserModel:
     newcomers_only: bool = False
 
 
-class FreshStore(Protocol):
+class NearlineStore(Protocol):
     """Where users are read and fresh records go. Every call may raise DependencyUnavailable."""
 
     def read_touched(self, user_ids: Sequence[str], generation: int) -> list[Touched]:
         """These users, but those of whom something cannot be read."""
         ...
 
-    def write_fresh(self, records: Iterable[tuple[str, UserRecord]]) -> None:
+    def write_nearline(self, records: Iterable[tuple[str, UserRecord]]) -> None:
         """Put records before the published ones for a while."""
         ...
 
-    def drop_fresh(self, user_ids: Sequence[str], generation: int) -> None:
+    def drop_nearline(self, user_ids: Sequence[str], generation: int) -> None:
         """Let the published records of these users answer again."""
         ...
 
@@ -93,11 +93,11 @@ def joined(published: Session, live: Session) -> tuple[Session, Session]:
     return Session(keys[order], types[order].astype(np.uint8), times[order]), alone
 
 
-def fresh_records(touched: Sequence[Touched], model: UserModel) -> list[tuple[str, UserRecord]]:
+def nearline_records(touched: Sequence[Touched], model: UserModel) -> list[tuple[str, UserRecord]]:
     """The record of each user as of now.
 
     The tower reads no more than a user's last events, which are all here: the embedding is the one that publishing
-    would compute. The matrix-factorization vector and the profile are of a whole history: they are computed anew for
+    would compute. The matrix-factorization vector and the profile are of a whole history: they are computed again for
     users whose whole history is here, and kept as published for the others, whose last events would misrepresent it.
 
     Cost: as publishing has it, about 1 ms a user in the tower.
@@ -110,10 +110,10 @@ def fresh_records(touched: Sequence[Touched], model: UserModel) -> list[tuple[st
     known = rows >= 0
     histories = Histories.build(users[known], rows[known], types[known], times[known], len(touched))
     states = histories.latest()
-    people = [user.record.demographics if user.record else Demographics() for user in touched]
+    demographics = [user.record.demographics if user.record else Demographics() for user in touched]
     codes = demographic_codes(
         pl.DataFrame(
-            [(one.age_group, one.location, one.signup_source) for one in people],
+            [(one.age_group, one.location, one.signup_source) for one in demographics],
             schema=list(DEMOGRAPHICS),
             orient="row",
         ),
@@ -142,7 +142,7 @@ def fresh_records(touched: Sequence[Touched], model: UserModel) -> list[tuple[st
                         user.interaction_count, old.interaction_count + len(new.item_keys) if old else 0
                     ),
                     purchase_count=max(user.purchase_count, old.purchase_count + purchases if old else 0),
-                    demographics=people[position],
+                    demographics=demographics[position],
                     embedded_until_ms=int(until_ms[position]),
                 ),
             )
@@ -160,7 +160,7 @@ class Refresher:
 
     def __init__(
         self,
-        store: FreshStore,
+        store: NearlineStore,
         model: Callable[[], UserModel | None],
         users_per_s: float,
         batch: int,
@@ -206,10 +206,10 @@ class Refresher:
             # What was folded in before the first publication knows less than what was published.
             published = [user.user_id for user in touched if user.record is not None]
             if published:
-                self._store.drop_fresh(published, generation)
+                self._store.drop_nearline(published, generation)
             touched = [user for user in touched if user.record is None]
         if touched:
-            self._store.write_fresh(fresh_records(touched, model))
+            self._store.write_nearline(nearline_records(touched, model))
 
     def _take(self) -> list[str]:
         with self._arrived:

@@ -11,10 +11,10 @@ from cachetools import TTLCache
 
 from engine.errors import DataError, DependencyUnavailable, Overloaded
 from engine.experiments.analysis.files import Archive
-from engine.experiments.analysis.question import Question
 from engine.experiments.analysis.read import bundle_categories, count
 from engine.experiments.analysis.report import make_report
-from engine.runtime.elsewhere import Elsewhere
+from engine.experiments.analysis.report_query import ReportQuery
+from engine.runtime.helper_process import HelperProcess
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +24,12 @@ _PLAIN = ("experiment", "surface", "from_ms", "to_ms", "control", "rules")
 _KEPT = 64
 
 
-class ReportDesk:
+class ReportService:
     """Makes and keeps reports. Implements engine.rpc.experiment_servicer.Reporter; belongs to one event loop.
 
     Args:
         archive: what they are made of.
-        bundle: the directory of the one whose categories of items count, asked for anew with each report; None: none.
+        bundle: the directory of the one whose categories of items count, asked for again with each report; None: none.
         complete: fills in what the settings say of the experiment.
         cache_s: so long the same question gets the same report.
         max_concurrent: made at once, each in a process with one thread and with memory_mb of memory.
@@ -40,7 +40,7 @@ class ReportDesk:
         self,
         archive: Archive,
         bundle: Callable[[], Path | None],
-        complete: Callable[[Question], Question],
+        complete: Callable[[ReportQuery], ReportQuery],
         cache_s: float,
         max_concurrent: int,
         max_waiting: int,
@@ -51,13 +51,13 @@ class ReportDesk:
         self._complete = complete
         # They only wait: a report is seconds of Python, which the event loop shares an interpreter with.
         self._executor = ThreadPoolExecutor(max_concurrent, "engine-reports")
-        self._elsewhere = Elsewhere()
+        self._elsewhere = HelperProcess()
         self._max_waiting = max_waiting
         self._memory_mb = memory_mb
         self._kept: TTLCache[tuple[Any, ...], dict[str, Any]] = TTLCache(_KEPT, cache_s)
         self._making: dict[tuple[Any, ...], asyncio.Future[dict[str, Any]]] = {}
 
-    async def report(self, question: Question) -> Mapping[str, Any]:
+    async def report(self, question: ReportQuery) -> Mapping[str, Any]:
         """See the Protocol. Callers with one question wait for one report; one who leaves takes nothing from others."""
         question = self._complete(question)
         key = (*(getattr(question, name) for name in _PLAIN), tuple(sorted(question.shares.items())))
@@ -89,7 +89,7 @@ class ReportDesk:
         if not done.cancelled() and done.exception() is None:
             self._kept[key] = done.result()
 
-    def _make(self, question: Question) -> dict[str, Any]:
+    def _make(self, question: ReportQuery) -> dict[str, Any]:
         try:
             return self._elsewhere.call(make, self._archive, question, self._bundle(), self._memory_mb)
         except DataError as error:
@@ -97,7 +97,7 @@ class ReportDesk:
             raise DependencyUnavailable("the archive cannot be read") from error
 
 
-def make(archive: Archive, question: Question, bundle: Path | None, memory_mb: int) -> dict[str, Any]:
+def make(archive: Archive, question: ReportQuery, bundle: Path | None, memory_mb: int) -> dict[str, Any]:
     """One report as JSON has it; raises as `count` and `make_report` do."""
     categories = {} if bundle is None else bundle_categories(bundle)
     # One thread for the database, too: the cores are for recommendations.

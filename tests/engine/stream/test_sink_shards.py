@@ -10,9 +10,9 @@ import pytest
 from engine.contract.events import encode
 from engine.errors import DependencyUnavailable
 from engine.stream.events import EventBatch, read_events
-from engine.stream.lanes import Lanes
 from engine.stream.log_identity import LogNow, Place
 from engine.stream.processor import Message
+from engine.stream.sink_shards import SinkShards
 from tests.engine.stream.conftest import NOW_MS, make_event
 from tests.engine.stream.logs import log_now, nexts
 
@@ -60,7 +60,7 @@ def sinks() -> list[Kept]:
 
 def test_each_sink_gets_its_partitions_in_order_and_at_the_same_time(sinks: list[Kept]) -> None:
     before = set(threading.enumerate())
-    lanes = Lanes(sinks)
+    lanes = SinkShards(sinks)
     # The barrier lets nobody through alone.
     assert lanes.write(events((0, 5), (1, 7), (2, 0), (0, 6), (3, 2), (1, 8))) == {0: 7, 1: 9, 2: 1, 3: 3}
     assert sinks[0].writes == [[(0, 5), (2, 0), (0, 6)]]
@@ -77,14 +77,14 @@ def test_each_sink_gets_its_partitions_in_order_and_at_the_same_time(sinks: list
 
 def test_a_sink_without_messages_is_left_alone(sinks: list[Kept]) -> None:
     sinks[0].together = sinks[1].together = threading.Barrier(1)
-    lanes = Lanes(sinks)
+    lanes = SinkShards(sinks)
     assert lanes.write(events((1, 0))) == {1: 1}
     assert not sinks[0].writes
     lanes.close()
 
 
 def test_where_one_fails_what_the_other_stored_stays(sinks: list[Kept]) -> None:
-    lanes = Lanes(sinks)
+    lanes = SinkShards(sinks)
     sinks[0].fails, sinks[1].takes_s = True, 0.2
     with pytest.raises(DependencyUnavailable):
         lanes.write(events((0, 5), (1, 7)))

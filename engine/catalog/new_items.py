@@ -8,7 +8,7 @@ from engine.types import Int64Array
 
 
 @dataclass(frozen=True, slots=True)
-class FreshRows:
+class NewItems:
     """The fresh items of one moment, replaced as one object.
 
     keys: int64 (count,), the items of the rows from first_row on, in the order in which they came here: another
@@ -22,19 +22,19 @@ class FreshRows:
     sorted_rows: Int64Array
 
     @staticmethod
-    def none(first_row: int) -> "FreshRows":
-        return FreshRows(first_row, *(np.empty(0, np.int64) for _ in range(3)))
+    def none(first_row: int) -> "NewItems":
+        return NewItems(first_row, *(np.empty(0, np.int64) for _ in range(3)))
 
     @property
     def count(self) -> int:
         return len(self.keys)
 
-    def with_keys(self, keys: Int64Array) -> "FreshRows":
+    def with_keys(self, keys: Int64Array) -> "NewItems":
         """These and n more items, whose keys (int64 (n,)) are new, in the next rows."""
         rows = np.arange(self.first_row + self.count, self.first_row + self.count + len(keys), dtype=np.int64)
         every_key = np.concatenate([self.sorted_keys, keys])
         order = np.argsort(every_key, kind="stable")
-        return FreshRows(
+        return NewItems(
             self.first_row,
             np.concatenate([self.keys, keys]),
             every_key[order],

@@ -18,7 +18,7 @@ T = TypeVar("T")
 _NICENESS: Final = 10
 
 
-class Elsewhere:
+class HelperProcess:
     """Starts a process for each call. Any number of threads may call; `close` ends what runs.
 
     Cost: a fresh interpreter and the imports of the function's module, half a second and more.
@@ -39,7 +39,7 @@ class Elsewhere:
         with self._lock:
             if self._closed:
                 raise EngineError("the process is ending")
-            command = [sys.executable, "-m", "engine.runtime.elsewhere"]
+            command = [sys.executable, "-m", "engine.runtime.helper_process"]
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             self._running.add(process)
         try:
