@@ -1,1 +1,1 @@
-"""The composition root: the only place that knows which adapter stands behind which Protocol."""
+"""The composition root: the only package that chooses which adapter implements which Protocol."""

@@ -67,7 +67,7 @@ def open_stages(
 
 
 def slot_shape(bundle: Bundle, catalogue: LiveCatalogue) -> SlotShape:
-    """What a request of this bundle needs room for."""
+    """The array sizes that a request to this bundle needs."""
     schema = bundle.schema
     return SlotShape(
         dim=schema.embedding_dim,

@@ -1,4 +1,5 @@
-"""What the workers of one supervisor served by last: for a worker that starts when what is current does not verify.
+"""The bundle and rules that the workers of one supervisor served last, for a worker that starts when the current ones
+do not verify.
 
 The supervisor has a directory for it, which outlives every worker and is empty when the supervisor starts:
 
@@ -49,7 +50,7 @@ class LastGood:
         busy: told True before a bundle is opened and False after it.
 
     Attributes:
-        in_use: "bundle" or "rules" while this process serves by an earlier one than the current one.
+        in_use: "bundle" or "rules", while this process serves an earlier one than the current one.
     """
 
     def __init__(self, directory: Path | None = None, busy: Callable[[bool], None] = lambda _: None) -> None:
@@ -93,9 +94,9 @@ class LastGood:
         """This content of a rules file is in force."""
         self._keep(_rules_name(path), content)
 
-    def note(self, what: str, *, behind: bool) -> None:
-        """Whether this process serves by an earlier `what` than the current one."""
-        (self.in_use.add if behind else self.in_use.discard)(what)
+    def note(self, what: str, *, outdated: bool) -> None:
+        """Record whether this process serves an earlier `what` ("bundle" or "rules") than the current one."""
+        (self.in_use.add if outdated else self.in_use.discard)(what)
 
     @contextmanager
     def opening(self, path: Path, config: EngineConfig | None = None) -> Iterator[None]:
@@ -121,8 +122,8 @@ class LastGood:
                     if config is None:
                         raise BundleError(f"{path}: a worker ended while it opened this bundle")
                     log.warning("%s: a worker ended while it opened this bundle; a process of its own tries it", path)
-                    with closing(HelperProcess()) as elsewhere:
-                        elsewhere.call(check_bundle, path, config)
+                    with closing(HelperProcess()) as helper:
+                        helper.call(check_bundle, path, config)
                 trial.write_bytes(os.fsencode(path.resolve()))
                 try:
                     yield
@@ -162,34 +163,36 @@ class LastGood:
 
 
 def first_model(config: EngineConfig, last_good: LastGood, batcher: MicroBatcher | None = None) -> ServingModel:
-    """The current bundle by the current rules; where one does not verify, and a worker has served: by the last ones.
+    """Open the current bundle with the current rules.
 
-    The pointer to the current bundle is not moved: what follows it tries what it names again.
+    A part that does not verify is replaced by the one served last, if a worker has served. The pointer to the current
+    bundle does not move, so that the follower tries that bundle again.
 
     Raises:
-        BundleError, RulesError, ConfigError: neither can be used; of the current ones, where nothing has served yet.
-        DependencyUnavailable: a device process that is not there.
+        BundleError, RulesError, ConfigError: neither can be used, or nothing has been served yet and the current one
+            cannot be used.
+        DependencyUnavailable: the device process does not run.
     """
     store = BundleStore(config.bundle.directory)
-    behind: set[str] = set()
+    outdated: set[str] = set()
     while True:
         path, contents = None, {}
         try:
-            contents = _read_rules(config, last_good if "rules" in behind else None)
-            path = last_good.bundle() if "bundle" in behind else store.current()
+            contents = _read_rules(config, last_good if "rules" in outdated else None)
+            path = last_good.bundle() if "bundle" in outdated else store.current()
             model = _open(path, contents, config, last_good, batcher)
         except DependencyUnavailable:
             raise
         except Exception as error:
             # Rules that clash with one bundle may fit the other one.
             faults = ("rules", "bundle") if isinstance(error, RulesError | ConfigError) else ("bundle",)
-            fault = next((one for one in faults if one not in behind), None)
+            fault = next((one for one in faults if one not in outdated), None)
             if fault is None or not last_good.has_served:
                 raise
             log.error("%s; starting by the %s that was last served", described(error), fault)
-            behind.add(fault)
+            outdated.add(fault)
         else:
-            last_good.in_use |= behind
+            last_good.in_use |= outdated
             last_good.opened(model.bundle.path, contents)
             return model
 

@@ -1,4 +1,4 @@
-"""From a bundle's files to models that serve, train and publish: the adapters behind each of its parts."""
+"""Models that serve, train and publish, from a bundle's files; the adapter for each part is chosen here."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -48,13 +48,14 @@ def load_model(
     variant_rules: Mapping[str, Rules] | None = None,
     batcher: MicroBatcher | None = None,
 ) -> ServingModel:
-    """Open a bundle, check it as a whole, and make it ready for its first request, under these rules or none.
+    """Open a bundle, check it as a whole, and make it ready for its first request, with these rules or none.
 
     Args:
         variant_rules: those that variants name; see engine.experiments.settings.
-        batcher: what makes its native calls for several requests at once; none: each request makes its own.
+        batcher: makes native calls for several requests at once; None: each request makes its own.
 
-    Raises BundleError when anything of it does not verify or a dry run fails, ConfigError where a device has no room.
+    Raises:
+        BundleError: a part does not verify, or a dry run fails. ConfigError: a device has too little memory.
     """
     bundle = open_bundle(path)
     schema = bundle.schema

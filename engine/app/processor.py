@@ -1,4 +1,4 @@
-"""From settings to running stream processors: which adapter stands behind which Protocol of engine.stream."""
+"""Running stream processors, from settings. Chooses which adapter implements which Protocol of engine.stream."""
 
 import logging
 import threading
@@ -69,9 +69,9 @@ def process(config: EngineConfig, stop: threading.Event, freeze: Callable[[], No
         dead_letters = resources.enter_context(closing(KafkaDeadLetters(brokers, config.kafka)))
         refresher = None
         if settings.fresh_users_per_s:
-            fresh = resources.enter_context(closing(RedisNearlineStore(url, config.redis, settings.fresh_ttl_s)))
+            nearline = resources.enter_context(closing(RedisNearlineStore(url, config.redis, settings.fresh_ttl_s)))
             refresher = Refresher(
-                fresh,
+                nearline,
                 current_user_model(config),
                 settings.fresh_users_per_s,
                 settings.fresh_batch,
@@ -85,13 +85,13 @@ def process(config: EngineConfig, stop: threading.Event, freeze: Callable[[], No
             store = RedisLiveStore(url, config.redis, settings, name, current_generation(config))
             resources.enter_context(closing(store))
             sinks.append(LiveSink(store, name, limits, settings.popular_items, *touched))
-        lanes = resources.enter_context(closing(SinkShards(sinks)))
+        shards = resources.enter_context(closing(SinkShards(sinks)))
         outage = Outage(log)
         processors: list[Processor[Any]] = [
             Processor(
                 KafkaSource(brokers, config.kafka, settings.group, settings.batch_events, settings.fetch_mb),
                 read_events,
-                lanes,
+                shards,
                 ProcessorMetrics("live"),
                 ending,
                 dead_letters,
@@ -183,7 +183,7 @@ def exposures_archive(
 
 
 def _archive_source(config: EngineConfig, brokers: str, group: str, topic: Topic) -> KafkaSource:
-    # A group of its own: an archive can be behind by a whole file while Redis is up to date.
+    # Its own consumer group: an archive may lag by a whole file while Redis is up to date.
     settings = config.processor
     return KafkaSource(brokers, config.kafka, group, settings.batch_events, settings.fetch_mb, topic)
 

@@ -1,5 +1,4 @@
-"""From settings to a wired engine: with assemble_model and assemble_processor, the only place that knows which adapter
-stands behind which Protocol."""
+"""A running engine, from settings. Only the modules of engine.app choose which adapter implements which Protocol."""
 
 import asyncio
 import logging
@@ -123,13 +122,13 @@ async def running_server(
             asyncio.create_task(variants.follow(config.bundle.poll_s)),
         ]
         if config.rules.file is not None:
-            elsewhere = resources.enter_context(closing(HelperProcess()))
-            parse = partial(elsewhere.call, parse_rules)
+            helper = resources.enter_context(closing(HelperProcess()))
+            parse = partial(helper.call, parse_rules)
             file = RulesFile(config.rules.file, config.surfaces, parse, last_good.rules(config.rules.file))
 
             def looked() -> None:
                 fits = file.rules is pipeline.model.catalogue.rules.rules
-                last_good.note("rules", behind=not (fits and file.in_force))
+                last_good.note("rules", outdated=not (fits and file.in_force))
                 if fits:
                     last_good.in_force(file.path, file.content)
 
@@ -278,7 +277,7 @@ async def open_catalogue_writer(config: EngineConfig) -> AsyncIterator[RedisCata
 
 
 class ServingCatalogue:
-    """Room in the catalogue that serves at this moment. Implements engine.rpc.catalog_servicer.CatalogueCapacity."""
+    """Capacity of the catalogue that serves now. Implements engine.rpc.catalog_servicer.CatalogueCapacity."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline

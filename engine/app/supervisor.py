@@ -1,6 +1,6 @@
 """The supervisor of several serving processes: starts them, replaces those that end, drains them.
 
-Each worker is a fresh interpreter (`engine.cli.worker`), not a fork: neither gRPC nor threads survive one. The
+Each worker is a new interpreter (`engine.cli.worker`), not a fork: neither gRPC nor threads survive a fork. The
 supervisor loads none of what serves, answers no request, and so has little in it that could fail. With
 `device.process` there is one process more, in place 0, which searches and ranks for all workers (`engine.cli.device`):
 it is the first to start and the last to end.

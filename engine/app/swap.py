@@ -46,11 +46,11 @@ async def follow_current(
             path = store.current().resolve()
         except BundleError as error:
             log.warning("the bundle pointer cannot be read, bundle %s keeps serving: %s", pipeline.version, error)
-            last_good.note("bundle", behind=True)
+            last_good.note("bundle", outdated=True)
             continue
         # By place, not by name: a directory may be called otherwise than the version inside.
         if path == pipeline.model.bundle.path:
-            last_good.note("bundle", behind=False)
+            last_good.note("bundle", outdated=False)
             continue
         seen = (path, _stamp(path))
         if seen == refused:
@@ -64,17 +64,17 @@ async def follow_current(
             del model
             refused = None
             last_good.serves(path)
-            last_good.note("bundle", behind=False)
+            last_good.note("bundle", outdated=False)
             log.info("serving bundle %s", pipeline.version)
         except AnotherTries:
             continue
         except EngineError as error:
             refused = seen
-            last_good.note("bundle", behind=True)
+            last_good.note("bundle", outdated=True)
             log.error("bundle %s refused, %s keeps serving: %s", path.name, pipeline.version, error)
         except Exception:  # nobody waits for this task: it would end without a word, and no bundle would ever follow
             refused = seen
-            last_good.note("bundle", behind=True)
+            last_good.note("bundle", outdated=True)
             log.exception("bundle %s refused, %s keeps serving", path.name, pipeline.version)
 
 

@@ -104,8 +104,8 @@ class BatchGroup(Generic[Q, R]):
 class MicroBatcher:
     """One thread that makes all calls to a device. Safe for any number of threads that ask.
 
-    A batch is the oldest request and those of its group that wait behind it, in their order, up to a cap. No request is
-    waited for: while the thread is busy others come, and when it is idle the first one goes alone.
+    A batch is the oldest request and the queued ones of its group, in their order, up to a cap. The thread never waits
+    for more requests: while it is busy others arrive, and when it is idle the first one goes alone.
     """
 
     def __init__(self, max_batch: int, max_queued: int, name: str = "engine-device") -> None:

@@ -16,7 +16,7 @@ POPULARITY_FILES: Final = (
     "popular_list_scores.npy",
 )  # fmt: skip
 
-# Finest first: the road backs off along this list to the first segment that has a list.
+# Finest first: the popularity source backs off along this list to the first segment that has a list.
 SEGMENT_LEVELS: Final = (
     DEMOGRAPHICS,
     ("age_group", "location"),

@@ -1,8 +1,8 @@
-"""A mapped matrix with room for more rows behind it, in one stretch of memory.
+"""A mapped matrix followed by spare rows, in one contiguous range of memory.
 
-Items that come while a bundle serves need rows in the same tables as the bundle's own. Copying a table to make it
-longer would give every worker process a private half gigabyte; here the file's pages stay shared, and what is written
-(new rows, or a changed cell of an old one) costs the pages that it touches.
+Items that arrive while a bundle serves need rows in the bundle's own tables. A longer copy of a table would cost every
+worker process a private half gigabyte. Here the file's pages stay shared, and a write (a new row, or a changed cell of
+an old one) costs only the pages that it touches.
 """
 
 import ctypes
@@ -60,7 +60,7 @@ def map_with_spare_rows(path: Path, row_count: int) -> Float32Array:
     memory = (ctypes.c_char * total).from_address(address)
     weakref.finalize(memory, _libc.munmap, address, total)
     with path.open("rb") as file:
-        # Over the beginning of the reserved stretch. Behind the end of the file, its last page is zeros.
+        # Over the beginning of the reserved range. After the end of the file, its last page is zeros.
         _map(address, file_bytes, mmap.MAP_PRIVATE | _MAP_FIXED, file.fileno(), path)
     return np.frombuffer(memory, np.float32, row_count * width, header).reshape(row_count, width)
 

@@ -69,7 +69,7 @@ class BundleStore:
             make_current: move the pointer, too.
 
         Returns:
-            The directory of the finished bundle. A failed `write` leaves nothing behind.
+            The directory of the finished bundle. A failed `write` leaves no files.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         staging = self.directory / f".writing.{os.getpid()}"
@@ -101,7 +101,7 @@ class BundleStore:
         return sorted(bundles, key=lambda path: (read_manifest(path).created_ms, path.name), reverse=True)
 
     def add(self, source: Path) -> Path:
-        """Copy a bundle in from elsewhere, under its own version. The pointer stays where it is.
+        """Copy a bundle into this directory, under its own version. The pointer does not move.
 
         Returns:
             Its directory here; one that is here already is not copied again.

@@ -94,13 +94,13 @@ class CatalogueFollower:
 
     def run(self, serving: Callable[[], Sequence[LiveCatalogue]], stop: threading.Event) -> None:
         """Follow until `stop` is set. Whatever goes wrong, the catalogues as they were keep serving."""
-        behind = False
+        needs_snapshot = False
         while not stop.is_set():
             try:
                 generations = {catalogue.bundle.manifest.generation for catalogue in serving()}
-                if behind or not generations <= self._generations:
+                if needs_snapshot or not generations <= self._generations:
                     self.load(generations)
-                    behind = False
+                    needs_snapshot = False
                 else:
                     changes = self._source.follow(_WAIT_S)
                     with self._lock:
@@ -109,10 +109,10 @@ class CatalogueFollower:
                     self.catch_up(catalogue)
             except SnapshotNeeded as error:
                 log.warning("reading the whole catalogue overlay: %s", error)
-                behind = True
+                needs_snapshot = True
             except DependencyUnavailable as error:
                 log.warning("the catalogue stays as it was: %s", error)
-                behind = True
+                needs_snapshot = True
                 stop.wait(_RETRY_S)
             except Exception:  # nobody waits for this thread: it would end without a word
                 log.exception("a change of the catalogue could not be shown")

@@ -1,4 +1,4 @@
-"""One bundle's items as they are at this moment: its own rows with what has changed, and fresh rows behind them."""
+"""The current items of one bundle: its own rows, as changed since it was made, then the rows of new items."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -37,12 +37,12 @@ class LiveCatalogue:
     Any number of threads may read; one at a time may `apply` or `set_rules`. Readers see a change row by row: a new row
     is written in full before any bitmap shows it; a changed one may be half old for one score.
 
-    item_table: float32 (rows, schema.table_width), the bundle's rows from 0 and fresh ones from `fresh.first_row`.
-    item_dynamic: float32 (rows, len(ITEM_DYNAMIC)), live counts, in step.
-    nearline_vectors: float32 (fresh capacity, dim), contiguous, for exact search; row 0 is `fresh.first_row`.
-    sequence: up to which change of the overlay this has come.
-    copies: told, in the writer's thread, which rows (int64 (n,)) of item_table or item_dynamic were written: for who
-        keeps a copy of them elsewhere.
+    item_table: float32 (rows, schema.table_width), the bundle's rows from 0, new items' from `new_items.first_row`.
+    item_dynamic: float32 (rows, len(ITEM_DYNAMIC)), live counts of the same rows.
+    nearline_vectors: float32 (capacity, dim), contiguous, for exact search; row 0 is `new_items.first_row`.
+    sequence: the last change of the overlay that was applied.
+    row_listeners: called in the writer's thread with the rows (int64 (n,)) of item_table or item_dynamic that were
+        written, to keep tables on a device equal to these.
     """
 
     def __init__(
@@ -106,12 +106,12 @@ class LiveCatalogue:
 
     def rows(self, keys: Int64Array) -> Int64Array:
         """int64 (n,): the row of each item key, -1 for an unknown one."""
-        items, fresh = self.bundle.items, self.new_items
+        items, new = self.bundle.items, self.new_items
         rows = rows_of_keys(items.sorted_keys, items.sorted_rows, keys)
-        if fresh.count:
+        if new.count:
             unknown = np.flatnonzero(rows < 0)
             if len(unknown):
-                rows[unknown] = rows_of_keys(fresh.sorted_keys, fresh.sorted_rows, keys[unknown])
+                rows[unknown] = rows_of_keys(new.sorted_keys, new.sorted_rows, keys[unknown])
         return rows
 
     def unknown(self, keys: Int64Array) -> list[bool]:
@@ -121,25 +121,25 @@ class LiveCatalogue:
 
     @property
     def spare_capacity(self) -> int:
-        """How many more fresh items fit."""
+        """How many more new items fit."""
         return len(self.nearline_vectors) - self.new_items.count
 
     def ids(self, rows: Int64Array) -> tuple[str, ...]:
         """The ids of n rows, in their order. Cost: O(n)."""
         first = self.new_items.first_row
-        fresh = np.flatnonzero(rows >= first)
-        if not len(fresh):
+        new = np.flatnonzero(rows >= first)
+        if not len(new):
             return self.bundle.items.ids(rows)
         ids = list(self.bundle.items.ids(np.where(rows >= first, 0, rows)))
-        for position in fresh.tolist():
+        for position in new.tolist():
             ids[position] = self._new_item_ids[int(rows[position]) - first]
         return tuple(ids)
 
     def apply(self, states: Sequence[ItemState], sequence: int) -> None:
-        """Show what the overlay holds of these items, as of `sequence`. Doing so again changes nothing.
+        """Show what the overlay holds of these items, as of `sequence`. A second call changes nothing.
 
-        Items for which there is no room are left out, and the log says so. Cost: a few µs an item whose stock changed,
-        some 50 µs one whose content did, the item tower for fresh ones included.
+        New items beyond the capacity are left out and logged. Cost: a few µs for an item whose stock changed, some 50
+        µs for one whose content did, including the item tower for new items.
         """
         self._make_rows(states)
         rows = self.rows(np.fromiter((state.key for state in states), np.int64, len(states)))
@@ -157,14 +157,14 @@ class LiveCatalogue:
         self.sequence = sequence
 
     def notify_row_listeners(self, rows: Int64Array) -> None:
-        """Rows (int64 (n,)) of the tables were written. What fails is logged: a stale copy must not stop anything."""
+        """Report written rows (int64 (n,)) to the listeners. Failures are logged: a stale copy must stop nothing."""
         if not len(rows):
             return
-        for copy in self.row_listeners:
+        for listener in self.row_listeners:
             try:
-                copy(rows)
+                listener(rows)
             except Exception:  # whatever a device may raise
-                log.exception("a copy of the item tables is behind")
+                log.exception("a copy of the item tables is stale")
 
     def check_rules(self, rules: Rules) -> None:
         """Hold rules against the items, and warn of what is hardly meant. Raises RulesError where they clash."""
@@ -199,7 +199,8 @@ class LiveCatalogue:
         new = [state for state, is_new in zip(arrived, unknown, strict=True) if is_new]
         if len(new) > self.spare_capacity:
             log.error(
-                "no room for %d new items; a new bundle that holds them makes room", len(new) - self.spare_capacity
+                "no capacity for %d new items; a new bundle that holds them frees capacity",
+                len(new) - self.spare_capacity,
             )
             new = new[: self.spare_capacity]
         if new:
@@ -226,10 +227,10 @@ class LiveCatalogue:
         columns = self.bundle.schema.item_columns
         for name, values in item_attributes(frame, self.bundle.schema.epoch_ms, self._means).items():
             self.item_table[rows, columns[name][0]] = values
-        # The main index has its own copy of the bundle's vectors: of fresh items alone they can follow the content.
-        fresh = np.flatnonzero(rows >= self.new_items.first_row)
-        if len(fresh):
-            self._set_vectors(rows[fresh], self._embed(frame[fresh]))
+        # The main index has its own copy of the bundle's vectors: only new items' vectors can follow the content.
+        new = np.flatnonzero(rows >= self.new_items.first_row)
+        if len(new):
+            self._set_vectors(rows[new], self._embed(frame[new]))
 
     def _move_vectors(self, rows: Int64Array, states: Sequence[ItemState]) -> Int64Array:
         """Put vectors that interactions have moved in the place of those from content; returns their rows."""

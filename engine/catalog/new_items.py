@@ -1,4 +1,4 @@
-"""Items that came after the bundle: rows of their own behind the bundle's, in the tables that have room for them."""
+"""Items that came after the bundle. Their rows follow the bundle's in the same tables, up to a fixed capacity."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ from engine.types import Int64Array
 
 @dataclass(frozen=True, slots=True)
 class NewItems:
-    """The fresh items of one moment, replaced as one object.
+    """The new items at one moment; immutable, replaced as a whole.
 
-    keys: int64 (count,), the items of the rows from first_row on, in the order in which they came here: another
-        process may have other rows for the same items.
-    sorted_keys, sorted_rows: int64 (count,), every fresh item key in ascending order and its row.
+    keys: int64 (count,), the item keys of the rows from first_row on, in order of arrival. Another process may have
+        other rows for the same items.
+    sorted_keys, sorted_rows: int64 (count,), every new item's key in ascending order, and its row.
     """
 
     first_row: int
@@ -42,5 +42,5 @@ class NewItems:
         )
 
     def newest_first(self) -> Int64Array:
-        """int64 (count,): every fresh row."""
+        """int64 (count,): the rows of new items, the latest first."""
         return np.arange(self.first_row + self.count - 1, self.first_row - 1, -1, dtype=np.int64)

@@ -24,13 +24,13 @@ class LivePopularity:
     """
 
     def __init__(self, bundle: Bundle, catalogue: LiveCatalogue, new_below: float) -> None:
-        """new_below: a fresh item with fewer live interactions (of about a week) is new."""
+        """new_below: an item after the bundle with fewer live interactions (of about a week) counts as new."""
         self._catalogue = catalogue
         self._known: Popularity = bundle.popularity
         self.scopes = scopes_of_popularity(self._known)
-        # The bundle's own counts, for the rows that go back to them; fresh items have none.
+        # The bundle's own counts, for the rows that go back to them; new items have none.
         self._known_dynamic = bundle.item_dynamic
-        # Where each row is in the bundle's overall list; -1 for fresh rows, which are in none.
+        # The position of each row in the bundle's overall list; -1 for new items, which are in none.
         self._positions = np.full(catalogue.row_count, -1, np.int32)
         self._positions[self._known.overall.rows] = np.arange(len(bundle.items), dtype=np.int32)
         self._changed: Int64Array = np.empty(0, np.int64)

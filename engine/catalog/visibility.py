@@ -57,11 +57,11 @@ class Visibility:
             allowed = test_rows(self._rules.surface_bitmap(surface), rows)
             assign_rows(self._kept[surface], rows, here & stock & allowed)
 
-    def items(self, fresh: NewItems) -> UInt8Array:
-        """The rows that are items at all."""
+    def items(self, new: NewItems) -> UInt8Array:
+        """The rows that hold an item, as a bitmap: uint8 (rows / 8,)."""
         rows = np.zeros(self._size * 8, np.bool_)
         rows[: self._base_count] = True
-        rows[fresh.first_row : fresh.first_row + fresh.count] = True
+        rows[new.first_row : new.first_row + new.count] = True
         return np.packbits(rows, bitorder="little")
 
     def set_rules(self, rules: CompiledRules) -> None:
@@ -74,6 +74,6 @@ class Visibility:
         return self.shown[surface] & self.stock & self._rules.surface_bitmap(surface)
 
     def _padded(self, bitmap: UInt8Array) -> UInt8Array:
-        roomy = np.zeros(self._size, np.uint8)
-        roomy[: len(bitmap)] = bitmap
-        return roomy
+        padded = np.zeros(self._size, np.uint8)
+        padded[: len(bitmap)] = bitmap
+        return padded

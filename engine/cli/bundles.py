@@ -1,4 +1,4 @@
-"""`engine bundles`: which bundles there are, bringing one in from elsewhere, and choosing the one that serves."""
+"""`engine bundles`: list the bundles, copy one in, and choose the one that serves."""
 
 import sys
 from collections.abc import Iterator

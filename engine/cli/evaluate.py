@@ -41,8 +41,9 @@ def evaluate(
         Protocol,
         typer.Option(
             help="leave-one-out: each user's last event, every method through serving. next-event: each user's last "
-            "events replayed one by one, with and without what is fresh. new-items: items that training never saw, by "
-            "content and by their first interactions. new-users: users of whom only demographics are known."
+            "events replayed one by one, with hourly and with nearline vectors. new-items: items that training "
+            "never saw, by content and by their first interactions. new-users: users of whom only demographics are "
+            "known."
         ),
     ] = Protocol.LEAVE_ONE_OUT,
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Train this many times, with seeds 1, 2, …")] = 3,

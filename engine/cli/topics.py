@@ -18,7 +18,7 @@ def topics() -> None:
 def create(
     config: ConfigOption = None,
     replication_factor: Annotated[
-        int, typer.Option(min=-1, help="Copies of each partition; -1 leaves it to the brokers.")
+        int, typer.Option(min=-1, help="Replicas of each partition; -1: the brokers' default.")
     ] = -1,
 ) -> None:
     """Make the topics that are missing, with the declared partitions and retention; those that are there stay."""

@@ -1,4 +1,4 @@
-"""Settings from a TOML file, the environment and the command line; what is wrong is said with where it stands."""
+"""Settings from a TOML file, the environment and the command line. An error names the place of the wrong setting."""
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence

@@ -11,14 +11,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 Path = tuple[str | int, ...]
-# Stands for a key that can be any, such as a surface's name, and for a place in a list.
+# Matches any key, such as a surface's name, and any place in a list.
 ANY = "*"
 _CLOSE_KEY = 0.6
 _CLOSE_PATH = 0.75
 
 
 class Setting(NamedTuple):
-    """What stands at a path: a field with its type, or a part of one, such as an entry of a table."""
+    """The setting at a path: a field with its type, or a part of one, such as an entry of a table."""
 
     hint: Any
     field: FieldInfo | None

@@ -59,7 +59,7 @@ class SeenConfig(Section):
     """What may come again, and when."""
 
     hide: HideWindows = Field(HideWindows(), description="how long an event of a type hides its item")
-    demote: DemoteWindows = Field(DemoteWindows(), description="how long it puts the item behind others like it")
+    demote: DemoteWindows = Field(DemoteWindows(), description="how long it ranks the item below similar ones")
     demotion: float = Field(0.5, gt=0, le=1, description="what the score of a demoted item is multiplied by")
     recent_share: float = Field(
         0.2, ge=0, le=1, description="of the slate's items, at most so many demoted by events while there are others"

@@ -72,7 +72,7 @@ class RedisConfig(Section):
     connect_timeout_s: float = Field(2.0, ge=0.1, le=300)
     record_ttl_s: int = Field(7 * 86_400, ge=60, le=YEARS_S, description="how long a published user record lives")
     history_limit: int = Field(
-        100, ge=0, le=1_000, description="published events that fresh vectors start from; 0: none"
+        100, ge=0, le=1_000, description="published events that a nearline record starts from; 0: none"
     )
     seen_limit: int = Field(
         5_000, ge=0, le=100_000, description="most recent items kept for a user, of each type of event; 0: none"
@@ -106,7 +106,9 @@ class BlendConfig(Section):
 
 
 class ColdStartConfig(Section):
-    min_interactions: int = Field(5, ge=0, le=100, description="below it the popularity road serves")
+    min_interactions: int = Field(
+        5, ge=0, le=100, description="users with fewer interactions are served from popularity"
+    )
     rotation_share: float = Field(
         0.2, ge=0, le=0.5, description="of the first candidates, that change from user to user"
     )
@@ -144,7 +146,7 @@ class ReportsConfig(Section):
     archive: Path | None = Field(
         None, description="holds exposures/ and events/; ExperimentService reports from it; none: no such service"
     )
-    events: Path | None = Field(None, description="where the events are, if elsewhere")
+    events: Path | None = Field(None, description="directory of the events, if not in `archive`")
     cache_s: float = Field(60.0, ge=0, le=86_400, description="so long the same question gets the same report")
     max_concurrent: int = Field(1, ge=1, le=64, description="reports that are made at once, each on one thread")
     max_waiting: int = Field(8, ge=1, le=1000, description="calls at once; past it: RESOURCE_EXHAUSTED")

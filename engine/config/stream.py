@@ -53,7 +53,7 @@ class ProcessorConfig(Section):
         "a topic made again in the same cluster, or another cluster's, too",
     )
     batch_events: int = Field(2_000, ge=1, le=100_000, description="most events applied in one step")
-    lanes: int = Field(2, ge=1, le=64, description="parts of the partitions that are written at the same time")
+    lanes: int = Field(2, ge=1, le=64, description="sink shards: groups of partitions written at the same time")
     fetch_mb: int = Field(16, ge=1, le=1024, description="most that is fetched ahead")
     session_events: int = Field(50, ge=1, le=1_000, description="most recent events kept for a user")
     event_ids: int = Field(
@@ -81,7 +81,7 @@ class ProcessorConfig(Section):
     fresh_batch: int = Field(64, ge=1, le=4096, description="users embedded in one step")
     fresh_pending: int = Field(20_000, ge=1, le=1_000_000, description="past it those who have waited longest go")
     fresh_ttl_s: int = Field(
-        7200, ge=1, le=YEARS_S, description="how long a fresh record goes before the published one"
+        7200, ge=1, le=YEARS_S, description="how long a nearline record takes precedence over the published one"
     )
     retry_max_s: float = Field(
         5.0, ge=0.001, le=3600, description="longest pause between attempts while Redis or Kafka is away"
@@ -103,5 +103,5 @@ class TrendingConfig(Section):
         50.0,
         ge=0.001,
         le=1_000_000_000,
-        description="live events that an unknown item needs to stand where the bundle's first one stands",
+        description="live events at which an unknown item ranks with the bundle's first one",
     )

@@ -63,7 +63,7 @@ def check_event(event: pb.Event) -> EventFields:
 
 
 def _check_one_by_one(event: pb.Event) -> int:
-    """The slow road, which finds the first bad field; returns the time in milliseconds since 1970."""
+    """The slow path, which finds the first bad field; returns the time in milliseconds since 1970."""
     _check_texts(event, "event_id", "user_id", required=True)
     if event.type not in _TYPES:
         raise InvalidRequest("type", f"must be one of the event types from 1 to {max(_TYPES)}, got {event.type}")
@@ -84,7 +84,7 @@ def _check_texts(event: pb.Event, *names: str, required: bool = False) -> None:
 
 
 def _is_plain(event: pb.Event, event_id: str, user_id: str, kind: int, item_id: str, surface: str) -> bool:
-    """The fast road, true for most good events and no bad one: nothing but the time is left to be checked.
+    """The fast path: true for most valid events and no invalid one. Only the time is still to be checked.
 
     Of ASCII text the length in characters is the length in bytes, and what is printable holds no control character.
     """

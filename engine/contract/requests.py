@@ -57,7 +57,7 @@ def to_query(request: pb.RecommendRequest, surfaces: Set[str]) -> RecommendQuery
 
 
 def new_request_id() -> str:
-    """A fresh random id, 32 hexadecimal digits."""
+    """A new random id, 32 hexadecimal digits."""
     return uuid.uuid4().hex
 
 

@@ -21,7 +21,7 @@ def text_fault(value: str, max_bytes: int, *, lines: bool = False) -> str | None
         return f"must be at most {max_bytes} bytes of UTF-8, got {byte_length(value)}"
     if lines:
         value = value.translate(_BLANKS)
-    # isprintable is the fast road: it is false for every control character, and for some harmless ones too.
+    # isprintable is the fast path: it is false for every control character, and for some harmless ones too.
     if not value.isprintable() and any(_is_control(character) for character in value):
         return CONTROL
     return None

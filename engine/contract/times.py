@@ -27,9 +27,9 @@ def timestamp_ms(field: str, moment: Timestamp | None) -> int:
 
 
 def check_event_time(time_ms: int, now_ms: int, max_ahead_ms: int) -> None:
-    """Refuse what can only be a mistake of units or a clock that is wrong: InvalidRequest.
+    """Refuse a time that only a mistake of units or a wrong clock can explain. Raises InvalidRequest.
 
-    It is for a door to ask, and not for a reader of the log: to that one, what was taken in stays true.
+    Called where events are accepted, not where the log is read: an accepted event stays valid.
     """
     if time_ms < EARLIEST_EVENT_MS:
         raise InvalidRequest("time", f"must not lie before {shown(EARLIEST_EVENT_MS)}, is {shown(time_ms)}")

@@ -79,7 +79,7 @@ def _all_users(users: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
 
 
 def _positions(values: pl.Series, known: pl.Series) -> Int32Array:
-    """int32 (n,): where each value stands in `known`, which has them all, each once."""
+    """int32 (n,): the position of each value in `known`, which has each of them once."""
     numbered = pl.DataFrame({"id": known, "position": np.arange(len(known), dtype=np.int32)})
     joined = pl.DataFrame({"id": values}).join(numbered, on="id", how="left", maintain_order="left")
     return joined["position"].to_numpy()

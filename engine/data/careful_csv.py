@@ -11,7 +11,7 @@ from engine.data.faults import SHOWN_ROWS, Example, Fault, shown
 
 # Longest field that is read. A quote that is not closed makes a field of all that follows, and must not cost more.
 MAX_FIELD_CHARACTERS: Final = 1 << 20
-# Rows that are read again behind a quote that is not closed, until the file is given up.
+# Times that reading restarts after a quote that is not closed; then the file is given up.
 _MOST_RESTARTS: Final = 100
 
 

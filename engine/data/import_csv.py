@@ -180,7 +180,7 @@ def _events(table: ForeignTable, section: EventsSection, form: FormatSection, ru
         (int((negative & wanted).sum()), "lines below zero are returns"),
         (int((negative & ~wanted & ~nobody).sum()), "lines below zero are left out"),
         (int(nothing.sum()), "lines of quantity 0 are left out"),
-        (int((guests & ~nobody & (kinds != IGNORE)).sum()), "lines of guests: the session stands for the user"),
+        (int((guests & ~nobody & (kinds != IGNORE)).sum()), "lines of guests: the session is taken as the user"),
         (int((nobody & (kinds != IGNORE)).sum()), "lines without a user are left out"),
         (int(((kinds == IGNORE) & ~nothing & ~negative).sum()), "lines are of ignored types"),
     ):

@@ -183,7 +183,7 @@ def _inspect(frame: pl.DataFrame | None, schema: TableSchema, source: str, rules
 
 
 def _with_more(items: Inspected, more_items: pl.DataFrame, rules: TableRules) -> Inspected:
-    """The item table, and behind it the items that it does not have and that keep the rules."""
+    """The item table, followed by the valid items of `more_items` that it does not have."""
     more = inspect(more_items, ITEMS, "the catalogue overlay", rules)
     for fault in more.faults:
         log.warning("left out %d items: %s", fault.count, fault)

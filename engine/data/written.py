@@ -112,6 +112,6 @@ def _in_zone(naive: pl.Series, zone: str) -> pl.Series:
     placed = naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.epoch("ms")
     if placed.null_count() == naive.null_count():
         return placed
-    # In spring an hour does not exist: clocks that were not put forward were an hour behind.
+    # In spring an hour does not exist: clocks that were not put forward were an hour slow.
     later = naive.dt.offset_by("1h").dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
     return placed.zip_with(placed.is_not_null(), later.dt.epoch("ms"))

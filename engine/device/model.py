@@ -1,4 +1,4 @@
-"""A bundle in the device process: what answers a batch of requests out of their slots; and who needs which bundle."""
+"""A bundle in the device process: handlers that answer a batch of slot requests, and leases on bundles."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ class SlotRequest:
 
     memory: SlotMemory
     count: int
-    fresh: int
+    new_count: int
     share: float
 
 
@@ -79,7 +79,7 @@ class SearchHandler:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RankHandler:
-    """Answers rankings. Rows from first_new_row on are fresh items', and differ from process to process."""
+    """Answers rankings. Rows from first_new_row on are new items', and differ from process to process."""
 
     ranker: BatchRanker
     items: ItemRows
@@ -103,14 +103,14 @@ class RankHandler:
         return answers
 
     def _own_rows(self, one: SlotRequest) -> tuple[Int64Array, Int64Array]:
-        """The candidates as this process's rows, and the positions of those that it has not heard of."""
+        """The candidates as this process's rows, and the positions of those that it does not know."""
         rows = one.memory.candidates[: one.count]
-        if not one.fresh:
+        if not one.new_count:
             return rows, np.empty(0, np.int64)
         rows = rows.copy()
-        fresh = np.flatnonzero(rows >= self.first_new_row)
-        rows[fresh] = self.items.rows(one.memory.new_item_keys[: one.fresh])
-        missing = fresh[rows[fresh] < 0]
+        new = np.flatnonzero(rows >= self.first_new_row)
+        rows[new] = self.items.rows(one.memory.new_item_keys[: one.new_count])
+        missing = new[rows[new] < 0]
         rows[missing] = 0
         return rows, missing
 

@@ -37,7 +37,7 @@ class RemoteIndex:
         Raises:
             DeadlineExceeded: it passed. DependencyUnavailable: the device process is away.
 
-        Cost: two copies, of the bitmap (125 KB at a million items) and of the answer, and a message each way.
+        Cost: a copy of the bitmap (125 KB at a million items), one of the answer, and a message each way.
         """
         request = self._items.request(query, k, eligible)
         if request.is_selective:
@@ -60,7 +60,7 @@ class CatalogueRows(Protocol):
 
 
 class RemoteRanker:
-    """A Ranker. Fresh candidates go by their keys: each process has rows of its own for them."""
+    """A Ranker. New items are sent by their keys, because each process has its own rows for them."""
 
     def __init__(self, client: DeviceClient, catalogue: CatalogueRows) -> None:
         self._client = client
@@ -69,7 +69,7 @@ class RemoteRanker:
     def score(self, context: RankingContext, rows: Int64Array) -> Float32Array:
         """See Ranker. Waits for its turn, at most until the request's deadline.
 
-        A fresh item that the device process has not heard of yet scores as the least of the others.
+        A new item that the device process does not know yet gets the lowest score of the others.
 
         Raises:
             DeadlineExceeded: it passed. DependencyUnavailable: the device process is away.
@@ -78,17 +78,16 @@ class RemoteRanker:
         count = len(rows)
         if not count:
             return np.empty(0, np.float32)
-        fresh = self._catalogue.new_items
-        new_item_keys = self._keys(fresh, rows)
+        new_item_keys = self._keys(self._catalogue.new_items, rows)
         with self._client.take() as slot:
             memory = slot.memory
             if count > len(memory.candidates):
                 raise EngineError(f"ranker: {count} candidates, of {len(memory.candidates)} rows")
             for name in _VECTORS:
-                room, given = getattr(memory, name), getattr(context, name)
-                if given.shape != room.shape:
-                    raise EngineError(f"ranker: {name} is {given.shape}, the graph takes {room.shape}")
-                room[:] = given
+                target, given = getattr(memory, name), getattr(context, name)
+                if given.shape != target.shape:
+                    raise EngineError(f"ranker: {name} is {given.shape}, the graph takes {target.shape}")
+                target[:] = given
             memory.candidates[:count] = rows
             memory.new_item_keys[: len(new_item_keys)] = new_item_keys
             scored = slot.ask(RANK, count, len(new_item_keys), 1.0, request_deadline.get())
@@ -97,11 +96,11 @@ class RemoteRanker:
             return memory.scores[:count].copy()
 
     @staticmethod
-    def _keys(fresh: NewItems, rows: Int64Array) -> Int64Array:
-        """The keys of the fresh items among the rows, in their order."""
-        if rows.max() < fresh.first_row:
-            return fresh.keys[:0]
-        places = rows[rows >= fresh.first_row] - fresh.first_row
-        if places.max() >= fresh.count:
+    def _keys(new: NewItems, rows: Int64Array) -> Int64Array:
+        """The keys of the new items among the rows, in their order."""
+        if rows.max() < new.first_row:
+            return new.keys[:0]
+        places = rows[rows >= new.first_row] - new.first_row
+        if places.max() >= new.count:
             raise EngineError(f"ranker: row {int(rows.max())} is no item's")
-        return fresh.keys[places]
+        return new.keys[places]

@@ -1,4 +1,4 @@
-"""The device process's side: one thread that serves all slots, batch by batch, and those that answer the door."""
+"""The device process's side: one thread serves all slots, batch by batch; others accept connections."""
 
 import json
 import logging
@@ -53,15 +53,15 @@ class _SlotJob:
     slot: _Slot
     group: Handler
     deadline: float
-    asked: SlotRequest
+    request: SlotRequest
 
 
 class DeviceServer:
     """Serves front ends at a Unix socket. A context manager: front ends are let in while it lasts.
 
-    A batch is the oldest request and those of its kind and bundle that are there, up to a cap; nobody is waited for.
-    Each slot has one request at most in it, so that the queue is as long as there are slots. The end of a connection is
-    the end of its slot or lease, whatever its front end died of.
+    A batch is the oldest request and the queued ones of its kind and bundle, up to a cap; it never waits for more. A
+    slot holds at most one request, so that the queue is no longer than the number of slots. A slot or lease ends with
+    its connection, whatever its front end died of.
     """
 
     def __init__(self, path: Path, models: LeasedModels[Any], max_batch: int) -> None:
@@ -76,11 +76,11 @@ class DeviceServer:
         self._epoll.register(self._closing, select.EPOLLIN)
         if path.is_socket():  # of one that was killed
             path.unlink()
-        self._door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._door.bind(str(path))
-        self._door.listen(_BACKLOG)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(str(path))
+        self._listener.listen(_BACKLOG)
         self._server = threading.Thread(target=self._serve_or_end, name="engine-device", daemon=True)
-        self._acceptor = threading.Thread(target=self._accept_connections, name="engine-device-door", daemon=True)
+        self._acceptor = threading.Thread(target=self._accept_connections, name="engine-device-acceptor", daemon=True)
 
     def __enter__(self) -> "DeviceServer":
         self._server.start()
@@ -89,9 +89,9 @@ class DeviceServer:
 
     def __exit__(self, *_: object) -> None:
         """Serve what is queued, then hang up on everybody."""
-        _hang_up(self._door)
+        _hang_up(self._listener)
         self._acceptor.join()
-        self._door.close()
+        self._listener.close()
         os.eventfd_write(self._closing, 1)
         self._server.join()
         os.close(self._closing)
@@ -103,12 +103,12 @@ class DeviceServer:
         """How many are connected."""
         return len(self._slots)
 
-    # The door: in threads that wait, so that the one that serves never does.
+    # The acceptor: its threads wait, so that the one that serves never does.
 
     def _accept_connections(self) -> None:
         while True:
             try:
-                connection, _ = self._door.accept()
+                connection, _ = self._listener.accept()
             except OSError:  # shut down
                 return
             try:
@@ -116,7 +116,7 @@ class DeviceServer:
             except EngineError as error:
                 _say(connection, str(error).encode()[:HANDSHAKE_BYTES])
                 connection.close()
-            except Exception:  # what one says at the door must not close it for the others
+            except Exception:  # a bad handshake must not end the acceptor
                 log.exception("a front end could not be let in")
                 connection.close()
 
@@ -124,8 +124,8 @@ class DeviceServer:
         connection.settimeout(_HANDSHAKE_S)
         message, files, _, _ = socket.recv_fds(connection, HANDSHAKE_BYTES, 1)
         try:
-            hello = json.loads(message)
-            path, shape = Path(hello["bundle"]), SlotShape(**hello["shape"])
+            handshake = json.loads(message)
+            path, shape = Path(handshake["bundle"]), SlotShape(**handshake["shape"])
             if files:
                 self._open_slot(connection, path, shape, files[0])
             else:
@@ -198,9 +198,9 @@ class DeviceServer:
         try:
             message = slot.connection.recv(REQUEST.size)
             if message:
-                kind, count, fresh, share, deadline = REQUEST.unpack(message)
-                asked = SlotRequest(slot.memory, count, fresh, share)
-                self._queue.append(_SlotJob(slot, slot.model.handlers[kind], deadline, asked))
+                kind, count, new_count, share, deadline = REQUEST.unpack(message)
+                request = SlotRequest(slot.memory, count, new_count, share)
+                self._queue.append(_SlotJob(slot, slot.model.handlers[kind], deadline, request))
                 return
         except BlockingIOError:
             return
@@ -224,7 +224,7 @@ class DeviceServer:
         if not batch:
             return
         try:
-            answers = batch[0].group([job.asked for job in batch])
+            answers = batch[0].group([job.request for job in batch])
         except EngineError as error:
             answers = [error] * len(batch)
         except Exception:  # of a library or a bug: it fails its batch, and nobody else

@@ -1,8 +1,8 @@
-"""A slot: the shared memory of one request at a time, and the words with which both sides hand it over.
+"""A slot: the shared memory of one request at a time, and the messages that hand it over.
 
 A slot belongs to one connection (a Unix socket that keeps message boundaries) between a front end and the device
-process. The arrays lie in memory that both have mapped; a message of some bytes says that they are there, one more that
-the answer is. Between the two the front end does not touch them, so that no state has to be kept in the memory itself.
+process. The arrays lie in memory that both have mapped. One short message says that the request is there, another that
+the answer is. Between the two the front end does not touch the arrays, so that the memory itself holds no state.
 """
 
 import math
@@ -24,7 +24,7 @@ from engine.types import Float32Array, Int64Array, UInt8Array
 SEARCH: Final = 1
 RANK: Final = 2
 
-# kind, items wanted or candidates, how many of them are fresh, share of eligible items, deadline (time.monotonic()).
+# kind, items wanted or candidates, how many of those are new, share of eligible items, deadline (time.monotonic()).
 REQUEST: Final = Struct("<Bqqdd")
 
 # An answer: how it went, and how many items; a sentence follows where it failed.
@@ -43,7 +43,7 @@ _ALIGNMENT: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class SlotShape:
-    """What a slot has room for; the same on both sides, or they do not talk.
+    """The sizes of a slot's arrays. A connection with other sizes on the two sides is refused.
 
     dim, collaborative_dim, dense_dim, code_count: of a request's vectors. item_count: items of the index, which
     bitmaps are about. row_count: rows of the catalogue, and most candidates of a request.
@@ -84,8 +84,8 @@ class SlotMemory:
     """The arrays of a slot, as views of its shared memory.
 
     query, session, collaborative, dense: float32. codes: int64. eligible: uint8, a bitmap.
-    candidates: int64, rows; those of fresh items are the front end's own and mean nothing to another process.
-    new_item_keys: int64, the keys of the fresh candidates, in their order. found: int64, rows. scores: float32.
+    candidates: int64, rows; those of new items are the front end's own and mean nothing to another process.
+    new_item_keys: int64, the keys of the new items among the candidates, in order. found: int64, rows. scores: float32.
     """
 
     query: Float32Array
@@ -144,11 +144,11 @@ class TakenSlot:
     def __exit__(self, *_: object) -> None:
         self._give_back(self)
 
-    def ask(self, kind: int, count: int, fresh: int, share: float, deadline: float) -> int | None:
+    def ask(self, kind: int, count: int, new_count: int, share: float, deadline: float) -> int | None:
         """Hand the slot over, and wait for the answer until the deadline (a time.monotonic() instant) at most.
 
         Args:
-            kind, count, fresh, share: see REQUEST.
+            kind, count, new_count, share: see REQUEST.
 
         Returns:
             How many items were answered; None where only a scan can tell.
@@ -160,7 +160,7 @@ class TakenSlot:
             raise DeadlineExceeded("the deadline passed before the device process was asked")
         self.waiting = True
         try:
-            self._socket.send(REQUEST.pack(kind, count, fresh, share, deadline))
+            self._socket.send(REQUEST.pack(kind, count, new_count, share, deadline))
             if not self._readable.poll(_left_ms(deadline)):
                 raise DeadlineExceeded("the deadline passed before the device process had an answer")
             answer = self._socket.recv(ANSWER_BYTES)

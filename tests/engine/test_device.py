@@ -220,7 +220,7 @@ def test_a_copy_that_fails_stops_no_change_of_the_catalogue(trained: Trained, ca
     catalogue.apply(overlay.since(catalogue.sequence), overlay.sequence)
     row = int(catalogue.rows(item_keys(["new"]))[0])
     assert catalogue.of_surface("home")[row >> 3] >> (row & 7) & 1
-    assert "copy of the item tables is behind" in caplog.text
+    assert "copy of the item tables is stale" in caplog.text
 
 
 @needs_cuda

@@ -29,7 +29,7 @@ class DeviceTable:
         """Copy a table to the device.
 
         Args:
-            host: float32 (rows, width), C-contiguous; kept, since later copies are from it.
+            host: float32 (rows, width), C-contiguous; kept: later transfers read from it.
             device: "cuda", or "cpu", which has its own copy as well.
 
         Raises ConfigError where CUDA fails. Cost: 20 GB/s or so.

@@ -3,7 +3,7 @@
 // A sample of the items gives each query a score that a little more than k items are expected to reach (`take_sample`,
 // `set_thresholds`). One pass over all items (`scan_*`) multiplies on the tensor cores and keeps only what reaches it,
 // some thousands of millions of scores, so that no score but those ever goes to memory. What was kept is sorted
-// (`sort_kept`). Whoever calls sees by the counts whether the guess was right: at least k kept and all of them in room.
+// (`sort_kept`). The counts tell the caller whether the guess was right: at least k kept, and no more than CAPACITY.
 //
 // Defined by whoever compiles: DIM, components of a vector (a multiple of 32); SAMPLE, rows of a sample (a multiple of
 // 512); CAPACITY, scores kept for a query (a power of two).
@@ -220,7 +220,7 @@ extern "C" __global__ void __launch_bounds__(512) set_thresholds(const u32* samp
 }
 
 // One block of 1024 threads a query, with CAPACITY * 8 bytes of shared memory: the best k of what was kept, best first;
-// rows of -1 behind them. rows int64 (queries, k), scores float32 (queries, k) and kept_counts, a copy of counts, may lie
+// then rows of -1. rows int64 (queries, k), scores float32 (queries, k) and kept_counts, a copy of counts, may lie
 // in the host's memory: writing there takes less than a copy that begins when all is sorted.
 extern "C" __global__ void __launch_bounds__(1024) sort_kept(const u64* kept, const u32* counts, u32 k, long long* rows,
                                                             float* scores, u32* kept_counts) {

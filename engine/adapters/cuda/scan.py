@@ -144,7 +144,7 @@ class CudaScanSearcher:
         for place, bitmap in enumerate(eligible):
             first = place * self._bitmap_bytes
             self._bitmaps_sent.bytes[first : first + self._bitmap_bytes] = bitmap
-            # One at a time, so that the device copies one while the next is brought here.
+            # One at a time: the device reads one while the host prepares the next.
             self._copy(self._bitmaps.address + first, self._bitmaps_sent.address + first, self._bitmap_bytes)
 
     def _bind(self, program: CudaProgram) -> None:
@@ -194,7 +194,7 @@ class CudaScanSearcher:
             halves[:, : self._dim] = part
             address = buffer.address + first * self._width * 2
             check(self._runtime.cudaMemcpy(address, halves.ctypes.data, halves.nbytes, within))
-        # From memory that is not pinned, copies may still be on their way, and searches have a stream of their own.
+        # Transfers from unpinned memory may still be running, and searches use another stream.
         check(self._runtime.cudaStreamSynchronize(0))
         return buffer
 

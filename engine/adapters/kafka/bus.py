@@ -68,7 +68,7 @@ class KafkaProducer:
             a second message, though never out of order.
 
         Raises:
-            Overloaded: the queue has no room for all of them; none was taken.
+            Overloaded: the queue cannot take all of them; none was taken.
 
         Cost: about 2 µs a record on the event loop, and one wake-up for all of them.
         """

@@ -41,7 +41,7 @@ class ClientErrors:
         return self._last is not None and self._last.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL)
 
     def why(self, text: str) -> str:
-        """The text, and behind it the last report, if there is one."""
+        """The text, followed by the last report, if there is one."""
         return text if self._last is None else f"{text}: {_reason(self._last)}"
 
     def explained(self, error: KafkaError) -> str:

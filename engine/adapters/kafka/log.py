@@ -85,7 +85,7 @@ class TopicWatch:
 
     # While messages come they are looked at before they are used, but not more often than a topic can be made again.
     _BUSY_S: Final = 0.02
-    # A poll that returns all that it may is behind by far more than a new log could hold by then.
+    # A poll that returns its maximum has a lag far above what a new log could hold by then.
     _FULL_S: Final = 0.25
     _IDLE_S: Final = 5.0
 

@@ -118,7 +118,7 @@ class KafkaSource:
             raise self._errors.unavailable(error.args[0]) from error
 
     def lag(self) -> int:
-        """Messages behind the ends of the partitions, by what the last fetches said."""
+        """Messages between the position and the end, over all partitions, as the last fetches reported them."""
         total = 0
         try:
             for place in self._consumer.position([TopicPartition(self._topic, part) for part in self._assigned]):

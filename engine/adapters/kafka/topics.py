@@ -23,7 +23,7 @@ def create_topics(brokers: str, config: KafkaConfig, replication_factor: int = _
     Two callers at once are no trouble: a topic that the other one has made first is there.
 
     Args:
-        replication_factor: copies of each partition; -1 leaves it to the brokers.
+        replication_factor: replicas of each partition; -1: the brokers' default.
 
     Raises:
         DependencyUnavailable: Kafka cannot be reached or refuses; a topic that is there has another partition count.

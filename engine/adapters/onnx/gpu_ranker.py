@@ -23,7 +23,7 @@ _NOT_FINITE: Final = "ranker: a score is not finite"
 class DeviceRanking:
     """Where and in which shapes to rank.
 
-    device: "cuda", or "cpu", which takes the same road with buffers of its own. device_id: of CUDA.
+    device: "cuda", or "cpu", which runs the same code with its own buffers. device_id: of CUDA.
     provider: "cuda" or "tensorrt", on CUDA. half: whether TensorRT may use float16.
     memory_bytes: what ONNX Runtime may take there, beside the tables.
     candidate_count: of one request; fewer are padded, more are ranked in several parts.
@@ -172,7 +172,7 @@ class _Call:
             raise BundleError(f"{path}: {error}") from error
 
     def run(self, lines: Sequence[tuple[RankingContext, Int64Array]]) -> Float32Array:
-        """float32 (size, candidate_count): the scores of up to `size` requests, padding behind them."""
+        """float32 (size, candidate_count): the scores of up to `size` requests, then padding."""
         with TURNS:
             for line, (context, rows) in enumerate(lines):
                 for name in CONTEXT_INPUTS:

@@ -23,7 +23,7 @@ from engine.errors import DependencyUnavailable, SnapshotNeeded, described
 from engine.types import Float32Array
 from engine_client.v1 import catalog_pb2 as pb
 
-# Batches that the stream keeps: a follower that is further behind reads the hashes again.
+# Batches that the stream keeps. A follower with a larger lag reads the hashes again.
 _STREAM_BATCHES: Final = 10_000
 _PAGE: Final = 500
 _KEY_BYTES: Final = 8

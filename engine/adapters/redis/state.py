@@ -238,7 +238,7 @@ def _read_scopes(client: redis.Redis, log_name: str, scopes: Sequence[tuple[int,
 
 
 def _places(partitions: Sequence[int], values: Sequence[bytes | None]) -> dict[int, Place | None]:
-    """What lies under the keys of `_position_keys`, and perhaps of others behind them."""
+    """Positions from the values of `_position_keys`; values after those are ignored."""
     offsets, logs = values[: len(partitions)], values[len(partitions) : 2 * len(partitions)]
     return {
         partition: None if offset is None else Place(int(offset) + 1, LogIdentity.parse(log.decode()) if log else None)

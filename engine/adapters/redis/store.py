@@ -28,8 +28,8 @@ class RedisFeatureStore:
     async def fetch(self, user_id: str, generation: int) -> UserState:
         """One user's state in one round trip; an unknown user has no record.
 
-        A fresh record goes before the published one. A record of another embedding space than `generation` is treated
-        as absent. Raises DependencyUnavailable.
+        A nearline record takes precedence over the published one. A record of another embedding space than `generation`
+        counts as absent. Raises DependencyUnavailable.
         """
         keys = (
             record_key(user_id, generation), past_key(user_id), live_key(user_id), nearline_key(user_id, generation),

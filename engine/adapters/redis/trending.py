@@ -17,8 +17,8 @@ from engine.stream.popularity import ENTRY_DTYPE
 from engine.stream.trending import ItemCounts, decay, sum_entries
 from engine.types import Int64Array
 
-# Redis answers one command after the other: 1000 entries a round trip, about 0.3 ms, is what a request may have to
-# wait behind, where one HGETALL of a full list would take milliseconds.
+# Redis runs one command at a time. 1000 entries a round trip delay another client's command by about 0.3 ms; one
+# HGETALL of a full list would delay it by milliseconds.
 _SCANS: Final = 4
 _ENTRIES_A_SCAN: Final = 250
 

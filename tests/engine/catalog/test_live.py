@@ -201,7 +201,7 @@ def test_more_new_items_than_there_is_room_for(catalogue: LiveCatalogue, caplog:
     assert not caplog.records
     replica.follow(*(upsert(f"new-{number}") for number in range(CAPACITY + 10)))
     assert catalogue.spare_capacity == 0
-    assert "no room for 10 new items" in caplog.text
+    assert "no capacity for 10 new items" in caplog.text
     assert len({item for item in shown(catalogue) if item.startswith("new-")}) == CAPACITY
     assert catalogue.unknown(item_keys(["new-0", "another"])) == [False, True]
     replica.follow(upsert("new-1", surfaces=["email"]), stock("new-2", False))
