@@ -80,9 +80,9 @@ class OncePerInterval(logging.Filter):
                 self._wake_later()
                 return False
             if kind is None and len(template.kinds) >= _MAX_KINDS:
-                fresh = {old: one for old, one in template.kinds.items() if one.held or self._is_young(one, now)}
-                template.kinds = fresh
-                if len(fresh) >= _MAX_KINDS:
+                kept = {old: one for old, one in template.kinds.items() if one.held or self._is_young(one, now)}
+                template.kinds = kept
+                if len(kept) >= _MAX_KINDS:
                     template.others += 1
                     return False
             held, others, template.others = kind.held if kind else 0, template.others, 0
@@ -107,7 +107,7 @@ class OncePerInterval(logging.Filter):
             if waiting:
                 self._wake_later()
         for record, held in due:
-            # The last of them stands for all; past this filter, which has just counted it.
+            # The last of them represents all; past this filter, which has just counted it.
             record.msg, record.args = _with_counts(record, held - 1, 0), ()
             logging.getLogger(record.name).callHandlers(record)
 

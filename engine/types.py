@@ -43,7 +43,7 @@ def event_name(event_type: int) -> str:
 
 
 class Strategy(IntEnum):
-    """The road that served a request; mirrors the API's enum."""
+    """The strategy that served a request; mirrors the API's enum."""
 
     PERSONALIZED = 1
     DEMOGRAPHIC = 2
@@ -177,7 +177,7 @@ class StageTiming(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ItemExplanation:
-    """One item's road; mirrors the API's message."""
+    """How one item got its place; mirrors the API's message."""
 
     retrieval_score: float | None
     rank_score: float | None

@@ -31,7 +31,7 @@ def place_key(item_key, surface_key):  # type: ignore[no-untyped-def]
 
 @numba.njit(types.int64(_WORDS, _WORDS, _WORDS, types.int64, types.int64, types.int64), **EXACT)
 def place_for(keys, looked, bought, size, key, limit):  # type: ignore[no-untyped-def]
-    """The place of an entry; -1 where there is none and there is room for it, else -2 - the place of the oldest."""
+    """The place of an entry; -1 where there is none and one fits, else -2 - the place of the oldest."""
     for at in range(size):
         if keys[at] == np.uint32(key):
             return at
@@ -53,8 +53,8 @@ def place_for(keys, looked, bought, size, key, limit):  # type: ignore[no-untype
 def turn_to(keys, looked, bought, size, key, time_s, is_purchase, limit, horizon_s):  # type: ignore[no-untyped-def]
     """One event that shows interest: as of when the user counted before and counts now, and the entries there are.
 
-    An event that is not their latest on the item moves nothing. Where there is no room the entry that is longest ago
-    makes it if it is `horizon_s` before this event; if not, the user counts for no further item for now: however many
+    An event that is not their latest on the item moves nothing. Where the list is full the oldest entry is
+    replaced if it is `horizon_s` before this event; if not, the user counts for no further item for now: however many
     items they turn to, no item gets more than one of them at a time.
     """
     at = place_for(keys, looked, bought, size, key, limit)
@@ -72,7 +72,7 @@ def turn_to(keys, looked, bought, size, key, time_s, is_purchase, limit, horizon
         keys[at], looked[at], bought[at] = np.uint32(key), np.uint32(0), np.uint32(0)
     time = np.uint32(time_s)
     if is_purchase:
-        # The earlier purchase stands behind the later one, and only this one can be taken back.
+        # The earlier purchase becomes a look: a return can take back only the later one.
         looked[at] = max(looked[at], min(bought[at], time))
         bought[at] = max(bought[at], time)
     else:

@@ -37,7 +37,7 @@ def scan_events(
     judge of it.
 
     Args:
-        buffer: uint8, the messages one behind the other. ends: int64 (n,), where each of them ends; ascending.
+        buffer: uint8, the messages one after the other. ends: int64 (n,), where each of them ends; ascending.
         text_limits: int64 (EVENT_FIELDS,), most bytes of a text by its field's number; 0 for what is no text.
         position_limit: the largest position. time_end_s: times are before it, in seconds since 1970.
 

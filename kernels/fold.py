@@ -46,7 +46,7 @@ _LAST_SECOND: Final = 2**32 - 1
 
 @numba.njit(types.int64(types.int64[::1], types.int64, types.int64, types.int64), **EXACT)
 def _find(entries, start, end, entry):  # type: ignore[no-untyped-def]
-    """Where an entry stands in entries[start:end], the last one first; -1 where it does not."""
+    """The position of an entry in entries[start:end], searched from the end; -1 where it is missing."""
     for at in range(end - 1, start - 1, -1):
         if entries[at] == entry:
             return at
@@ -55,7 +55,7 @@ def _find(entries, start, end, entry):  # type: ignore[no-untyped-def]
 
 @numba.njit(types.int64(BYTES, types.int64, types.int64, types.int64, types.int64), **EXACT)
 def _find_in_session(session, start, end, item_key, kind):  # type: ignore[no-untyped-def]
-    """Where the latest event of this type on this item stands in session[start:end]; -1 where none does."""
+    """The position of the latest event of this type on this item in session[start:end]; -1 where there is none."""
     for at in range(end - EVENT, start - 1, -EVENT):
         if session[at + EVENT_TYPE] == kind and _load(session, at, 8) == item_key:
             return at
@@ -120,24 +120,24 @@ def fold_packed(  # type: ignore[no-untyped-def]
     folded_ends = np.empty(len(ends), np.int64)
     unreadable, taken = np.zeros(len(ends), np.bool_), np.zeros(len(order), np.bool_)
     moves = np.full((len(order), 4), NONE, np.int64)
-    # Room for the longest state there is, and behind it for all that one user's events can put there.
-    room, most_events, start, first = 0, 0, 0, 0
+    # Capacity for the longest state there is, and after it for all that one user's events can add.
+    capacity, most_events, start, first = 0, 0, 0, 0
     for user in range(len(ends)):
         if ends[user] < start or ends[user] > len(states):
             raise ValueError("states end outside of the buffer, or before they start")
-        room = max(room, ends[user] - start + (EVENT + 2 * ENTRY) * (last[user] - first))
+        capacity = max(capacity, ends[user] - start + (EVENT + 2 * ENTRY) * (last[user] - first))
         most_events = max(most_events, last[user] - first)
         start, first = ends[user], last[user]
-    session = np.empty(room, np.uint8)
-    ids = np.empty(room // KEY, np.int64)
+    session = np.empty(capacity, np.uint8)
+    ids = np.empty(capacity // KEY, np.int64)
     # The same memory, for what is copied from and to packed states.
     id_bytes = ids.view(np.uint8)
     # Of one user at a time, a line for each type that is kept.
-    lists = (slot_count, room // _ENTRY + most_events)
+    lists = (slot_count, capacity // _ENTRY + most_events)
     keys, times, counts = np.empty(lists, np.int64), np.empty(lists, np.int64), np.empty(lists, np.int64)
     starts, stops = np.zeros(slot_count, np.int64), np.zeros(slot_count, np.int64)
-    id_times, places = np.empty(room // WORD, np.uint32), np.empty(room // WORD, np.uint32)
-    looked, bought = np.empty(room // WORD, np.uint32), np.empty(room // WORD, np.uint32)
+    id_times, places = np.empty(capacity // WORD, np.uint32), np.empty(capacity // WORD, np.uint32)
+    looked, bought = np.empty(capacity // WORD, np.uint32), np.empty(capacity // WORD, np.uint32)
     id_time_bytes, place_bytes = id_times.view(np.uint8), places.view(np.uint8)
     looked_bytes, bought_bytes = looked.view(np.uint8), bought.view(np.uint8)
     written, start, first = 0, 0, 0
@@ -218,7 +218,7 @@ def fold_packed(  # type: ignore[no-untyped-def]
                 if at >= 0:
                     drop_item(keys, times, counts, stops, owned, at)
                 continue
-            # Behind all that are not later. Events come almost in order, so that the search starts at the end.
+            # After all that are not later. Events come almost in order, so that the search starts at the end.
             at = session_to
             while at > session_from and _load(session, at - EVENT + EVENT_TIME, 8) > times_ms[event]:
                 _copy(session, at, session, at - EVENT, at)

@@ -44,7 +44,7 @@ class Kept(NamedTuple):
 class FoldedStates(NamedTuple):
     """What a fold leaves.
 
-    states: uint8, the new states one behind the other. ends: int64 (users,), where each ends; one that has not changed
+    states: uint8, the new states one after the other. ends: int64 (users,), where each ends; one that has not changed
         is empty. unreadable: bool (users,), what was stored is no state, and a new one was begun.
     taken: bool (n,), the events that have made a difference.
     moves: int64 (n, 4), Unix seconds as of which the event's user counted for the item before it and counts now,
@@ -71,7 +71,7 @@ def fold_states(
     """Fold events into users' states, each user's in their order; engine.stream.state.fold says by which rules.
 
     Args:
-        states: uint8, packed states one behind the other. ends: int64 (users,), where each of them ends, ascending; an
+        states: uint8, packed states one after the other. ends: int64 (users,), where each of them ends, ascending; an
             empty one is that of somebody new.
         users: int64 (n,), the position in `ends` of each event's user.
         positive: bool (256,), by type: whether it counts as an interaction, and ends what showings have done.

@@ -33,8 +33,8 @@ def count_moves(
     Args:
         references_ms: int64 (capacity,), any stride; counts: float64 (capacity, windows), any strides;
             changed: bool (capacity,), set at every position that is counted. All writable.
-        size: how many entries there are; what lies behind them is not read.
-        positions: int64 (n,), one a move. The position behind the last entry makes a new one.
+        size: how many entries there are; what follows them is not read.
+        positions: int64 (n,), one a move. The position after the last entry makes a new one.
         before_ms, after_ms: int64 (n,), Unix milliseconds as of which a user counted and counts, in any order;
             negative: not at all. One of the two at least is a moment.
         lifetimes_ms: float64 (windows,), positive; a count falls to 1/e in one of them.

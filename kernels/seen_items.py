@@ -16,7 +16,7 @@ from engine.kernels.bytes import load, store
 from engine.kernels.signatures import BYTES, EXACT, ROWS
 
 IMPRESSION: Final = 0
-# A count of 1, and the largest that there is room for.
+# A count of 1, and the largest count that fits.
 ONE: Final = 256
 _MOST: Final = 2**16 - 1
 _REGION, _KEY, _TIME, _COUNT = 5, 8, 4, 2
@@ -88,7 +88,7 @@ def region_size(buffer, at, end):  # type: ignore[no-untyped-def]
 
 @numba.njit(types.boolean(BYTES, types.int64, types.int64), **EXACT)
 def are_regions(buffer, at, end):  # type: ignore[no-untyped-def]
-    """Whether buffer[at:end] is regions of rising types, one behind the other."""
+    """Whether buffer[at:end] is regions of rising types, one after the other."""
     last = np.int64(-1)
     while at < end:
         size = region_size(buffer, at, end)
@@ -217,7 +217,7 @@ def write_lists(target, at, slots, keys, times, counts, starts, stops):  # type:
 
 @numba.njit(types.int64(_LISTS, types.int64, _BOUNDS, _BOUNDS, types.int64), **EXACT)
 def find_item(keys, slot, starts, stops, key):  # type: ignore[no-untyped-def]
-    """Where an item stands in a line, the latest place first; -1 where it does not."""
+    """The position of an item in a line, searched from the end; -1 where it is missing."""
     for at in range(stops[slot] - 1, starts[slot] - 1, -1):
         if keys[slot, at] == key:
             return at
@@ -241,7 +241,7 @@ def drop_item(keys, times, counts, stops, slot, at):  # type: ignore[no-untyped-
     **EXACT,
 )  # fmt: skip
 def put_item(keys, times, counts, starts, stops, slot, key, time, count, limit, kept_s):  # type: ignore[no-untyped-def]
-    """One entry in its place by time, behind others of the same second; then what is too old or too much goes."""
+    """One entry in its place by time, after others of the same second; then what is too old or too much is dropped."""
     at = stops[slot]
     while at > starts[slot] and times[slot, at - 1] > time:
         keys[slot, at] = keys[slot, at - 1]

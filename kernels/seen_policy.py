@@ -1,4 +1,4 @@
-"""What a seen policy makes of what a user did: which items it hides, and which ones it puts behind others."""
+"""Applies a seen policy to what a user did: which items it hides, and which ones it demotes."""
 
 from typing import NamedTuple
 
@@ -188,7 +188,7 @@ def _resolve_rows(rows, hidden_count, recent_count, factors, eligible):  # type:
 
 @numba.njit(types.int64(ROWS, types.int64), **EXACT)
 def _place_of(sorted_rows, row):  # type: ignore[no-untyped-def]
-    """Where a row stands; -1 where it does not."""
+    """The position of a row; -1 where it is missing."""
     low, high = 0, len(sorted_rows)
     while low < high:
         middle = (low + high) >> 1

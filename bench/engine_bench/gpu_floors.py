@@ -35,7 +35,10 @@ class Floors:
 
 
 def measure_floors(device: str, device_id: int) -> Floors:
-    """Copies within the device's memory, and large products. Takes a few seconds and 6 GB of it; less on "cpu"."""
+    """Measures transfers within the device's memory, and large products.
+
+    Cost: a few seconds and 6 GB of that memory; less on "cpu".
+    """
     if device == "cpu":
         return _cpu_floors()
     runtime = cuda_runtime()

@@ -126,11 +126,11 @@ async def _run(ports: list[int], users: list[str], new_item_count: int, progress
         ]
         for start in range(0, new_item_count, _BATCH):
             items = [
-                catalog_pb2.Item(item_id=f"bench-fresh-{number}", title=f"fresh {number}")
+                catalog_pb2.Item(item_id=f"bench-filler-{number}", title=f"filler {number}")
                 for number in range(start, min(start + _BATCH, new_item_count))
             ]
             await clients[0].upsert_items(items)
-            progress(start + len(items), new_item_count, "fresh items")
+            progress(start + len(items), new_item_count, "new items")
         # Its turn comes after all the others'.
         await clients[0].upsert_items([catalog_pb2.Item(item_id=_READY, title=_READY)])
         for client in clients:

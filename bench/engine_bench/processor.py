@@ -45,8 +45,8 @@ def measure_processor(
 ) -> dict[str, Any]:
     """Feed `event_count` events of `user_count` users to one `engine process`, and time it.
 
-    Fresh vectors and the archive are off: what is measured is the state that requests read. Events are encoded before
-    the clock starts; the feeding shares the machine with what is measured.
+    Nearline vectors and the archive are off: what is measured is the state that requests read. Events are encoded
+    before the clock starts; the feeding shares the machine with what is measured.
 
     Returns `events_per_s`, the seconds, the machine, and `targets`; and what an event takes of a core, which depends
     less on what else runs on the machine: `processor_cpu_us`, and `redis_cpu_us` where Redis is this bench's own.

@@ -89,8 +89,8 @@ def request_targets(requests: Mapping[int, Mapping[str, Any]]) -> list[Target]:
 
     Args:
         requests: for each number of items what bench/suite/test_request.py notes: `p50_ms`, `p99_ms`, `stages_ms` and
-            `recall_at_1000`. Without TARGET_ITEMS among them the largest smaller size stands in, as `items` of every
-            target says; it is easier.
+            `recall_at_1000`. Without TARGET_ITEMS among them the largest smaller size replaces it, as `items` of
+            every target says; it is easier.
     """
     if not requests:
         return []

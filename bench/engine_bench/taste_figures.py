@@ -100,7 +100,7 @@ def measure_taste(
         One entry for each surface and moment.
 
     Raises:
-        DataError: no user has enough interactions for the personalized road, or no item has a category.
+        DataError: no user has enough interactions for personalized answers, or no item has a category.
 
     Cost: two requests a user and surface, one exact search a user and surface.
     """

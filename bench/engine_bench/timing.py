@@ -30,7 +30,7 @@ def time_calls(call: Callable[[int], object], seconds: float) -> dict[str, Any]:
 
 
 def summarize(seconds: list[float]) -> dict[str, Any]:
-    """The same of durations that were measured elsewhere, one at least."""
+    """The same of durations that the caller has measured, one at least."""
     p50, p99 = np.percentile(seconds, [50, 99]) * 1000
     return {
         "p50_ms": round(float(p50), 4),

@@ -113,7 +113,7 @@ def world(item_count: int) -> "PublishedWorld":
 
 @pytest.fixture(scope="session")
 def serving(world: "PublishedWorld", tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Serving]":
-    """The world behind a real Redis, with the rules and the sessions of the load bench."""
+    """The world, served with a real Redis, with the rules and the sessions of the load bench."""
     from engine.adapters.redis.embedded import EmbeddedRedis
     from engine.config.serving import EngineConfig
     from engine_bench.load_world import publish_crowd, write_rules

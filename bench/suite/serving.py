@@ -98,7 +98,7 @@ class Serving:
         bitmap = model.catalogue.of_surface(SURFACE)
         mask = np.unpackbits(bitmap, count=self.world.item_count, bitorder="little").astype(bool)
         queries = np.stack([self.blended(model, state)[0] for state in self.states(users)])
-        # Nothing is fresh here: the bundle's own rows are all that there is.
+        # There are no new items here: the bundle's own rows are all.
         truth = exact_rows(model.bundle.item_vectors, queries, mask, k)
         return mean_recall(model.index, queries, k, bitmap, truth)
 

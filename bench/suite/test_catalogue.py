@@ -1,4 +1,4 @@
-"""What a living catalogue costs by size: fresh items beside the index, and most items out of the way."""
+"""What a changing catalogue costs by size: new items beside the index, and most items out of stock."""
 
 import asyncio
 import itertools
@@ -21,21 +21,21 @@ from engine_bench.targets import TARGET_ITEMS, Target
 from engine_client.v1 import catalog_pb2 as pb
 from suite.serving import PATIENCE_S, SURFACE, PublishedWorld, Serving, exact_rows, mean_recall
 
-K, SLATE, FRESH, ROUNDS, RATIO = 1000, 50, 10_000, 400, 1.3
+K, SLATE, NEW_ITEMS, ROUNDS, RATIO = 1000, 50, 10_000, 400, 1.3
 RECALL_QUERIES = 64
 
 
 @pytest.fixture
 def with_new_items(world: PublishedWorld) -> ServingModel:
-    """The bundle and 10,000 fresh items, whose vectors are those of random items, a little moved."""
+    """The bundle and 10,000 new items, whose vectors are those of random items, a little moved."""
     bundle = world.bundle
     model = load_model(bundle.path, EngineConfig())
     rng = np.random.default_rng(0)
-    alike = np.array(bundle.item_vectors[rng.integers(0, world.item_count, FRESH)])
+    alike = np.array(bundle.item_vectors[rng.integers(0, world.item_count, NEW_ITEMS)])
     alike += rng.normal(scale=0.05, size=alike.shape).astype(np.float32)
     changes: list[Change] = []
     for number, vector in enumerate(alike):
-        name = f"fresh-{number}"
+        name = f"new-{number}"
         stored = pb.StoredItem(item=pb.Item(item_id=name, title=name))
         changes += [
             ContentChange(item_key(name), stored),
@@ -45,7 +45,7 @@ def with_new_items(world: PublishedWorld) -> ServingModel:
     overlay.add(changes)
     started = time.perf_counter()
     model.catalogue.apply(overlay.since(0), overlay.sequence)
-    print(f"\n{FRESH:,} items embedded, written and shown in {time.perf_counter() - started:.2f} s")
+    print(f"\n{NEW_ITEMS:,} items embedded, written and shown in {time.perf_counter() - started:.2f} s")
     return model
 
 
@@ -81,17 +81,17 @@ def test_fresh_items_beside_the_index(benchmark: Any, world: PublishedWorld, wit
         main_p50_ms=round(p50["main"], 3),
         both_p50_ms=round(p50["both"], 3),
         ratio=round(ratio, 3),
-        fresh=FRESH,
+        new_items=NEW_ITEMS,
     )
-    print(f"\nmain {p50['main']:.3f} ms, with {FRESH:,} fresh items {p50['both']:.3f} ms: {ratio:.2f} times")
-    assert found, "no fresh item was near any query"
+    print(f"\nmain {p50['main']:.3f} ms, with {NEW_ITEMS:,} new items {p50['both']:.3f} ms: {ratio:.2f} times")
+    assert found, "no new item was near any query"
     if world.item_count >= TARGET_ITEMS:  # of a smaller catalogue 10,000 items are a large part
-        name = f"search with {FRESH:,} fresh items, times as long"
+        name = f"search with {NEW_ITEMS:,} new items, times as long"
         benchmark.extra_info["targets"] = [Target(name, round(ratio, 3), RATIO).as_json()]
 
 
 def _recall(model: ServingModel, queries: Float32Array, bitmap: UInt8Array) -> float:
-    """Against an exact search in the rows of bundle and fresh items together."""
+    """Against an exact search in the rows of bundle and new items together."""
     vectors = model.catalogue.item_vectors
     mask = np.unpackbits(bitmap, count=len(vectors), bitorder="little").astype(bool)
     return mean_recall(model.index, queries, K, bitmap, exact_rows(vectors, queries, mask, K))

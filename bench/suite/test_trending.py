@@ -1,4 +1,4 @@
-"""What an update from live counts costs by catalogue size: its own time, and what others wait behind it."""
+"""What an update from live counts costs by catalogue size: its own time, and how long others wait for it."""
 
 import asyncio
 import time

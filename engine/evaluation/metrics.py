@@ -23,7 +23,7 @@ class MeanEstimate:
 
 
 def hit_positions(ranked: Int64Array, targets: Int64Array) -> Int64Array:
-    """Where each user's target stands: int64 (users,), 0 for the first place, -1 where it is missing.
+    """The position of each user's target: int64 (users,), 0 for the first place, -1 where it is missing.
 
     ranked: int64 (users, k), padded with -1. targets: int64 (users,).
     """

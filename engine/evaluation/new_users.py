@@ -1,4 +1,4 @@
-"""Users of whom nothing is known but their demographics: what the popularity road finds for them."""
+"""Evaluates popularity by segment for users of whom only the demographics are known."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ LIST_SIZE = 50
 # Each fifth of the users is held out once a seed.
 FOLDS = 5
 FIRST_ITEMS = 5
-METHODS = ("global popularity", "segment road")
+METHODS = ("global popularity", "segment popularity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class NewUsersReport:
     """users: users with demographics and events, all of them compared. by_segment: of those, the share that was
     served a segment's list (mean over seeds); the others' lists are the same in both methods.
 
-    methods: by METHODS. gain: the segment road against global popularity, the difference taken user by user.
+    methods: by METHODS. gain: segment popularity less global popularity, the difference taken user by user.
     """
 
     users: int
@@ -56,8 +56,8 @@ def evaluate_new_users(dataset: Dataset, seeds: Sequence[int]) -> NewUsersReport
     """Leave whole users out of training, a fifth at a time, and look for the first things that they turned to.
 
     Each seed deals the users into FOLDS parts; everything of one part's users is taken out, popularity lists are made
-    of the rest, and the part's users with demographics are served by the code of the cold-start road: every item in
-    stock, no surface, nothing seen. So each of them is asked once a seed. The lists' smoothing is measured again on
+    of the rest, and the part's users with demographics are served by the code of the cold-start source: every item
+    in stock, no surface, nothing seen. So each of them is asked once a seed. The lists' smoothing is measured again on
     the users of each training set (engine.training.popular), so that no held-out user has a say in it.
 
     Raises DataError where nobody has demographics and events.
@@ -82,7 +82,7 @@ def evaluate_new_users(dataset: Dataset, seeds: Sequence[int]) -> NewUsersReport
         all_users=int(np.count_nonzero(histories.lengths())),
         by_segment=float(np.mean(by_segment)),
         methods={method: _figures(values) for method, values in means.items()},
-        gain=_figures(means["segment road"] - means["global popularity"]),
+        gain=_figures(means["segment popularity"] - means["global popularity"]),
     )
 
 

@@ -69,8 +69,8 @@ def next_events(
 ) -> NextEvents:
     """Segment each user's history by its own time and list the replayed events.
 
-    The cut is each user's own and not one moment for all: most users of a rating log come once, so that next to
-    nobody stands on both sides of one moment (27 of 610 in ml-latest-small). What others did after a user's cut is
+    The cut is each user's own and not one moment for all: most users of a rating log come once, so that hardly
+    anybody has events on both sides of one moment (27 of 610 in ml-latest-small). What others did after a user's cut is
     in training for every method alike; of the user's own tail nothing is.
 
     - A user is replayed when `min_training_events` positive events stay before the cut; others stay in training.
@@ -158,12 +158,12 @@ _CHUNK_SCORES = 16_000_000
 def query_vectors(model: EmbeddingModel, events: NextEvents, settings: BlendSettings) -> dict[str, Float32Array]:
     """What each method searches with: float32 (n, dim) in the order of the events."""
     stale = _embed(model, events, events.published_states)
-    fresh = _embed(model, events, events.known_states)
+    current = _embed(model, events, events.known_states)
     vectors = (
         stale,
         blended(stale, events.published_states, model.item_vectors, events, settings),
-        fresh,
-        blended(fresh, events.known_states, model.item_vectors, events, settings),
+        current,
+        blended(current, events.known_states, model.item_vectors, events, settings),
     )
     return dict(zip(METHODS, vectors, strict=True))
 

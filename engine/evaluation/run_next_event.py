@@ -1,4 +1,4 @@
-"""Does what a user does now help to say what they do next? Vectors as of the last hour against what is fresh."""
+"""Compares how well vectors of the last hour and vectors of the current session predict a user's next event."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

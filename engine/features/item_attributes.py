@@ -11,7 +11,7 @@ from engine.types import Float32Array, Float64Array
 
 @dataclass(frozen=True, slots=True)
 class ImputationMeans:
-    """What stands for an unknown value: the means over a catalogue, 0 where nothing is known."""
+    """What replaces an unknown value: the means over a catalogue, 0 where nothing is known."""
 
     published_days: float
     log_price: float

@@ -77,7 +77,7 @@ def demographics_of(blob: bytes) -> Demographics:
 
 
 def _strings(blob: bytes) -> tuple[list[str], int]:
-    """The three strings behind the header, and where they end."""
+    """The three strings after the header, and where they end."""
     offset = _HEADER.size
     strings = []
     for _ in range(3):

@@ -18,7 +18,8 @@ def taken_back(
 def pair_returns(
     users: npt.NDArray[np.integer], rows: npt.NDArray[np.integer], purchases: BoolArray, returns: BoolArray
 ) -> tuple[Int64Array, Int64Array]:
-    """The purchase that each return takes back: of its user and item the latest before it that still stands.
+    """The purchase that each return takes back: of its user and item the latest before it that is not yet
+    taken back.
 
     Args:
         users, rows: int (n,), who and what, of events in time order.

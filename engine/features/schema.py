@@ -6,7 +6,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, model_validator
 
 SCHEMA_VERSION: Final = 2
-# Versions that the next one only added to: inputs of a request, or columns behind those of `dense` and `codes`. Their
+# Versions that the next one only added to: inputs of a request, or columns after those of `dense` and `codes`. Their
 # bundles can be upgraded (engine.training.upgrade). Version 2 added the recent session.
 ADDED_TO: Final = frozenset({1})
 

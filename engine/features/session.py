@@ -2,7 +2,7 @@
 
 In training, the query vector beside these features is the user's state right at the moment, which has read the whole
 session; in serving it has read a part of it, and the rest is mixed in. The session's own features are always of all of
-it, so that the ranker can lean on them when the query vector lags behind.
+it, so that the ranker can lean on them when the query vector is out of date.
 """
 
 from collections.abc import Mapping

@@ -92,7 +92,7 @@ def user_batches(
 
 
 def recent_histories(dataset: Dataset, limit: int) -> Iterator[list[tuple[str, Session]]]:
-    """(user id, last `limit` positive events) of every user, in batches: what fresh vectors start from.
+    """(user id, last `limit` positive events) of every user, in batches: what nearline vectors start from.
 
     Without a limit there is nothing to start from, and nothing comes.
     """

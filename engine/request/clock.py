@@ -15,8 +15,8 @@ log.addFilter(OncePerInterval())
 
 T = TypeVar("T")
 
-# A time.monotonic() instant: the deadline of the request that the current thread works for. For what has to wait and
-# lies behind a stage's Protocol, which knows of no deadline.
+# A time.monotonic() instant: the deadline of the request that the current thread works for. It is for
+# implementations of a stage's Protocol that have to wait: the Protocol passes no deadline.
 request_deadline: Final[ContextVar[float]] = ContextVar("request_deadline", default=float("inf"))
 
 

@@ -1,4 +1,4 @@
-"""What a request's debug answer tells of each item's road, and of what could not be shown."""
+"""What a debug answer says about how each item got its place, and about what could not be shown."""
 
 from collections import Counter
 from typing import Final
@@ -55,7 +55,7 @@ class Trace:
         self._relaxed = dict(zip(rows, choice.relaxed.tolist(), strict=True))
 
     def explain(self, slate: Candidates, rules: ActiveRules, seen: SeenVerdict, removed: Counts) -> Explanation:
-        """Of each item of the slate, its road."""
+        """How each item of the slate got its place."""
         rows = slate.rows
         factors, seen_factors = rules.factors(rows), seen.factors(rows)
         names = rules.touching(rows)

@@ -65,7 +65,7 @@ def explore_new(request: RequestContext, placed: Placed) -> Exploration:
 def choose(request: RequestContext, candidates: Candidates, fixed: Int64Array) -> SlateChoice:
     """The slate; the first candidates where the time is short or diversity fails.
 
-    fixed: int64 (slate size,), the candidate that stands at each position, -1 for none.
+    fixed: int64 (slate size,), the candidate at each position, -1 for none.
     """
     query, settings = request.query, request.settings
     weight = settings.diversity_weight if query.diversity_weight is None else query.diversity_weight

@@ -37,9 +37,9 @@ class CatalogueCapacity(Protocol):
 class CatalogServicer(pb_grpc.CatalogServiceServicer):
     """The service over one store."""
 
-    def __init__(self, store: CatalogueStore, room: CatalogueCapacity, rules: CatalogueRules) -> None:
+    def __init__(self, store: CatalogueStore, capacity: CatalogueCapacity, rules: CatalogueRules) -> None:
         self._store = store
-        self._capacity = room
+        self._capacity = capacity
         self._rules = rules
 
     async def UpsertItems(  # noqa: N802
@@ -82,18 +82,18 @@ class CatalogServicer(pb_grpc.CatalogServiceServicer):
         return pb.DeleteItemsResponse(accepted_count=len(good), errors=errors)
 
     def _fitting(self, items: list[pb.Item], request_ids: list[str]) -> tuple[list[pb.Item], list[pb.ItemError]]:
-        """The items that there is room for, and the errors of the others."""
-        room = self._capacity.spare_capacity
-        if room >= len(items):
+        """The items that fit into the capacity, and the errors of the others."""
+        spare = self._capacity.spare_capacity
+        if spare >= len(items):
             return items, []
         fitting: list[pb.Item] = []
         refused: list[pb.ItemError] = []
         for item, unknown in zip(
             items, self._capacity.unknown(item_keys([item.item_id for item in items])), strict=True
         ):
-            room -= unknown
-            if unknown and room < 0:
-                reason = "there is no room for more new items until a new bundle holds them (catalog.fresh_capacity)"
+            spare -= unknown
+            if unknown and spare < 0:
+                reason = "no more new items fit until a new bundle holds them (catalog.fresh_capacity)"
                 index = request_ids.index(item.item_id)
                 refused.append(pb.ItemError(index=index, item_id=item.item_id, field="item_id", reason=reason))
             else:

@@ -45,7 +45,7 @@ class ServerMetrics:
         refusals = Counter(
             "engine_overload_refusals", "Calls refused since too much was under way.", ("method",), registry=registry
         )
-        strategies = Counter("engine_recommendations", "Answers by road.", ("strategy",), registry=registry)
+        strategies = Counter("engine_recommendations", "Answers by strategy.", ("strategy",), registry=registry)
         degraded = Counter("engine_degraded", "Answers in which a fallback stood in.", ("reason",), registry=registry)
         stage_s = Histogram(
             "engine_stage_seconds",
@@ -64,14 +64,14 @@ class ServerMetrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
-        behind = Gauge(
+        outdated = Gauge(
             "engine_last_known_good",
             "Processes that serve by an earlier one than the current one, which does not verify.",
             ("what",),
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self._behind = {what: behind.labels(what) for what in ("bundle", "rules")}
+        self._outdated = {what: outdated.labels(what) for what in ("bundle", "rules")}
         self._exposures = Counter(
             "engine_exposures", "Requests in the exposure log, failures among them.", registry=registry
         )
@@ -114,16 +114,16 @@ class ServerMetrics:
         self._answers += 1
 
     def set_gauges(
-        self, in_flight: int, version: str, exposures: ExposureCounts | None = None, behind: Collection[str] = ()
+        self, in_flight: int, version: str, exposures: ExposureCounts | None = None, outdated: Collection[str] = ()
     ) -> None:
         """How things stand at this moment.
 
-        exposures: since the start; counted is what has come since the last call. behind: "bundle" or "rules" where an
+        exposures: since the start; counted is what has come since the last call. outdated: "bundle" or "rules" where an
         earlier one than the current one serves.
         """
         self._in_flight.set(in_flight)
-        for what, gauge in self._behind.items():
-            gauge.set(what in behind)
+        for what, gauge in self._outdated.items():
+            gauge.set(what in outdated)
         if version != self._version:
             # Shared files keep every label that they ever had: what no longer serves counts as nought.
             if self._version is not None:
@@ -177,11 +177,11 @@ async def follow_gauges(
     in_flight: Callable[[], int],
     version: Callable[[], str],
     exposures: Callable[[], ExposureCounts | None] = lambda: None,
-    behind: Callable[[], Collection[str]] = tuple,
+    outdated: Callable[[], Collection[str]] = tuple,
 ) -> None:
     """Look at what has a value at any moment once a second, forever."""
     while True:
-        metrics.set_gauges(in_flight(), version(), exposures(), behind())
+        metrics.set_gauges(in_flight(), version(), exposures(), outdated())
         await asyncio.sleep(GAUGE_PERIOD_S)
 
 

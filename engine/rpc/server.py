@@ -116,7 +116,7 @@ def create_server(
         config: surfaces, and the sections server, events, catalog and reports.
         credentials: TLS; plain text without.
         event_log: where recorded events go; without, the server has no EventService.
-        catalogue: where its changes go, and what there is room for; without, the server has no CatalogService.
+        catalogue: where its changes go, and how many new items fit; without, the server has no CatalogService.
         metrics: what counts the calls; without, nothing does.
         reporter: what makes reports about experiments; without, the server has no ExperimentService.
         shares_port: several processes listen on the port. Off by default: with it on, a port that another server holds

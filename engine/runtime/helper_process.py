@@ -21,7 +21,7 @@ _NICENESS: Final = 10
 class HelperProcess:
     """Starts a process for each call. Any number of threads may call; `close` ends what runs.
 
-    Cost: a fresh interpreter and the imports of the function's module, half a second and more.
+    Cost: a new interpreter and the imports of the function's module, half a second and more.
     """
 
     def __init__(self) -> None:

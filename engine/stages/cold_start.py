@@ -58,7 +58,7 @@ def take_first(order: Int64Array, eligible: UInt8Array, limit: int, source: Item
 
 
 def append_backfill(candidates: Candidates, more: Candidates) -> Candidates:
-    """More candidates behind those there are, with their scores squeezed below, so that every stage sees the order."""
+    """Appends candidates, with scores below those of the ones before, so that every stage sees the order."""
     if not len(more):
         return candidates
     falling = np.minimum.accumulate(more.scores)

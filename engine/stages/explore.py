@@ -16,8 +16,8 @@ _FIRST_POSITION = 1
 class Exploration:
     """Which new items go where, and how likely that was.
 
-    candidates: those given, with the explored ones among them or behind them. fixed: int64 (slate size,), the candidate
-    that stands at each position, -1 where neither a rule nor chance has decided. ruled: the same of rules alone.
+    candidates: those given, with the explored ones among them or after them. fixed: int64 (slate size,), the candidate
+    at each position, -1 where neither a rule nor chance has decided. ruled: the same of rules alone.
     expected: how many places go to new items in the mean. new_rows: int64 (n,), the items that they are drawn from.
     """
 
@@ -66,7 +66,7 @@ class Exploration:
         return chances
 
     def _chance(self, rank: int, new_ahead: int, is_new: bool, places: int) -> float:
-        """The total probability of an item of this rank by merit, counted from 1, behind so many new ones."""
+        """The total probability of an item of this rank by merit, counted from 1, after so many new ones."""
         fewest, share_of_more = int(self.expected), self.expected % 1
         total = 0.0
         for drawn, weight in ((fewest, 1.0 - share_of_more), (fewest + 1, share_of_more)):
@@ -132,9 +132,9 @@ def explore(
         else:
             sources[index] = ItemSource.EXPLORATION
         chosen[position] = index
-    behind = Candidates.of(np.array(extra, np.int64), _lowest(candidates.scores, len(extra)), ItemSource.EXPLORATION)
+    appended = Candidates.of(np.array(extra, np.int64), _lowest(candidates.scores, len(extra)), ItemSource.EXPLORATION)
     marked = Candidates(candidates.rows, candidates.scores, sources)
-    return Exploration(Candidates.concat([marked, behind]), chosen, fixed, wanted, new_rows)
+    return Exploration(Candidates.concat([marked, appended]), chosen, fixed, wanted, new_rows)
 
 
 def new_among(eligible: UInt8Array, new: UInt8Array, first_row: int) -> Int64Array:

@@ -28,7 +28,7 @@ def rescore(candidates: Candidates, rules: ActiveRules, demotions: Float32Array 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Candidates with the pinned ones among them, and who stands where: fixed int64 (slate size,), -1 where free."""
+    """Candidates, pinned ones included, and the one at each position: fixed int64 (slate size,), -1 where free."""
 
     candidates: Candidates
     fixed: Int64Array
@@ -54,7 +54,7 @@ def place(candidates: Candidates, rules: ActiveRules, pinned_rows: Int64Array, s
 
 
 def _pin(candidates: Candidates, rules: ActiveRules, pinned_rows: Int64Array, fixed: Int64Array) -> Candidates:
-    """The candidates with the pinned items among them or behind them; writes their positions into `fixed`."""
+    """The candidates with the pinned items among them or after them; writes their positions into `fixed`."""
     pins = [
         (pin.position, row)
         for pin, row in zip(rules.pins, pinned_rows.tolist(), strict=True)
@@ -65,8 +65,8 @@ def _pin(candidates: Candidates, rules: ActiveRules, pinned_rows: Int64Array, fi
     rows = np.array([row for _, row in pins], np.int64)
     missing = rows[~np.isin(rows, candidates.rows)]
     lowest = candidates.scores.min() if len(candidates) else np.float32(0.0)
-    behind = Candidates.of(missing, np.full(len(missing), lowest, np.float32), ItemSource.PINNED)
-    joined = Candidates.concat([candidates, behind])
+    appended = Candidates.of(missing, np.full(len(missing), lowest, np.float32), ItemSource.PINNED)
+    joined = Candidates.concat([candidates, appended])
     index_of = {row: index for index, row in enumerate(joined.rows.tolist())}
     sources = joined.sources.copy()
     for position, row in pins:

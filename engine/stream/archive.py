@@ -3,7 +3,7 @@
 DIRECTORY/2026-11-23/07/engine.events.v1~CLUSTER~TOPIC-3-000000000120-000000000245.parquet holds partition 3 from offset
 120 to 245 of the log with these ids of Kafka's, and 07 is the hour (UTC) in which the server took the first of them in.
 A file is written aside and renamed into place, so that the names are the archive's own memory of how far it got in
-which log: after a crash it goes on behind the last of them. Files from before names had ids are of the log that is
+which log: after a crash it goes on after the last of them. Files from before names had ids are of the log that is
 there when they are first seen, if they fit it.
 """
 
@@ -115,7 +115,7 @@ class ArchiveSink(Generic[T]):
         self._adopted: set[int] = set()
 
     def positions(self, partitions: Iterable[int], log: LogNow) -> dict[int, Place | None]:
-        """Behind the last file of each partition; what is written from now on is of this log.
+        """After the last file of each partition; what is written from now on is of this log.
 
         Cost: one walk over the directory.
         """

@@ -18,7 +18,7 @@ EXPOSURES_SCHEMA: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "stages": pl.List(pl.Struct({"stage": pl.String, "duration_ms": pl.Float64})), "total_ms": pl.Float64,
     "device": pl.String, "country": pl.String, "interaction_count": pl.Int64,
     "partition": pl.Int32, "offset": pl.Int64,
-    # Behind the place in the log, since archives from before have no such columns.
+    # After the position in the log, since archives from before have no such columns.
     "time_ms": pl.Int64, "error": pl.String,
 }  # fmt: skip
 _TOTAL: Final = "total"

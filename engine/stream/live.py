@@ -103,8 +103,8 @@ class LiveSink:
     def write(self, batch: EventBatch) -> dict[int, int]:
         """Apply events in log order; returns where each partition goes on, now that this is stored.
 
-        Without messages it looks whether the store still holds what was written: one that has lost it, while nobody
-        does anything, must not stay behind until somebody does.
+        Without messages it checks whether the store still holds what was written. A store that has lost it is filled
+        again even while no events come.
 
         Raises:
             PositionLost: the store is not where this sink left it; nothing is written.

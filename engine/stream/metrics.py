@@ -53,7 +53,7 @@ def _families(registry: CollectorRegistry) -> _Families:
                 "engine_processor_batch_seconds", "From messages in hand to everything stored.", ("sink",),
                 buckets=_BATCH_BUCKETS_S, registry=registry,
             ),
-            Gauge("engine_processor_lag", "Messages behind the end of the log.", ("sink",), registry=registry),
+            Gauge("engine_processor_lag", "Messages of the log still to be read.", ("sink",), registry=registry),
             Counter(
                 "engine_processor_interruptions", "Returns to what is stored, after a failure.", ("sink",),
                 registry=registry,

@@ -58,7 +58,7 @@ class UserModel:
 
 
 class NearlineStore(Protocol):
-    """Where users are read and fresh records go. Every call may raise DependencyUnavailable."""
+    """Where users are read and nearline records are written. Every call may raise DependencyUnavailable."""
 
     def read_touched(self, user_ids: Sequence[str], generation: int) -> list[Touched]:
         """These users, but those of whom something cannot be read."""
@@ -151,7 +151,7 @@ def nearline_records(touched: Sequence[Touched], model: UserModel) -> list[tuple
 
 
 class Refresher:
-    """Computes fresh records in a thread of its own, at a bounded rate; `touch` may be called from any thread.
+    """Computes nearline records in a thread of its own, at a bounded rate; `touch` may be called from any thread.
 
     Args:
         model: the current bundle's, or None where its records cannot be computed; asked before every batch.

@@ -52,7 +52,7 @@ class Scope:
     """One list of one partition, and what changed since it was last stored.
 
     An item has a position for as long as it is kept: its place in `index`, which is also the order of the arrays. They
-    are longer than the index, and what lies behind its end means nothing.
+    are longer than the index, and what they hold after its end means nothing.
 
     Args:
         index: position by item key. item_keys: int64 (capacity,). entries: ENTRY_DTYPE (capacity,).
@@ -89,7 +89,7 @@ class Scope:
     def count(self, item_keys: Int64Array, before_ms: Int64Array, after_ms: Int64Array, limit: int) -> None:
         """Move users in log order; whenever 2 * `limit` items are there, the less popular half goes.
 
-        When it goes depends on the moves alone, never on how they were batched: it goes right behind the one that
+        When it goes depends on the moves alone, never on how they were batched: it goes right after the one that
         brought the last item, and those after that find it gone.
 
         Args:
@@ -143,7 +143,7 @@ class Scope:
         self.removed.clear()
 
     def _place(self, item_keys: Sequence[int], start: int, most: int) -> list[int]:
-        """Positions of items, new ones behind all others, up to the event with which the list is as long as it gets."""
+        """Positions of items, new ones after all others, up to the event with which the list is as long as it gets."""
         index = self.index
         if len(index) + len(item_keys) - start < most:
             return [index.setdefault(item, len(index)) for item in islice(item_keys, start, None)]

@@ -3,7 +3,7 @@
 While one batch is written, the next is polled and decoded: a write waits for its store for much of its time.
 
 One way back from every failure: drop what is in hand, ask the sink how far it got, go on from there. A crash takes the
-same road as an outage of Redis, so that it is well trodden. Knows no client library.
+same path as an outage of Redis, so that this path runs often. Knows no client library.
 """
 
 import logging
@@ -83,7 +83,7 @@ class Source(Protocol):
         ...
 
     def lag(self) -> int:
-        """Messages behind the end of the assigned partitions, as far as this is known locally."""
+        """Messages not yet read of the assigned partitions, as far as this is known locally."""
         ...
 
     def close(self) -> None:

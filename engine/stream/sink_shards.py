@@ -19,7 +19,7 @@ class SinkShards:
     def __init__(self, sinks: Sequence[Sink[EventBatch]]) -> None:
         """Args: sinks: at least one; no two of them may share a connection, since they write at once."""
         self._sinks = tuple(sinks)
-        self._threads = ThreadPoolExecutor(len(self._sinks), "engine-lane")
+        self._threads = ThreadPoolExecutor(len(self._sinks), "engine-sink-shard")
 
     def positions(self, partitions: Iterable[int], log: LogNow) -> dict[int, Place | None]:
         shares: list[list[int]] = [[] for _ in self._sinks]

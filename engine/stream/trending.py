@@ -198,7 +198,7 @@ def blend(
 
 
 def _shares(everything: PopularityList, positions: Int32Array) -> Float32Array:
-    """The overall share of what stands at these positions, and the last listed one for -1."""
+    """The overall share of the items at these positions, and the last listed share for -1."""
     return np.where(positions >= 0, everything.scores[positions], everything.scores[-1]).astype(np.float32)
 
 

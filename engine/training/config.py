@@ -107,7 +107,7 @@ class TrainingConfig(Section):
         """int64 (256,): for how many seconds an event keeps its item from being asked for again, by type.
 
         Forever without `repeats`. With it, for as long as the policy hides or demotes: a model that learned to ask
-        for what was just looked at would bring what serving then puts behind everything else.
+        for what was just looked at would find items that serving then moves to the end.
         """
         if not self.repeats:
             return EVERYTHING_S

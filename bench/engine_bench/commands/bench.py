@@ -54,14 +54,14 @@ def processor(
 def inventory(
     json_file: JsonFile = None,
     items: Items = 100_000,
-    fresh: Annotated[int, typer.Option(min=0, help="New items that are there from the start.")] = 1_000,
+    new_items: Annotated[int, typer.Option("--fresh", min=0, help="New items that are there from the start.")] = 1_000,
     port: Annotated[int, typer.Option(help="Port of the first of two servers.")] = 50071,
     cache: Cache = Path(".benchmarks"),
 ) -> None:
     """How soon a stock-out is gone from every answer of two replicas under load, and a new item can be in one."""
     from engine_bench.inventory import measure_inventory
 
-    measured(json_file, partial(measure_inventory, items, fresh, port, cache))
+    measured(json_file, partial(measure_inventory, items, new_items, port, cache))
 
 
 @app.command()

@@ -109,7 +109,7 @@ def _describe(
             "category": tastes.category(item.item_id),
             "score": item.score,
             "source": enum_name(pb.ItemSource, item.source, "ITEM_SOURCE_"),
-            # None: diversity has brought it from behind the first _ITEMS.
+            # None: diversity has moved it up from after the first _ITEMS.
             "relevance_position": places.get(item.item_id),
         }
         for item in response.items

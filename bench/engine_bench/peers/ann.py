@@ -45,7 +45,7 @@ def build_or_open(peer: AnnPeer, vectors: Float32Array, directory: Path, progres
     described = "-".join(f"{name}{value}" for name, value in peer.build_parameters.items())
     path = directory / f"{peer.name}-{described}"
     if not path.exists():
-        # An interrupted build leaves no index behind that looks like one.
+        # An interrupted build must not leave what looks like an index.
         unfinished = directory / f"{peer.name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.unlink(missing_ok=True)

@@ -111,7 +111,7 @@ class Naive:
     def _demoted(
         self, rows: Int64Array, scores: Float32Array, recent: set[int], asked: NaiveRequest
     ) -> tuple[Int64Array, Float32Array]:
-        """The candidates, best first: what was just looked at behind others like it, and no more than its share."""
+        """The candidates, best first: what was just looked at after others like it, and no more than its share."""
         policy = self._config.seen_on(asked.surface)
         scored = [
             (row, score * policy.demotion if row in recent else score)

@@ -141,7 +141,7 @@ def bars(
         _mark_bounds(axes, rows, bound)
         highest = max(max(row.value, row.bound or 0.0) for row in rows) or 1.0
         for place, row in enumerate(rows):
-            # A text that would lie on the mark stands behind it.
+            # A text that would cover the mark is put to the right of it.
             covers = row.bound is not None and row.value <= row.bound <= row.value + 0.4 * highest
             at = (row.bound if covers else max(row.value, base), place)
             axes.annotate(row.text, at, (6, 0), textcoords="offset points", va="center", fontsize=9)

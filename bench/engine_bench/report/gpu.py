@@ -102,7 +102,7 @@ def _search_charts(searches: Objects, rehearsal: str) -> Iterable[Chart]:
     if whole:
         caption = (
             "Median time of one call that finds the best 1,000 items for each of its requests, all items eligible. "
-            f"Dashed: {FLOOR}, below which no exact search can be. Behind a name its recall@1000."
+            f"Dashed: {FLOOR}, below which no exact search can be. After a name its recall@1000."
         )
         panels = series([*whole, *floors], "batch", "ms", "line", lambda each: f"{each['vectors']} vectors")
         title = "Search by requests in one call"
@@ -128,7 +128,7 @@ def _search_charts(searches: Objects, rehearsal: str) -> Iterable[Chart]:
 def _request_charts(ranked: Objects, stages: Objects, rehearsal: str) -> Iterable[Chart]:
     unit = f"milliseconds{rehearsal}"
     if ranked:
-        caption = "One call scores 1,000 candidates for each of its requests, with copies to and from the device."
+        caption = "One call scores 1,000 candidates for each of its requests, with transfers to and from the device."
         drawn = [
             {"batch": each["batch"], "line": name, "ms": value}
             for each in ranked
@@ -144,7 +144,7 @@ def _request_charts(ranked: Objects, stages: Objects, rehearsal: str) -> Iterabl
     if stages:
         caption = (
             "Whole requests in one process over a real Redis, without gRPC, one after the other. “retrieve” and “rank” "
-            "are on the device, with copies; the whole request has the hand-over between threads in it."
+            "are on the device, with transfers; the whole request has the hand-over between threads in it."
         )
         rows = [Row(each["name"], each["p50_ms"], number(each, "p99_ms")) for each in stages]
         yield ranges("gpu-stages", "Where one request's time goes", caption, rows, unit)

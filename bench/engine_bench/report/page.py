@@ -77,7 +77,7 @@ def render(reports: Reports, sections: list[Section]) -> str:
 
 
 def _code(text: str) -> Any:
-    """Text for a page, in which what stands between backticks is code."""
+    """Text for a page, in which what is between backticks is code."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

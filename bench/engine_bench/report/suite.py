@@ -195,7 +195,7 @@ def _kernels(found: Sequence[Object]) -> Iterator[Section]:
     ]
     caption = (
         "Compiled kernels beside NumPy code that does the same, at the size of a request (1000 candidates, a slate of "
-        "50). Behind each bar the kernel's own median. Both results are compared before either is timed."
+        "50). After each bar the kernel's own median. Both results are compared before either is timed."
     )
     unit = "times as fast as NumPy"
     charts = [bars("kernels", "Kernels beside NumPy", caption, rows, unit, times=True)] if rows else []

@@ -87,7 +87,7 @@ class AsyncRecommendationClient(_Client):
     """The asyncio client; make and use it inside one event loop.
 
     Args:
-        target: "host:port", or any grpc target; all addresses behind a name are used in turn.
+        target: "host:port", or any grpc target; all addresses of a name are used in turn.
         timeout_s: for each call, its retries included.
         retries: further attempts after UNAVAILABLE, 0 to 4.
         credentials: TLS, e.g. grpc.ssl_channel_credentials(); plain text without.
@@ -113,7 +113,7 @@ class AsyncRecommendationClient(_Client):
             TypeError: a keyword that is not there, or a value of another type, such as a string for a list.
             InvalidRequest: with the field and the reason.
             DeadlineExceeded: no answer in time.
-            Overloaded: the server is at its limit; try later or elsewhere.
+            Overloaded: the server is at its limit; try later, or another server.
             DependencyUnavailable: no server could be reached, or it is starting, after all retries.
             EngineError: any other failure.
         """

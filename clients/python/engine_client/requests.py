@@ -77,7 +77,7 @@ def build_request(user_id: str, surface: str, **fields: Unpack[RequestFields]) -
 class EventFields(TypedDict, total=False):
     """The optional fields of an event, as in the API; what is absent or None is not said.
 
-    event_id: a fresh random one by default. An event that is sent again must keep its id, or it counts twice;
+    event_id: a new random one by default. An event that is sent again must keep its id, or it counts twice;
         it may be sent again for 24 hours.
     time: when it happened, with its zone; now by default.
     value: money, for a purchase, and for a return what is given back; never negative. dwell_ms: for dwell.

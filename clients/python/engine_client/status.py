@@ -38,14 +38,14 @@ _CLASS_OF_CODE = {mapped.code: error_class for error_class, mapped in STATUS_OF.
 
 
 def translated(error: grpc.RpcError) -> EngineError:
-    """The error behind a failed call, for the caller to raise."""
+    """The error that a failed call reports, for the caller to raise."""
     # Both kinds of call failure have these three; the stub's base class has none.
     failure: Any = error
     return from_wire(failure.code(), failure.details(), failure.trailing_metadata())
 
 
 def from_wire(code: grpc.StatusCode, text: str | None, trailing_metadata: Metadata | None) -> EngineError:
-    """The engine error behind a failed call.
+    """The engine error that a failed call reports.
 
     Args:
         code: of the call.
@@ -54,7 +54,7 @@ def from_wire(code: grpc.StatusCode, text: str | None, trailing_metadata: Metada
 
     Returns:
         An error of the class that the server raised, for the caller to raise. Failures without details (no
-        connection, a deadline that passed on the way) go by their code; EngineError itself stands for the rest.
+        connection, a deadline that passed on the way) go by their code; all others are EngineError itself.
     """
     sentence = text or code.name
     if code is grpc.StatusCode.INVALID_ARGUMENT:

@@ -95,12 +95,12 @@ def compare(
 
 
 def ratio_columns(metric: Metric) -> tuple[int, int]:
-    """Where the metric's numerator and denominator stand among the totals."""
+    """The columns of the metric's numerator and denominator among the totals."""
     return TOTALS.index(metric.numerator), TOTALS.index(metric.denominator)
 
 
 def covariate_columns(metric: Metric) -> list[int]:
-    """Where the metric's covariates stand behind the totals."""
+    """The columns of the metric's covariates, which follow the totals."""
     return [len(TOTALS) + BEFORE.index(name) for name in metric.covariates]
 
 

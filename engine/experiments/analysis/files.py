@@ -23,7 +23,7 @@ class Archive:
 
     @staticmethod
     def within(directory: Path, events: Path | None = None) -> "Archive":
-        """DIRECTORY/exposures; events, if they are elsewhere, or else DIRECTORY/events or, without that, DIRECTORY."""
+        """DIRECTORY/exposures, and `events` if given, else DIRECTORY/events or, without that, DIRECTORY."""
         if events is not None:
             return Archive(directory / "exposures", events)
         events = directory / "events"

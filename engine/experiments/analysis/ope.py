@@ -4,7 +4,7 @@ A logged exposure shows each of its items with a known chance, its propensity. A
 the same user with another chance. Weighing what an item earned by the quotient of the two makes the log look as if
 the target had chosen. That holds where everything that the target would show had some chance of being shown.
 
-An item is taken to earn by itself, whatever stands beside it (the item-position model of Li et al., "Offline
+An item is assumed to earn by itself, whatever is shown beside it (the item-position model of Li et al., "Offline
 evaluation of ranking policies with click models", KDD 2018). A target that shows other things *around* an item is
 beyond what such an estimate can say.
 """
@@ -203,7 +203,7 @@ def read_target(path: Path) -> pl.DataFrame:
         if frame[name].null_count() or (kind == pl.Float64 and not frame[name].is_finite().all()):
             raise DataError(f"{path}: {name} has values that are absent or not finite")
     if frame.select("request_id", _SURFACE, "item_id").is_duplicated().any():
-        raise DataError(f"{path}: an item stands twice in one request")
+        raise DataError(f"{path}: an item is listed twice in one request")
     return frame.select(*_REQUIRED, _SURFACE, _PREDICTED)
 
 

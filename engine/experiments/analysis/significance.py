@@ -40,7 +40,7 @@ def anytime_interval(lift: Estimate, alpha: float, lift_scale: float = DEFAULT_L
 
 
 def anytime_critical(variance: Float64Array, alpha: float, lift_scale: float = DEFAULT_LIFT_SCALE) -> Float64Array:
-    """What stands where 1.96 does in a fixed interval: float64 (...,), larger for any variance above 0."""
+    """What replaces the 1.96 of a fixed interval: float64 (...,), larger for any variance above 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         information = lift_scale**2 / variance
         squared = (1.0 + 1.0 / information) * (np.log1p(information) - 2.0 * np.log(alpha))

@@ -41,7 +41,7 @@ def fit_calibration(logits: Float64Array, clicked: Float64Array, weights: Float6
     """Platt scaling by weighted maximum likelihood.
 
     Args:
-        logits: (n,). clicked: (n,) of 0 and 1. weights: (n,), how many candidates each stands for; this undoes the
+        logits: (n,). clicked: (n,) of 0 and 1. weights: (n,), how many candidates each represents; this undoes the
             sampling of negatives, so that probabilities are those of a whole retrieved pool.
 
     Returns:

@@ -208,7 +208,7 @@ def _sample_pool(
         scores: float32 (n, items), -inf where an item is out of the question; a row's pool is its pool_size best.
 
     Returns:
-        rows int64 (n, top + others), fewer when the pool has fewer, and how many of the pool each stands for,
+        rows int64 (n, top + others), fewer when the pool has fewer, and how many of the pool each represents,
         float32, 0 where padded.
     """
     pool = np.argpartition(-scores, pool_size - 1, axis=1)[:, :pool_size]

@@ -50,7 +50,7 @@ class ExampleBatches:
     def losses(self, network: RankerNetwork, positions: np.ndarray, stale: np.ndarray) -> Tensor:
         """(n,): -log softmax of the chosen item over its whole pool, plus an anchor of the pool's sum.
 
-        Each sampled negative counts as often as it stands for others (Bengio & Senecal, 2008). The softmax leaves
+        Each sampled negative has the weight of all that it represents (Bengio & Senecal, 2008). The softmax leaves
         each request a free offset; pulling the log of the pool's sum to zero makes exp(logit) the probability itself,
         comparable between requests, which is what calibration builds on.
 

@@ -13,7 +13,7 @@ SELECT * EXCLUDE (repeat) FROM (
         assignment.overridden AS overridden, item_ids, propensities, total_ms, len(degraded_reasons) > 0 AS degraded,
         coalesce(device, '') AS device, coalesce(country, '') AS country, interaction_count,
         row_number() OVER (PARTITION BY request_id, unit_id, surface ORDER BY served_ms, "partition", "offset") AS repeat,
-        count(*) OVER (PARTITION BY request_id, unit_id, surface) AS copies
+        count(*) OVER (PARTITION BY request_id, unit_id, surface) AS times_logged
     FROM (
         SELECT *, assigned(experiments, $experiment) AS assignment
         FROM raw_exposures

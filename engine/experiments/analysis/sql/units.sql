@@ -17,12 +17,12 @@ SELECT (row_number() OVER (ORDER BY unit_id) - 1)::INTEGER AS unit, * EXCLUDE (t
 FROM everybody
 WHERE NOT (tester OR crossover OR bot);
 
--- Where there is no user, the visit that the unit is stands for one in the events, too.
+-- A visit without a user is the unit. The events know it by the unit's id, too.
 CREATE TEMP TABLE shown AS
-SELECT unit, coalesce(nullif(user_id, ''), unit_id) AS user_id, served.* EXCLUDE (unit_id, user_id, variant, device, country, interaction_count, overridden, copies), units.variant
+SELECT unit, coalesce(nullif(user_id, ''), unit_id) AS user_id, served.* EXCLUDE (unit_id, user_id, variant, device, country, interaction_count, overridden, times_logged), units.variant
 FROM served JOIN units USING (unit_id);
 
-CREATE TEMP TABLE repeated AS SELECT coalesce(sum(copies - 1), 0)::BIGINT AS repeats FROM served;
+CREATE TEMP TABLE repeated AS SELECT coalesce(sum(times_logged - 1), 0)::BIGINT AS repeats FROM served;
 
 -- Slates are what takes the memory.
 DROP TABLE served;

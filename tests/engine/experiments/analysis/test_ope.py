@@ -260,7 +260,7 @@ class TestArchive:
         for unreadable in (broken, tmp_path):
             with pytest.raises(DataError, match=f"{unreadable}: "):
                 read_target(unreadable)
-        with pytest.raises(DataError, match="an item stands twice"):
+        with pytest.raises(DataError, match="an item is listed twice"):
             read_target(self.target(tmp_path / "x.csv", "r,x,0.5\nr,y,0.5\nr,x,0.5"))
         pl.DataFrame({"request_id": ["r"], "item_id": ["x"], "probability": [None]}).write_parquet(
             tmp_path / "w.parquet"
