@@ -38,7 +38,7 @@ def test_every_part_has_its_picture_and_its_table(whole: Section) -> None:
 
 def test_the_device_and_its_floor_in_words(whole: Section) -> None:
     text = page_of(gpu_file.gpu(), whole)
-    assert "Some GPU 80GB copies 2,500 GB a second within its memory" in text
+    assert "Some GPU 80GB moves 2,500 GB a second within its memory" in text
     assert "750,000 billion operations a second in products of matrices" in text
     assert "differ by 0.0021 at most" in text
     assert "99.4% of the first 50" in text
