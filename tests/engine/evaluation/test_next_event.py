@@ -191,12 +191,12 @@ def test_figures_are_what_one_counts_by_hand() -> None:
     found, stale = ([rng.choice([0, 8, 9, 10, 11, 48, 49, 50, 51], 500) for _ in range(2)] for _ in range(2))
     figures = _figures(found, stale, users, chosen)
 
-    def users(values: list[np.ndarray]) -> np.ndarray:
+    def by_user(values: list[np.ndarray]) -> np.ndarray:
         return np.array([np.mean(values, axis=0)[chosen & (users == user)].mean() for user in np.unique(users[chosen])])
 
-    in_10, in_50 = (users([positions < k for positions in found]) for k in (10, 50))
-    gained = users([np.where(positions < 10, 1 / np.log2(positions + 2), 0) for positions in found])
-    more = in_10 - users([positions < 10 for positions in stale])
+    in_10, in_50 = (by_user([positions < k for positions in found]) for k in (10, 50))
+    gained = by_user([np.where(positions < 10, 1 / np.log2(positions + 2), 0) for positions in found])
+    more = in_10 - by_user([positions < 10 for positions in stale])
     for estimate, values in (
         (figures.hr_at_10, in_10),
         (figures.ndcg_at_10, gained),
