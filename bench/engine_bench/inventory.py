@@ -163,7 +163,7 @@ async def _email(client: AsyncRecommendationClient, user: str) -> list[str]:
 async def _ask(
     clients: list[AsyncRecommendationClient], users: list[str], worker: int, watch: Watch, stop: asyncio.Event
 ) -> None:
-    """Ask every replica in turn, for known users and strangers, on a surface of popular items and one of pins."""
+    """Ask every replica in turn, for known and unknown users, on a surface of popular items and one of pins."""
     rounds = itertools.count(worker)
     while not stop.is_set():
         number = next(rounds)

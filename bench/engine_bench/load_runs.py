@@ -128,7 +128,7 @@ class Runs:
             )
             made = {"name": name, **figures(record, lateness_limit_ms), **self._server_figures(busy_s, record)}
             self.done.append(made)
-            await self._settle()
+            await self._await_steady()
             if made["valid"]:
                 break
         return record, made
@@ -153,10 +153,11 @@ class Runs:
 
     async def unloaded_record(self, seconds: float) -> tuple[Record, dict[str, Any]]:
         """The same, with what came of each request."""
-        await self._settle()
+        await self._await_steady()
         return await self.run("unloaded", "constant", _UNLOADED_PER_S, seconds, debug_every=_UNLOADED_DEBUG_EVERY)
 
-    async def _settle(self) -> None:
+    async def _await_steady(self) -> None:
+        """Send a short, slow load until the server answers all of it, a few times at most."""
         if self.server is None:
             return
         schedule = plan("constant", _SETTLING_PER_S, _SETTLING_S, len(self.user_ids), self.seed, debug_every=0)

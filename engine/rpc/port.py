@@ -48,8 +48,8 @@ class ReservedPort:
         try:
             self._sockets = _bind_all(host, port, socket.SO_REUSEPORT)
         except ConfigError:
-            # Connections of a server that has just ended linger there. SO_REUSEADDR does not mind them; where it is not
-            # needed it stays away, since a stranger that has it, too, could listen before the first worker does.
+            # Connections of a server that has just ended linger there. SO_REUSEADDR ignores them. It is set only
+            # where it is needed: with it, another program that sets it, too, could listen before the first worker does.
             self._sockets = _bind_all(host, port, socket.SO_REUSEADDR, socket.SO_REUSEPORT)
         self.port = _port_of(self._sockets)
 

@@ -194,7 +194,7 @@ class Processor(Generic[B]):
 
     def _step(self) -> None:
         if self._placed != self._source.assigned:
-            self._settle()
+            self._await_write()
             self._place(self._source.assigned)
         writing = self._in_flight is not None
         messages = self._source.poll(_OVERLAP_POLL_S if writing else _POLL_S)
@@ -203,7 +203,7 @@ class Processor(Generic[B]):
         started = time.perf_counter()
         batch, poison = self._read(messages)
         # If that write has failed, this batch is dropped with it, and read again.
-        self._settle()
+        self._await_write()
         if messages or not writing:
             if poison and self._dead_letters is not None:
                 self._dead_letters.send(poison)
@@ -264,7 +264,7 @@ class Processor(Generic[B]):
             self._metrics.applied(messages, poison, time.perf_counter() - started)
         return done
 
-    def _settle(self) -> None:
+    def _await_write(self) -> None:
         """Wait for the batch in flight, if any, and commit it; raises what its write has raised."""
         written, self._in_flight = self._in_flight, None
         if written is not None:
@@ -279,7 +279,7 @@ class Processor(Generic[B]):
         self._placed = None
         give_up = time.monotonic() + pause_s
         try:
-            self._settle()
+            self._await_write()
         except DependencyUnavailable as error:
             self._failed(error)
         try:
@@ -302,7 +302,7 @@ class Processor(Generic[B]):
     def _give_up(self) -> None:
         """Finish what is in flight or held back, and say so; whatever fails is read again by the next owner."""
         try:
-            self._settle()
+            self._await_write()
             self._commit(self._sink.flush())
         except DependencyUnavailable as error:
             log.warning("what was not written is left to the next owner: %s", error)

@@ -51,7 +51,7 @@ class ReportService:
         self._complete = complete
         # They only wait: a report is seconds of Python, which the event loop shares an interpreter with.
         self._executor = ThreadPoolExecutor(max_concurrent, "engine-reports")
-        self._elsewhere = HelperProcess()
+        self._helper = HelperProcess()
         self._max_waiting = max_waiting
         self._memory_mb = memory_mb
         self._kept: TTLCache[tuple[Any, ...], dict[str, Any]] = TTLCache(_KEPT, cache_s)
@@ -80,7 +80,7 @@ class ReportService:
 
     def close(self) -> None:
         """Start no further report, and end those that are being made."""
-        self._elsewhere.close()
+        self._helper.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _keep(self, key: tuple[Any, ...], done: "asyncio.Future[dict[str, Any]]") -> None:
@@ -91,7 +91,7 @@ class ReportService:
 
     def _make(self, question: ReportQuery) -> dict[str, Any]:
         try:
-            return self._elsewhere.call(make, self._archive, question, self._bundle(), self._memory_mb)
+            return self._helper.call(make, self._archive, question, self._bundle(), self._memory_mb)
         except DataError as error:
             log.error("no report: %s", error)
             raise DependencyUnavailable("the archive cannot be read") from error
