@@ -1,4 +1,4 @@
-"""One process of a supervisor: its start, what it says, and its end."""
+"""One process of a supervisor: its start, the lines that it sends, and its exit reason."""
 
 import asyncio
 import contextlib
@@ -15,18 +15,18 @@ log = logging.getLogger(__name__)
 FAILED: Final = "failed"
 # Has a process write the stacks of its threads to its log.
 STACKS_SIGNAL: Final = signal.SIGUSR2
-# What is killed for its silence has so long for that.
+# How long a process that is killed for its silence has to write them.
 _STACKS_S: Final = 0.2
-# What it has said is read for so long after its end.
-_LAST_WORDS_S: Final = 1.0
+# How long its lines are read after its end.
+_EXIT_REASON_S: Final = 1.0
 
 
 class Child:
-    """A process and how it fares.
+    """A process and its state.
 
-    served_since: a time.monotonic() instant; None before it serves. served_s: seconds, once it has ended; None where it
-    never served. silent: it does not answer, and does not count as serving. dead: it is killed for that. how: it ended;
-    follows "ended".
+    served_since: a time.monotonic() instant; None before it serves. served_s: seconds of service, once it has ended;
+    None if it never served. silent: it does not answer, and does not count as serving. dead: it was killed for that.
+    how: the exit reason; completes a sentence after "ended".
     """
 
     def __init__(self, process: asyncio.subprocess.Process, pulse: Pulse) -> None:
@@ -54,19 +54,19 @@ class Child:
         return self._process.pid
 
     async def live(
-        self, settings: str, heard: Callable[[str], None], told_to_end: asyncio.Event, patience_s: float
+        self, settings: str, heard: Callable[[str], None], told_to_end: asyncio.Event, timeout_s: float
     ) -> None:
-        """Tell it its settings and listen until it ends.
+        """Send the settings, and read its lines until it ends.
 
         Args:
-            heard: is called with every line but the last words.
-            told_to_end: from then on it has `patience_s` seconds.
+            heard: called with every line but the exit reason.
+            told_to_end: once set, the process has `timeout_s` seconds to end.
         """
         listening = asyncio.create_task(self._listen(heard))
         try:
             await self._instruct(settings)
-            code = await self._end(told_to_end, patience_s)
-            await asyncio.wait((listening,), timeout=_LAST_WORDS_S)
+            code = await self._end(told_to_end, timeout_s)
+            await asyncio.wait((listening,), timeout=_EXIT_REASON_S)
         finally:
             listening.cancel()
             if self._process.returncode is None:
@@ -91,7 +91,7 @@ class Child:
 
     async def _instruct(self, settings: str) -> None:
         assert self._process.stdin is not None
-        # It can have ended already; how, its exit status tells.
+        # It may have ended already; the exit status says how.
         with contextlib.suppress(ConnectionError):
             self._process.stdin.write(settings.encode() + b"\n")
             await self._process.stdin.drain()
@@ -106,14 +106,14 @@ class Child:
                 self.pulse.beat(words)
                 heard(words)
 
-    async def _end(self, told_to_end: asyncio.Event, patience_s: float) -> int:
+    async def _end(self, told_to_end: asyncio.Event, timeout_s: float) -> int:
         """Wait for its end; once told to stop, for a bounded time."""
         ended = asyncio.ensure_future(self._process.wait())
         stopping = asyncio.ensure_future(told_to_end.wait())
         await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         try:
-            return await asyncio.wait_for(ended, None if ended.done() else patience_s)
+            return await asyncio.wait_for(ended, None if ended.done() else timeout_s)
         except TimeoutError:
             log.error("process %d does not end, and is killed", self.process_id)
             self._process.kill()

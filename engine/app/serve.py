@@ -309,17 +309,17 @@ def report_service(config: EngineConfig, pipeline: Pipeline) -> Iterator[Reporte
 
     settings = config.reports
     assert settings.archive is not None
-    desk = ReportService(
+    reports = ReportService(
         Archive.within(settings.archive, settings.events),
         lambda: pipeline.model.bundle.path,
-        lambda question: as_declared(question, config),
+        lambda query: as_declared(query, config),
         settings.cache_s,
         settings.max_concurrent,
         settings.max_waiting,
         settings.memory_mb,
     )
-    with closing(desk):
-        yield desk
+    with closing(reports):
+        yield reports
 
 
 @contextmanager

@@ -41,15 +41,15 @@ _DEVICE_END_TIMEOUT_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """How ends that nobody asked for are borne, and silence.
+    """When a process that ended unasked is started again, and when a silent one is killed.
 
-    failed_starts: this many of one process in a row, without having served in between, end everything, as long as no
-        worker has ever served. From then on there is no last start.
-    first_pause_s, longest_pause_s: before a process is started again; doubled with each early end.
-    jitter: share of a pause by which it is longer or shorter, so that processes do not start in step.
-    steady_s: an end after having served for so long is not an early one, and the process is replaced at once.
-    heartbeat_s: a process that says nothing for so long after it served is killed; 0: none is.
-    start_s: the same for one that has not served yet.
+    failed_starts: the supervisor gives up after so many starts of one process in a row that never served. Once any
+        worker has served, it never gives up.
+    first_pause_s, longest_pause_s: pause before the next start; each early end doubles it.
+    jitter: share by which a pause is made longer or shorter, so that processes do not start in step.
+    steady_s: an end after serving for so long is not early; the process is replaced at once.
+    heartbeat_s: a process that has served and is silent for so long is killed; 0: never.
+    start_s: the same for a process that has not served yet.
     """
 
     failed_starts: int = 3
@@ -69,7 +69,7 @@ class RestartPolicy:
 
 
 class WorkerMetrics(Protocol):
-    """Who keeps the workers' figures; implemented by engine.rpc.metrics_endpoint.MetricsEndpoint."""
+    """Keeps the workers' figures; implemented by engine.rpc.metrics_endpoint.MetricsEndpoint."""
 
     @property
     def environment(self) -> dict[str, str]: ...
@@ -83,7 +83,7 @@ class WorkerMetrics(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What a process is. settings: one line, which it reads from its standard input. command: its place is added."""
+    """How to start a process. settings: the line for its standard input. command: the process's place is appended."""
 
     settings: str
     command: Sequence[str] = WORKER_COMMAND
@@ -92,16 +92,16 @@ class Program:
 class Supervisor:
     """Keeps `workers` processes running until told to stop.
 
-    A worker that cannot start never ends those that serve: it is tried again, forever.
+    A worker that cannot start never ends those that serve: the supervisor keeps trying.
 
     Args:
         workers: how many.
-        settings: what each of them reads from its standard input; one line.
-        drain_s: how long a worker that was told to end may take for its requests.
-        metrics: who is told of their ends; none where nobody measures.
-        command: what a worker is; its place among the workers, from 1, becomes the last argument.
-        patience: see there.
-        device: the process that all of them need, if any.
+        settings: one line, which each worker reads from its standard input.
+        drain_s: how long a worker may take for its requests after it was told to end.
+        metrics: counts the workers' ends; None: nothing is counted.
+        command: starts a worker; the worker's place, from 1, becomes the last argument.
+        policy: when a process that has ended is started again.
+        device: the process that all workers need, if any.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Supervisor:
         drain_s: float,
         metrics: WorkerMetrics | None = None,
         command: Sequence[str] = WORKER_COMMAND,
-        patience: RestartPolicy | None = None,
+        policy: RestartPolicy | None = None,
         device: Program | None = None,
     ) -> None:
         self._workers = workers
@@ -122,7 +122,7 @@ class Supervisor:
         self._drained = asyncio.Event()
         self._drain_s = drain_s
         self._metrics = metrics
-        self._patience = patience or RestartPolicy()
+        self._policy = policy or RestartPolicy()
         self._stopping = asyncio.Event()
         self._children: dict[int, Child] = {}
         self._ever_served = False
@@ -132,9 +132,9 @@ class Supervisor:
         """Start all workers side by side and keep them until `stop`.
 
         Raises:
-            EngineError: a worker ended too often before any had served; the text has its last words.
+            EngineError: a worker ended too often before any had served; the text has its exit reason.
         """
-        watch = asyncio.create_task(self._watch()) if self._patience.heartbeat_s else None
+        watch = asyncio.create_task(self._watch()) if self._policy.heartbeat_s else None
         device = None if self._device is None else asyncio.create_task(self._keep(_DEVICE_PLACE))
         keepers: list[asyncio.Task[None]] = []
         try:
@@ -180,11 +180,11 @@ class Supervisor:
             if told_to_end.is_set():
                 return
             failed_starts = failed_starts + 1 if served_s is None else 0
-            early_ends = 0 if (served_s or 0.0) >= self._patience.steady_s else early_ends + 1
-            if failed_starts >= self._patience.failed_starts and not self._ever_served:
+            early_ends = 0 if (served_s or 0.0) >= self._policy.steady_s else early_ends + 1
+            if failed_starts >= self._policy.failed_starts and not self._ever_served:
                 kind = name if place == _DEVICE_PLACE else "a worker"
                 raise EngineError(f"{kind} ended {failed_starts} times in a row before it served, lastly {how}")
-            pause_s = self._patience.pause_s(early_ends)
+            pause_s = self._policy.pause_s(early_ends)
             log.error("%s ended %s; another one in %.1f s", name, how, pause_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
@@ -195,9 +195,9 @@ class Supervisor:
         program = self._device if place == _DEVICE_PLACE else self._worker
         assert program is not None
         told_to_end = self._told_to_end(place)
-        patience_s = _DEVICE_END_TIMEOUT_S if place == _DEVICE_PLACE else self._drain_s + _END_TIMEOUT_S
+        timeout_s = _DEVICE_END_TIMEOUT_S if place == _DEVICE_PLACE else self._drain_s + _END_TIMEOUT_S
         environment = os.environ | (self._metrics.environment if self._metrics else {})
-        pulse = Pulse(self._patience.start_s, self._patience.heartbeat_s)
+        pulse = Pulse(self._policy.start_s, self._policy.heartbeat_s)
         try:
             child = await Child.start((*program.command, str(place)), environment, pulse)
         except OSError as error:  # no memory, processes or files left for it, at this moment
@@ -206,7 +206,7 @@ class Supervisor:
         if told_to_end.is_set():
             child.signal(signal.SIGTERM)
         try:
-            await child.live(program.settings, lambda words: self._heard(place, child, words), told_to_end, patience_s)
+            await child.live(program.settings, lambda words: self._heard(place, child, words), told_to_end, timeout_s)
         finally:
             del self._children[place]
             if self._metrics is not None:
@@ -225,7 +225,7 @@ class Supervisor:
 
     async def _watch(self) -> None:
         """Kill processes whose event loop does not answer, forever."""
-        period_s = self._patience.heartbeat_s / LOOKS
+        period_s = self._policy.heartbeat_s / LOOKS
         looked_at = time.monotonic()
         while True:
             await asyncio.sleep(period_s)

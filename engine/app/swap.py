@@ -72,7 +72,7 @@ async def follow_current(
             refused = seen
             last_good.note("bundle", outdated=True)
             log.error("bundle %s refused, %s keeps serving: %s", path.name, pipeline.version, error)
-        except Exception:  # nobody waits for this task: it would end without a word, and no bundle would ever follow
+        except Exception:  # or it would end this task silently, and no bundle would ever follow
             refused = seen
             last_good.note("bundle", outdated=True)
             log.exception("bundle %s refused, %s keeps serving", path.name, pipeline.version)
@@ -128,7 +128,7 @@ class VariantBundles:
                 model = model if model.bundle.path == path.resolve() else self._load(path)
             except EngineError as error:
                 log.error("bundle %s refused, the current one answers for it: %s", name, error)
-            except Exception:  # nobody waits for whoever calls this: it would end without a word
+            except Exception:  # or it would end the caller's task silently
                 log.exception("bundle %s refused, the current one answers for it", name)
             else:
                 self._pipeline.variant_models = {**self._pipeline.variant_models, name: model}

@@ -56,7 +56,7 @@ async def follow_trending(trending: Trending, serving: Serving, poll_s: float) -
         started = time.monotonic()
         try:
             await _refresh_all(trending, serving)
-        except Exception:  # nobody waits for this task: it would end without a word
+        except Exception:  # or it would end this task silently
             log.exception("live counts could not be shown")
         took_s = time.monotonic() - started
         await asyncio.sleep(max(poll_s, took_s * (1 / _MAX_SHARE - 1)))

@@ -58,13 +58,13 @@ async def supervise(config: EngineConfig) -> None:
         command = (*WORKER_COMMAND, good)
         if device is not None:
             device = replace(device, command=(*device.command, good))
-        patience = RestartPolicy(
+        policy = RestartPolicy(
             first_pause_s=server.restart_pause_s,
             longest_pause_s=max(server.restart_pause_s, server.restart_max_pause_s),
             heartbeat_s=server.heartbeat_s,
             start_s=server.start_timeout_s,
         )
-        supervisor = Supervisor(server.workers, settings, server.drain_s, metrics, command, patience, device)
+        supervisor = Supervisor(server.workers, settings, server.drain_s, metrics, command, policy, device)
         with _signals_to(supervisor):
             await supervisor.run()
 

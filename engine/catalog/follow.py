@@ -114,7 +114,7 @@ class CatalogueFollower:
                 log.warning("the catalogue stays as it was: %s", error)
                 needs_snapshot = True
                 stop.wait(_RETRY_S)
-            except Exception:  # nobody waits for this thread: it would end without a word
+            except Exception:  # or it would end this thread silently
                 log.exception("a change of the catalogue could not be shown")
                 stop.wait(_RETRY_S)
 
@@ -138,7 +138,7 @@ async def follow_rules(
             looked()
         except RulesError as error:
             log.error("%s; the rules of before stay in force", error)
-        except Exception:  # nobody waits for this task: it would end without a word
+        except Exception:  # or it would end this task silently
             log.exception("the rules could not be followed")
 
 

@@ -75,8 +75,8 @@ def report(
         clock=_clock(clock),
     )
     asked = ReportQuery(name, surface, *_period(from_day, to_day), control, _shares(shares), rules)
-    question = as_declared(asked, load_config(config))
-    made = make_report(count(_archive(archive, config), question, _categories(bundle)), question)
+    query = as_declared(asked, load_config(config))
+    made = make_report(count(_archive(archive, config), query, _categories(bundle)), query)
     if not _printed(json_file, made.to_dict()):
         show_report(made)
     if html_file is not None:
@@ -96,7 +96,9 @@ def plan(
     from_day: FromOption = None,
     to_day: ToOption = None,
     rate: Annotated[float | None, typer.Option(help="Share of the users who do it, e.g. buy: 0.03.")] = None,
-    people_per_day: Annotated[float | None, typer.Option(help="New users a day, in both variants together.")] = None,
+    users_per_day: Annotated[
+        float | None, typer.Option("--people-per-day", help="New users a day, in both variants together.")
+    ] = None,
     shares: Annotated[str, typer.Option(help="Of control and treatment.")] = "control=50,treatment=50",
     power: Annotated[float, typer.Option(help="The chance of finding the change where it is there.")] = 0.8,
     alpha: Annotated[float, typer.Option(help="The chance of finding one where there is none.")] = 0.05,
@@ -112,13 +114,13 @@ def plan(
     two = list(_shares(shares).values())
     if len(two) != 2:
         raise typer.BadParameter("must be two", param_hint="--shares")
-    question = ReportQuery("", surface, *_period(from_day, to_day), rules=ReportRules(alpha=alpha, before_days=0))
+    query = ReportQuery("", surface, *_period(from_day, to_day), rules=ReportRules(alpha=alpha, before_days=0))
     if archive is not None:
-        traffic, plans = plan_from_archive(Archive.within(archive), question, lift, two, power)
-    elif rate is not None and people_per_day is not None and people_per_day > 0:
-        traffic = Traffic(0, 0.0, people_per_day)
+        traffic, plans = plan_from_archive(Archive.within(archive), query, lift, two, power)
+    elif rate is not None and users_per_day is not None and users_per_day > 0:
+        traffic = Traffic(0, 0.0, users_per_day)
         spread = spread_of_share(rate)
-        plans = [plan_metric(f"rate {rate:g}", rate, spread, traffic, lift, two, question, power)]
+        plans = [plan_metric(f"rate {rate:g}", rate, spread, traffic, lift, two, query, power)]
     else:
         raise typer.BadParameter("either --archive, or --rate and --people-per-day (above 0)")
     if not _printed(
@@ -154,8 +156,8 @@ def ope(
 
     if reward not in list(Reward):
         raise typer.BadParameter(f"must be one of {', '.join(Reward)}, not {reward}", param_hint="--reward")
-    question = ReportQuery(name, surface, *_period(from_day, to_day))
-    result = off_policy(_archive(archive, config), question, variant, read_target(target), Reward(reward))
+    query = ReportQuery(name, surface, *_period(from_day, to_day))
+    result = off_policy(_archive(archive, config), query, variant, read_target(target), Reward(reward))
     if not _printed(json_file, asdict(result)):
         show_off_policy(result, variant, reward)
 

@@ -33,9 +33,9 @@ _HANDSHAKE_S: Final = 10.0
 
 
 class DeviceClient:
-    """One bundle in the device process. Safe for any number of threads; goes when nobody refers to it any more."""
+    """One bundle in the device process. Safe for any number of threads; the lease ends with the last reference."""
 
-    def __init__(self, path: Path, bundle: Path, shape: SlotShape, slots: int, patience_s: float = 60.0) -> None:
+    def __init__(self, path: Path, bundle: Path, shape: SlotShape, slots: int, timeout_s: float = 60.0) -> None:
         """Have the bundle loaded there, and wait for it.
 
         Args:
@@ -43,21 +43,21 @@ class DeviceClient:
             bundle: the bundle's directory, as both processes see it.
             shape: of this bundle's slots.
             slots: requests at once; past it: Overloaded.
-            patience_s: how long the device process may be away. Loading may take longer.
+            timeout_s: how long the device process may be away. Loading may take longer.
 
         Raises:
             BundleError: the device process refuses the bundle, and why. DependencyUnavailable: it stays away.
         """
-        self._link = _DeviceConnection(path, bundle, shape, slots)
-        weakref.finalize(self, self._link.close)
-        self._link.open(patience_s)
+        self._connection = _DeviceConnection(path, bundle, shape, slots)
+        weakref.finalize(self, self._connection.close)
+        self._connection.open(timeout_s)
 
     def take(self) -> TakenSlot:
         """A slot for one request; to be used as a context manager, which gives it back.
 
         Raises DependencyUnavailable while the device process is away, Overloaded where all slots are in use.
         """
-        return self._link.take()
+        return self._connection.take()
 
 
 class _DeviceConnection:
@@ -78,8 +78,8 @@ class _DeviceConnection:
         self._free: deque[TakenSlot] = deque()
         self._late: list[TakenSlot] = []
 
-    def open(self, patience_s: float) -> None:
-        give_up = time.monotonic() + patience_s
+    def open(self, timeout_s: float) -> None:
+        give_up = time.monotonic() + timeout_s
         while True:
             try:
                 lease = self._begin()
@@ -120,7 +120,7 @@ class _DeviceConnection:
                 self._free.append(slot)
 
     def _take_back(self) -> None:
-        """The slots whose answers nobody has waited for, as far as they are there by now."""
+        """Take back late slots whose answers have arrived by now."""
         late, self._late = self._late, []
         for slot in late:
             (self._free if slot.answered_late() else self._late).append(slot)
@@ -128,9 +128,9 @@ class _DeviceConnection:
             self._end_lease()
 
     def _end_lease(self) -> None:
-        """A slot was hung up on: its end is that of all. The lease's thread hears of it, and asks for a new one."""
+        """A slot's connection ended, which ends the lease. The lease's thread notices, and asks for a new one."""
         if self._lease is not None:
-            _hang_up(self._lease)
+            _shut_down(self._lease)
         self._drop_slots()
 
     def _drop_slots(self) -> None:
@@ -144,7 +144,7 @@ class _DeviceConnection:
 
     def _begin(self) -> socket.socket:
         """A lease, waiting for as long as loading takes, and the slots with it. Raises as DeviceClient does."""
-        lease = self._greet([], None)
+        lease = self._connect([], None)
         slots: list[TakenSlot] = []
         try:
             # Now, and not when they are needed: no request is to wait for that.
@@ -159,7 +159,7 @@ class _DeviceConnection:
             self._lease = lease
             self._free.extend(slots)
         if self._stop.is_set():  # who closes may have looked for a lease before this one was there
-            _hang_up(lease)
+            _shut_down(lease)
         return lease
 
     def _keep(self, lease: socket.socket) -> None:
@@ -194,11 +194,11 @@ class _DeviceConnection:
         file = allocate(self._shape)
         try:
             memory = SlotMemory(self._shape, file)
-            return TakenSlot(self.give_back, self._greet([file], _HANDSHAKE_S), memory, epoch)
+            return TakenSlot(self.give_back, self._connect([file], _HANDSHAKE_S), memory, epoch)
         finally:
             os.close(file)  # both sides have it mapped by now
 
-    def _greet(self, files: list[int], timeout_s: float | None) -> socket.socket:
+    def _connect(self, files: list[int], timeout_s: float | None) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             connection.settimeout(timeout_s)
@@ -219,7 +219,7 @@ class _DeviceConnection:
         raise BundleError(reply.decode(errors="replace"))
 
 
-def _hang_up(connection: socket.socket) -> None:
+def _shut_down(connection: socket.socket) -> None:
     """End a connection that another thread may be reading from: closing it would not wake that one."""
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

@@ -141,7 +141,7 @@ class _Leased(Generic[S]):
 class LeasedModels(Generic[S]):
     """The bundles that front ends have leases on. Safe for any number of threads.
 
-    One that nobody has a lease on goes as soon as somebody has one on another: during a swap there are two.
+    A bundle without leases is freed once another one has a lease: during a swap there are two.
     """
 
     def __init__(self, load: Callable[[Path], DeviceModel[S]]) -> None:

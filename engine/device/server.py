@@ -65,7 +65,7 @@ class DeviceServer:
     """
 
     def __init__(self, path: Path, models: LeasedModels[Any], max_batch: int) -> None:
-        """path: of the socket, in the place of one that is left over; who may connect is for its directory to say."""
+        """path: of the socket; replaces one that is left over. Its directory's permissions decide who may connect."""
         self._models = models
         self._max_batch = max_batch
         self._slots: dict[int, _Slot] = {}
@@ -88,15 +88,15 @@ class DeviceServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Serve what is queued, then hang up on everybody."""
-        _hang_up(self._listener)
+        """Serve what is queued, then close all connections."""
+        _shut_down(self._listener)
         self._acceptor.join()
         self._listener.close()
         os.eventfd_write(self._closing, 1)
         self._server.join()
         os.close(self._closing)
         for lease in list(self._leases):
-            _hang_up(lease)
+            _shut_down(lease)
 
     @property
     def slots(self) -> int:
@@ -112,15 +112,15 @@ class DeviceServer:
             except OSError:  # shut down
                 return
             try:
-                self._greet(connection)
+                self._shake_hands(connection)
             except EngineError as error:
-                _say(connection, str(error).encode()[:HANDSHAKE_BYTES])
+                _send(connection, str(error).encode()[:HANDSHAKE_BYTES])
                 connection.close()
             except Exception:  # a bad handshake must not end the acceptor
                 log.exception("a front end could not be let in")
                 connection.close()
 
-    def _greet(self, connection: socket.socket) -> None:
+    def _shake_hands(self, connection: socket.socket) -> None:
         connection.settimeout(_HANDSHAKE_S)
         message, files, _, _ = socket.recv_fds(connection, HANDSHAKE_BYTES, 1)
         try:
@@ -141,7 +141,7 @@ class DeviceServer:
             raise EngineError(f"{path}: there is no lease on this bundle")
         slot = _Slot(connection, SlotMemory(shape, file), model)
         connection.setblocking(False)
-        _say(connection, WELCOME)
+        _send(connection, WELCOME)
         self._slots[connection.fileno()] = slot
         self._epoll.register(connection, select.EPOLLIN)
 
@@ -153,16 +153,16 @@ class DeviceServer:
             except Exception as error:  # whatever a library or a device may raise: the front end is to know
                 if not isinstance(error, EngineError):
                     log.exception("bundle %s cannot be loaded", path)
-                _say(connection, f"{described(error)}".encode()[:HANDSHAKE_BYTES] or b"the bundle cannot be loaded")
+                _send(connection, f"{described(error)}".encode()[:HANDSHAKE_BYTES] or b"the bundle cannot be loaded")
                 return
             try:
                 if model.shape != shape:
                     fault = BundleError(f"{path}: the device process has other settings, or another bundle there")
-                    _say(connection, str(fault).encode())
+                    _send(connection, str(fault).encode())
                     return
                 connection.settimeout(None)
                 self._leases.add(connection)
-                _say(connection, WELCOME)
+                _send(connection, WELCOME)
                 with suppress(OSError):
                     connection.recv(1)
             finally:
@@ -175,7 +175,7 @@ class DeviceServer:
     def _serve_or_end(self) -> None:
         try:
             self._serve()
-        except Exception:  # nobody waits for this thread: front ends would wait for answers that never come
+        except Exception:  # front ends would wait for answers that never come
             log.exception("the device process ends")
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -207,7 +207,7 @@ class DeviceServer:
         except OSError:  # it was killed
             pass
         except (StructError, KeyError):
-            log.warning("a front end of another version, or no front end at all, is hung up on")
+            log.warning("a front end of another version, or no front end at all, is disconnected")
         self._close(slot)
 
     def _close(self, slot: _Slot) -> None:
@@ -220,18 +220,18 @@ class DeviceServer:
     def _serve_batch(self) -> None:
         batch, late = take_batch(self._queue, self._max_batch, time.monotonic(), lambda job: job.slot.open)
         for job in late:
-            _say(job.slot.connection, _packed(LATE, 0, "the deadline passed in the queue for the device process"))
+            _send(job.slot.connection, _packed(LATE, 0, "the deadline passed in the queue for the device process"))
         if not batch:
             return
         try:
             answers = batch[0].group([job.request for job in batch])
         except EngineError as error:
             answers = [error] * len(batch)
-        except Exception:  # of a library or a bug: it fails its batch, and nobody else
+        except Exception:  # of a library or a bug: it fails this batch alone
             log.exception("a batch of %d failed", len(batch))
             answers = [EngineError("the device process failed; its log says why")] * len(batch)
         for job, answer in zip(batch, answers, strict=True):
-            _say(job.slot.connection, _message(answer))
+            _send(job.slot.connection, _message(answer))
 
 
 def _message(answer: Answer) -> bytes:
@@ -246,13 +246,13 @@ def _packed(status: int, count: int, text: str) -> bytes:
     return ANSWER.pack(status, count) + text.encode(errors="replace")[:MAX_TEXT]
 
 
-def _say(connection: socket.socket, message: bytes) -> None:
-    """Who does not hear it any more is found out by the end of the connection."""
+def _send(connection: socket.socket, message: bytes) -> None:
+    """A failure to send is ignored: the end of the connection shows a front end that is gone."""
     with suppress(OSError):
         connection.send(message)
 
 
-def _hang_up(connection: socket.socket) -> None:
-    """Closing it would not wake a thread that waits for it."""
+def _shut_down(connection: socket.socket) -> None:
+    """End a connection that a thread may wait for: closing alone would not wake that thread."""
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

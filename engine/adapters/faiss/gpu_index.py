@@ -97,7 +97,7 @@ class GpuSearcher:
         return rows, scores
 
     def _proves_to_filter(self) -> bool:
-        """Whether the index honours a selector, by trying: some kinds refuse one, others ignore it without a word."""
+        """Whether the index honours a selector, by trying: some kinds refuse one, others ignore it silently."""
         if self.item_count < 4 * _PROBE_K:
             return False
         mask = np.arange(self.item_count) % 2 == 1
@@ -224,12 +224,12 @@ def _cells(
     options.useFloat16CoarseQuantizer = True
     options.use_cuvs = False  # cells of scalar codes are FAISS's own
     index = faiss.index_cpu_to_gpu(resources, config.cuda_device, stored, options)
-    probes = NprobeSchedule(parameters.nprobe, parameters.filtered_nprobe, int(stored.nlist))
+    schedule = NprobeSchedule(parameters.nprobe, parameters.filtered_nprobe, int(stored.nlist))
 
     def parameters_of(k: int) -> Any:
-        # Who fetches more than was calibrated looks for what a smaller share of eligible items would be spread over.
+        # More results than calibrated spread over as many cells as those of a smaller share of eligible items.
         made = faiss.SearchParametersIVF()
-        made.nprobe = min(probes.at(min(parameters.recall_k / k, 1.0)), _CLASSIC_MAX_NPROBE)
+        made.nprobe = min(schedule.at(min(parameters.recall_k / k, 1.0)), _CLASSIC_MAX_NPROBE)
         return made
 
     return GpuSearcher(index, resources, min(_CLASSIC_MAX_K, parameters.item_count), parameters_of)

@@ -88,17 +88,17 @@ def look_up(client: Any, errors: ClientErrors, timeout_s: float, topic: str | No
 
     Raises DependencyUnavailable: no answer in time; at once where brokers refuse the client. Blocks.
     """
-    give_up, patience_s = time.monotonic() + timeout_s, min(0.5, timeout_s)
+    give_up, try_s = time.monotonic() + timeout_s, min(0.5, timeout_s)
     while True:
         try:
             # Without a topic's name the argument must be missing.
-            found = client.list_topics(*(() if topic is None else (topic,)), timeout=patience_s)
+            found = client.list_topics(*(() if topic is None else (topic,)), timeout=try_s)
         except KafkaException as error:
             client.poll(0)
             left_s = give_up - time.monotonic()
             if left_s <= 0 or errors.refused:
                 raise errors.unavailable(error.args[0]) from error
-            patience_s = min(2 * patience_s, max(left_s, 0.01))
+            try_s = min(2 * try_s, max(left_s, 0.01))
         else:
             errors.works()
             return found

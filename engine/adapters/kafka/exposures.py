@@ -91,7 +91,7 @@ class KafkaExposureLog:
                 log.error("Kafka: %s; starting a new producer of exposures", reason)
                 self._give_up()
                 self._producer = open_client(Producer, self._settings, self._errors)
-            except Exception:  # nobody waits for this thread: it would end without a word
+            except Exception:  # or it would end this thread silently
                 log.exception("exposures could not be sent")
             before, dropped = dropped, self._refused + self._failed
             if dropped > before:

@@ -127,7 +127,7 @@ class OnnxRanker:
         """
         if rows.size == 0:
             return np.empty(rows.shape, np.float32)
-        # Negative rows would count from the table's end without a word.
+        # Negative rows would silently count from the table's end.
         if rows.min() < 0 or rows.max() >= self._item_count:
             raise EngineError(f"ranker: candidate rows must lie in [0, {self._item_count})")
         inputs = {

@@ -88,10 +88,10 @@ class EmbeddedRedis:
         ended = None if self._process is None else self._process.poll()
         self.close()
         how = f"did not answer within {_START_TIMEOUT_S:g} s" if ended is None else f"ended with {ended}"
-        raise DependencyUnavailable(f"the embedded redis-server {how}{self._last_words()}")
+        raise DependencyUnavailable(f"the embedded redis-server {how}{self._log_end()}")
 
-    def _last_words(self) -> str:
-        """The end of its log: the directory may be a temporary one, and gone before somebody looks there."""
+    def _log_end(self) -> str:
+        """The last line of its log: a temporary directory may be gone before an operator can read it."""
         try:
             lines = (self._socket.parent / "redis.log").read_text(errors="replace").strip().splitlines()
         except OSError:

@@ -14,9 +14,9 @@ from redis.asyncio.connection import SSLConnection
 
 from engine.errors import DependencyUnavailable, described
 
-# A server that owes a reply for longer than this hangs, or the way to it does: another connection may fare better.
+# A reply that takes longer than this means a hung server or network: a new connection may work.
 _STALL_S: Final = 1.0
-# Most replies that a stalled connection may owe, so that its queue stays short.
+# Most pending replies of a stalled connection, so that its queue stays short.
 _MAX_PENDING: Final = 4096
 
 
@@ -31,7 +31,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
-        self._owed: deque[PendingReply] = deque()
+        self._pending: deque[PendingReply] = deque()
         self._transport: asyncio.Transport | None = None
         self._suspected = False
         self.is_open = True
@@ -44,10 +44,10 @@ class _Connection(asyncio.Protocol):
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not False:
-                # Whoever gave up waiting has cancelled theirs; it takes up its place all the same.
-                owed = self._owed.popleft().reply
-                if not owed.done():
-                    owed.set_result(reply)
+                # A caller that gave up has cancelled its future; the reply still takes its turn.
+                pending = self._pending.popleft().reply
+                if not pending.done():
+                    pending.set_result(reply)
         except (hiredis.ProtocolError, IndexError) as error:
             self.close(f"what came is no answer: {described(error)}")
 
@@ -58,20 +58,20 @@ class _Connection(asyncio.Protocol):
         """The future reply. Raises DependencyUnavailable where nothing more can be sent."""
         now = self._loop.time()
         if self._is_overdue(now) and not self._suspected:
-            # The loop itself may have been held up meanwhile: what has come since is read before anybody judges.
+            # The event loop itself may have been late: replies that have arrived are read before the judgement.
             self._suspected = True
             self._loop.call_soon(self._loop.call_soon, self._judge)
         if not self.is_open or self._transport is None:
             raise DependencyUnavailable("the connection to Redis is lost")
-        if len(self._owed) >= _MAX_PENDING:
-            raise DependencyUnavailable(f"Redis owes {_MAX_PENDING} replies")
+        if len(self._pending) >= _MAX_PENDING:
+            raise DependencyUnavailable(f"{_MAX_PENDING} replies from Redis are pending")
         reply: asyncio.Future[Any] = self._loop.create_future()
-        self._owed.append(PendingReply(reply, now))
+        self._pending.append(PendingReply(reply, now))
         self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]  # the stub knows pairs of one
         return reply
 
     def _is_overdue(self, now: float) -> bool:
-        return bool(self._owed) and now - self._owed[0].since > _STALL_S
+        return bool(self._pending) and now - self._pending[0].since > _STALL_S
 
     def _judge(self) -> None:
         self._suspected = False
@@ -79,14 +79,14 @@ class _Connection(asyncio.Protocol):
             self.close(f"no reply for {_STALL_S:g} s")
 
     def close(self, reason: str) -> None:
-        """Fail everything that is owed. Safe to call twice."""
+        """Fail every pending reply. Safe to call twice."""
         self.is_open = False
         if self._transport is not None:
             self._transport.abort()
-        while self._owed:
-            owed = self._owed.popleft().reply
-            if not owed.done():
-                owed.set_exception(DependencyUnavailable(f"Redis: {reason}"))
+        while self._pending:
+            pending = self._pending.popleft().reply
+            if not pending.done():
+                pending.set_exception(DependencyUnavailable(f"Redis: {reason}"))
 
 
 class MultiplexedRedis:
@@ -102,18 +102,18 @@ class MultiplexedRedis:
         self._port: int = getattr(connection, "port", 0)
         self._username, self._password, self._db = connection.username, connection.password, connection.db
         self._connect_timeout_s = connect_timeout_s
-        self._link: _Connection | None = None
+        self._connection: _Connection | None = None
         self._connecting: asyncio.Task[_Connection] | None = None
 
     async def call(self, *command: bytes | str | int) -> Any:
         """The reply to one command, bytes undecoded. Raises DependencyUnavailable, also for a reply that is an error.
 
-        Whoever is cancelled meanwhile disturbs nobody else.
+        Cancelling one call does not disturb the others.
         """
-        link = self._link
-        if link is None or not link.is_open:
-            link = await self._connected()
-        reply = await link.send(command)
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            connection = await self._connected()
+        reply = await connection.send(command)
         if isinstance(reply, hiredis.ReplyError):
             raise DependencyUnavailable(f"Redis refuses: {reply}")
         return reply
@@ -121,38 +121,38 @@ class MultiplexedRedis:
     async def aclose(self) -> None:
         if self._connecting is not None:
             self._connecting.cancel()
-        if self._link is not None:
-            self._link.close("the client is closed")
+        if self._connection is not None:
+            self._connection.close("the client is closed")
 
     async def _connected(self) -> _Connection:
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect())
-            # Everybody may have given up by the time that it fails.
+            # Every caller may have given up by the time that it fails.
             self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
-        # Whoever gives up must not take the connection from those who still wait for it.
+        # One caller that gives up must not cancel the connection for the others.
         return await asyncio.shield(self._connecting)
 
     async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
-        link: _Connection | None = None
+        connection: _Connection | None = None
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 if self._path is not None:
-                    _, link = await loop.create_unix_connection(_Connection, self._path)
+                    _, connection = await loop.create_unix_connection(_Connection, self._path)
                 else:
-                    _, link = await loop.create_connection(_Connection, self._host, self._port, ssl=self._ssl)
+                    _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._ssl)
                 for command in self._greeting():
-                    reply = await link.send(command)
+                    reply = await connection.send(command)
                     if isinstance(reply, hiredis.ReplyError):
                         raise DependencyUnavailable(f"Redis refuses: {reply}")
-            self._link = link
+            self._connection = connection
         except (OSError, TimeoutError) as error:
             raise DependencyUnavailable(f"Redis cannot be reached: {error or 'timeout'}") from error
         finally:
             # Also where the client is closed meanwhile.
-            if link is not None and self._link is not link:
-                link.close("it did not come about")
-        return link
+            if connection is not None and self._connection is not connection:
+                connection.close("it did not come about")
+        return connection
 
     def _greeting(self) -> list[tuple[bytes | str | int, ...]]:
         greeting: list[tuple[bytes | str | int, ...]] = []

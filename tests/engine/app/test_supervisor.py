@@ -52,10 +52,10 @@ def supervisor_of(
     workers: int = 2,
     settings: str = "{}",
     drain_s: float = 5,
-    patience: RestartPolicy = HASTE,
+    policy: RestartPolicy = HASTE,
     metrics: "Figures | None" = None,
 ) -> Supervisor:
-    return Supervisor(workers, settings, drain_s, metrics, (sys.executable, "-c", script), patience)
+    return Supervisor(workers, settings, drain_s, metrics, (sys.executable, "-c", script), policy)
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Figures:
 def with_device(script: str, settings: str = "{}", device_script: str | None = None) -> Supervisor:
     device = Program(settings, (sys.executable, "-c", device_script or script))
     command = (sys.executable, "-c", script)
-    return Supervisor(2, settings, 5, command=command, patience=HASTE, device=device)
+    return Supervisor(2, settings, 5, command=command, policy=HASTE, device=device)
 
 
 def served(caplog: pytest.LogCaptureFixture) -> list[tuple[int, int]]:
@@ -150,10 +150,10 @@ async def test_one_that_cannot_start_is_tried_for_ever_and_leaves_the_serving_on
         "print('serving', flush=True); sys.stdin.read()"
     )
     slow = replace(HASTE, failed_starts=100)
-    supervisor = supervisor_of(script, settings=str(tmp_path), patience=slow)
+    supervisor = supervisor_of(script, settings=str(tmp_path), policy=slow)
     running = asyncio.create_task(supervisor.run())
     await until(lambda: len(served(caplog)) == 1)
-    supervisor._patience = replace(HASTE, failed_starts=2)
+    supervisor._policy = replace(HASTE, failed_starts=2)
     failed = caplog.text.count("worker 2 ended with exit status 4")
     await until(lambda: caplog.text.count("worker 2 ended with exit status 4") >= failed + 6)
     assert alive(served(caplog)[0][1])
@@ -189,7 +189,7 @@ async def test_all_are_gone_and_cannot_start_and_are_tried_until_they_can(
 
 async def test_a_stopped_worker_is_not_serving_and_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
     metrics = Figures()
-    supervisor = supervisor_of(BEATING, patience=WATCHFUL, metrics=metrics)
+    supervisor = supervisor_of(BEATING, policy=WATCHFUL, metrics=metrics)
     running = asyncio.create_task(supervisor.run())
     await until(lambda: metrics.workers == 2)
     before = dict(served(caplog))
@@ -213,7 +213,7 @@ async def test_a_busy_worker_and_one_that_starts_have_longer_limits(caplog: pyte
         "import sys, time; sys.stdin.readline(); time.sleep(2); print('serving', flush=True)\n"
         "print('busy', flush=True); time.sleep(2); print('free', flush=True); time.sleep(60)"
     )
-    supervisor = supervisor_of(script, workers=1, patience=replace(WATCHFUL, start_s=30))
+    supervisor = supervisor_of(script, workers=1, policy=replace(WATCHFUL, start_s=30))
     running = asyncio.create_task(supervisor.run())
     await until(lambda: "does not answer" in caplog.text)
     (_, process), *_ = served(caplog)
@@ -222,14 +222,14 @@ async def test_a_busy_worker_and_one_that_starts_have_longer_limits(caplog: pyte
     await until(lambda: not alive(process))
     supervisor.stop()
     await asyncio.wait_for(running, 40)
-    short = supervisor_of("import time; time.sleep(60)", workers=1, patience=replace(WATCHFUL, start_s=0.3))
+    short = supervisor_of("import time; time.sleep(60)", workers=1, policy=replace(WATCHFUL, start_s=0.3))
     with pytest.raises(EngineError, match="did not answer for"):
         await asyncio.wait_for(short.run(), 20)
 
 
 async def test_a_supervisor_that_was_suspended_itself_blames_no_worker(caplog: pytest.LogCaptureFixture) -> None:
     """As with a machine that is suspended: nothing runs for a while, then everything does."""
-    supervisor = supervisor_of(BEATING, patience=WATCHFUL)
+    supervisor = supervisor_of(BEATING, policy=WATCHFUL)
     running = asyncio.create_task(supervisor.run())
     await until(lambda: "ready: 2 workers serve" in caplog.text)
     workers = served(caplog)
@@ -251,7 +251,7 @@ async def test_a_process_that_cannot_even_be_started_is_tried_again(
     program = tmp_path / "worker"
     program.write_text(f"#!{sys.executable}\n{STEADY}")
     program.chmod(0o700)
-    supervisor = Supervisor(1, "{}", 5, command=(str(program),), patience=HASTE)
+    supervisor = Supervisor(1, "{}", 5, command=(str(program),), policy=HASTE)
     running = asyncio.create_task(supervisor.run())
     await until(lambda: len(served(caplog)) == 1)
     program.rename(tmp_path / "away")
@@ -288,8 +288,8 @@ async def test_a_worker_that_ignores_its_signal_is_killed(
 
 
 async def test_stopping_does_not_wait_for_a_pause(caplog: pytest.LogCaptureFixture) -> None:
-    patience = RestartPolicy(failed_starts=100, first_pause_s=60, longest_pause_s=60, jitter=0)
-    supervisor = supervisor_of("import sys; sys.exit(1)", patience=patience)
+    policy = RestartPolicy(failed_starts=100, first_pause_s=60, longest_pause_s=60, jitter=0)
+    supervisor = supervisor_of("import sys; sys.exit(1)", policy=policy)
     running = asyncio.create_task(supervisor.run())
     await until(lambda: caplog.text.count("another one in 60.0 s") == 2)
     started = time.monotonic()
@@ -356,9 +356,9 @@ def test_front_ends_are_told_of_the_socket_and_the_device_process_of_the_batch(t
 
 
 def test_pauses_double_up_to_a_limit() -> None:
-    patience = RestartPolicy(first_pause_s=0.5, longest_pause_s=30, jitter=0)
-    assert [patience.pause_s(ends) for ends in range(5)] == [0, 0.5, 1, 2, 4]
-    assert patience.pause_s(7) == patience.pause_s(10_000) == 30
+    policy = RestartPolicy(first_pause_s=0.5, longest_pause_s=30, jitter=0)
+    assert [policy.pause_s(ends) for ends in range(5)] == [0, 0.5, 1, 2, 4]
+    assert policy.pause_s(7) == policy.pause_s(10_000) == 30
     spread = [RestartPolicy(longest_pause_s=30, jitter=0.2).pause_s(10_000) for _ in range(100)]
     assert 24 <= min(spread) < 29 < 31 < max(spread) <= 36
 

@@ -244,7 +244,7 @@ def test_a_front_end_of_other_settings_is_turned_away() -> None:
 
 
 def test_who_says_nonsense_is_hung_up_on_and_disturbs_nobody(index: RemoteIndex, device: Device) -> None:
-    path = index._client._link._path
+    path = index._client._connection._path
     for said in (b"{}", b"\xff", b'{"bundle": "/a/bundle", "shape": {"dim": 1}}'):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
             stranger.settimeout(PATIENCE_S)
@@ -283,7 +283,7 @@ def test_while_it_is_away_all_fails_at_once_and_when_it_is_back_all_is_well(tmp_
         with pytest.raises(DependencyUnavailable):
             asked_at(index, 2)
     with pytest.raises(DependencyUnavailable):
-        DeviceClient(path, BUNDLE, models.prepare(BUNDLE).shape, 4, patience_s=0.0)
+        DeviceClient(path, BUNDLE, models.prepare(BUNDLE).shape, 4, timeout_s=0.0)
     with DeviceServer(path, models, 4):
         until(lambda: _is_back(index))
         assert [asked_at(index, value) for value in (1, 2, 3)] == [[1], [2], [3]]

@@ -122,7 +122,7 @@ async def test_a_server_that_hangs_is_left_for_another_connection(
         await client.aclose()
 
 
-async def test_no_more_is_owed_than_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pending_replies_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_multiplexed, "_MAX_PENDING", 10)
     with EmbeddedRedis(tmp_path) as server:
         client = MultiplexedRedis(server.url, 2.0)
@@ -138,7 +138,7 @@ async def test_no_more_is_owed_than_is_allowed(tmp_path: Path, monkeypatch: pyte
         assert len(refused) == 2
         results = await asyncio.gather(*calls, return_exceptions=True)
         assert results[:10] == [b"PONG"] * 10
-        assert all("owes 10 replies" in str(result) for result in results[10:])
+        assert all("10 replies from Redis are pending" in str(result) for result in results[10:])
         await client.aclose()
 
 
