@@ -1,4 +1,4 @@
-"""Hot swap: follow the bundle pointer, and change the pipeline's model between two requests; and what variants name."""
+"""Hot swap: follow the bundle pointer, change the pipeline's model between two requests, and load variants' bundles."""
 
 import asyncio
 import logging
@@ -32,10 +32,10 @@ async def follow_current(
     poll_s: float,
     last_good: LastGood | None = None,
 ) -> None:
-    """Look at the pointer every `poll_s` seconds, forever; load what it names beside what serves, then swap.
+    """Check the pointer every `poll_s` seconds, forever. Load the bundle that it names, then swap.
 
-    A bundle that cannot be used is refused once, with the reason in the log, and the old one keeps serving; it is tried
-    again when a file of it changes. Requests under way finish with the model that they began with.
+    The old bundle serves while the new one loads. A bundle that cannot be used is refused once, with the reason in the
+    log; it is tried again when one of its files changes. Running requests finish with the model that they began with.
     """
     last_good = LastGood() if last_good is None else last_good
     refused: tuple[Path, Stamp] | None = None
@@ -48,7 +48,7 @@ async def follow_current(
             log.warning("the bundle pointer cannot be read, bundle %s keeps serving: %s", pipeline.version, error)
             last_good.note("bundle", outdated=True)
             continue
-        # By place, not by name: a directory may be called otherwise than the version inside.
+        # Compared by path: a directory's name may differ from the version inside.
         if path == pipeline.model.bundle.path:
             last_good.note("bundle", outdated=False)
             continue
@@ -56,7 +56,7 @@ async def follow_current(
         if seen == refused:
             continue
         try:
-            # In a thread of its own: requests keep their compute threads while hashes and the dry run take theirs.
+            # In its own thread: hashes and the dry run must not occupy the requests' compute threads.
             model = await asyncio.to_thread(load, path)
             leaving.add(task := asyncio.create_task(let_go([pipeline.model])))
             task.add_done_callback(leaving.discard)
@@ -88,10 +88,10 @@ def _stamp(path: Path) -> Stamp:
 
 
 async def let_go(models: list[ServingModel]) -> None:
-    """Free models (given in a list, which is emptied) in a thread, once nobody else holds one of them.
+    """Free models (given in a list, which is emptied) in a thread, once no other reference to them is left.
 
-    Whoever is last to let go of a model gives back all its maps and graphs, tens of milliseconds for a large one. Were
-    it left to the requests that finish with it, that could be the event loop.
+    The last reference to a model frees all its maps and graphs, which takes tens of milliseconds for a large one. A
+    request that finishes with it could otherwise do that on the event loop.
     """
     while any(sys.getrefcount(models[place]) > _ALONE for place in range(len(models))):
         await asyncio.sleep(_LET_GO_POLL_S)
@@ -102,8 +102,8 @@ async def let_go(models: list[ServingModel]) -> None:
 class VariantBundles:
     """The bundles that variants name, beside the current one. For one caller at a time.
 
-    One that is not there yet is looked for again, and one that does not verify is refused once: meanwhile the current
-    bundle answers those who are assigned to it, and says so.
+    A missing bundle is looked for again; one that does not verify is refused once. Meanwhile the current bundle answers
+    the users assigned to it, and the answer says so.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class VariantBundles:
         self._missing = list(names)
 
     def look(self) -> None:
-        """Load what is there by now; blocks. Never raises for a bundle's sake."""
+        """Load the bundles that are there by now. Blocks. A bad bundle never raises."""
         for name in list(self._missing):
             path = self._store.directory / name
             if not path.is_dir():
@@ -135,7 +135,7 @@ class VariantBundles:
                 log.info("bundle %s can answer for variants", name)
 
     async def follow(self, poll_s: float) -> None:
-        """Look every `poll_s` seconds, until all is there."""
+        """Check every `poll_s` seconds, until all bundles are loaded."""
         while self._missing:
             await asyncio.sleep(poll_s)
             await asyncio.to_thread(self.look)

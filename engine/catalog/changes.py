@@ -1,8 +1,8 @@
-"""Changes of the catalogue, and the overlay that they add up to: what holds of each item since the bundle was written.
+"""Changes of the catalogue, and the overlay: the state of each item that has changed since the bundle was written.
 
-Content, stock and moved vectors of an item are kept apart and each is overwritten by its latest change, so that no
-change needs to read before it writes, and replicas that have seen the same changes hold the same overlay, whether they
-followed them one by one or began with a snapshot.
+Content, stock and moved vectors of an item are kept apart, and the latest change overwrites each. So no change reads
+before it writes. Replicas that have seen the same changes hold the same overlay, whether they followed them one by one
+or began with a snapshot.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +18,7 @@ _NO_VECTORS: Final[Mapping[int, Float32Array]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class ContentChange:
-    """The item's content is this, or it was taken out (`stored.removed`)."""
+    """The item's new content, or its removal (`stored.removed`)."""
 
     key: int
     stored: pb.StoredItem
@@ -32,7 +32,7 @@ class StockChange:
 
 @dataclass(frozen=True, slots=True)
 class VectorChange:
-    """The item's retrieval vector in one embedding space is this: float32 (dim,)."""
+    """The item's new retrieval vector in one embedding space: float32 (dim,)."""
 
     key: int
     generation: int
@@ -44,7 +44,7 @@ Change = ContentChange | StockChange | VectorChange
 
 @dataclass(slots=True)
 class ItemState:
-    """What the overlay holds of one item; None: nothing."""
+    """The overlay's entry for one item; None: unchanged since the bundle."""
 
     key: int
     stored: pb.StoredItem | None = None
@@ -55,7 +55,7 @@ class ItemState:
 
 
 class Overlay:
-    """All changes, added up. Not for several threads at once."""
+    """The sum of all changes. Not thread-safe."""
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -69,7 +69,7 @@ class Overlay:
         return key in self._states
 
     def add(self, changes: Iterable[Change]) -> None:
-        """Count changes in, in their order."""
+        """Apply changes, in their order."""
         for change in changes:
             self.sequence += 1
             # Taken out and put in again: it moves to the end.
@@ -85,7 +85,7 @@ class Overlay:
                     state.vectors = {**state.vectors, change.generation: change.vector}
 
     def replace(self, changes: Iterable[Change]) -> None:
-        """Hold these changes and nothing else; items that are in none of them go back to what the bundle says."""
+        """Hold only these changes; items without one go back to their state in the bundle."""
         gone = self._states
         self._states = {}
         self.add(changes)

@@ -23,9 +23,9 @@ class ItemEmbedder(Protocol):
 class CategoryMeans:
     """For bundles without an item tower: the mean vector of an item's category, of everything where that is unknown.
 
-    A matrix factorization knows items by who used them, and of a new item that is nobody: its category is the best
-    guess until interactions say more. Of a large catalogue an even sample speaks for all: it is taken when the bundle
-    is opened, since the first new item must not wait for it.
+    A matrix factorization learns items from their users, and a new item has none. Its category is the best guess until
+    interactions arrive. The means of a large catalogue are those of an even sample, computed when the bundle is opened,
+    so that the first new item does not wait for them.
     """
 
     def __init__(self, items: pa.Table, vectors: Float32Array) -> None:

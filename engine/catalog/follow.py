@@ -1,4 +1,4 @@
-"""Keep what is being served true to the catalogue overlay and to the rules file, beside the requests."""
+"""Keep the serving catalogues up to date with the overlay and with the rules file, beside the requests."""
 
 import asyncio
 import logging
@@ -23,33 +23,33 @@ _RETRY_S: Final = 0.25
 
 
 class HasCatalogue(Protocol):
-    """A model that serves, as far as this module knows it."""
+    """A serving model, as this module uses it."""
 
     @property
     def catalogue(self) -> LiveCatalogue: ...
 
 
 class ServingModels(Protocol):
-    """Where the models are that serve at this moment; implemented by engine.request.pipeline.Pipeline."""
+    """The models that serve now; implemented by engine.request.pipeline.Pipeline."""
 
     @property
     def models(self) -> Sequence[HasCatalogue]: ...
 
 
 class ChangeSource(Protocol):
-    """Where the overlay lives; calls may block. Each raises DependencyUnavailable."""
+    """Where the overlay is stored. Calls may block, and raise DependencyUnavailable."""
 
     def snapshot(self, generations: Iterable[int]) -> list[Change]:
         """The whole overlay, vectors of these embedding spaces included; `follow` goes on from there."""
         ...
 
     def follow(self, timeout_s: float) -> list[Change]:
-        """What has changed since; waits for it. Raises SnapshotNeeded where only a snapshot can tell."""
+        """The changes since the last call; waits for them. Raises SnapshotNeeded where only a snapshot has them."""
         ...
 
 
 class CatalogueFollower:
-    """Holds the overlay, and brings catalogues up to it. `catch_up` may be called while the follower's thread runs."""
+    """Holds the overlay, and applies it to catalogues. `catch_up` may be called while the follower's thread runs."""
 
     def __init__(self, source: ChangeSource) -> None:
         self._source = source
@@ -69,22 +69,22 @@ class CatalogueFollower:
         self._generations = frozenset(generations)
 
     def catch_up(self, catalogue: LiveCatalogue) -> None:
-        """Show a catalogue all that has changed since it was last here."""
+        """Apply to a catalogue all changes after its own `sequence`."""
         with self._lock:
             if catalogue.sequence < self._overlay.sequence:
                 catalogue.apply(self._overlay.since(catalogue.sequence), self._overlay.sequence)
 
     def use_rules(self, catalogue: LiveCatalogue, rules: Rules) -> None:
-        """Let a catalogue serve by these rules, unless it does or they have been found not to fit it.
+        """Let a catalogue serve by these rules, unless it does already or has refused them.
 
-        For one caller at a time. Raises RulesError, once for the same rules and bundle, where they clash with its
-        items: it keeps those that it has.
+        For one caller at a time. Raises RulesError, once for the same rules and bundle, if they clash with its items:
+        the catalogue keeps the rules that it has.
         """
         bundle = catalogue.bundle.version
         if rules is catalogue.rules.rules or (rules is self._refused.get(bundle)):
             return
         try:
-            # Seconds for many rules over a large catalogue, while which stock must go on changing.
+            # Takes seconds for many rules over a large catalogue; stock must keep changing meanwhile.
             compiled = catalogue.compile_rules(rules)
         except RulesError:
             self._refused[bundle] = rules
@@ -93,7 +93,7 @@ class CatalogueFollower:
             catalogue.set_rules(compiled)
 
     def run(self, serving: Callable[[], Sequence[LiveCatalogue]], stop: threading.Event) -> None:
-        """Follow until `stop` is set. Whatever goes wrong, the catalogues as they were keep serving."""
+        """Follow until `stop` is set. On any error the catalogues keep serving as they were."""
         needs_snapshot = False
         while not stop.is_set():
             try:
@@ -126,9 +126,9 @@ async def follow_rules(
     poll_s: float,
     looked: Callable[[], None] = lambda: None,
 ) -> None:
-    """Look at the rules file every `poll_s` seconds, forever; a bad one is refused and the rules of before stay.
+    """Check the rules file every `poll_s` seconds, forever. A bad file is refused, and the previous rules stay.
 
-    looked: called after each look.
+    looked: called after each check.
     """
     while True:
         await asyncio.sleep(poll_s)

@@ -1,8 +1,8 @@
-"""A front end's side: a lease on a bundle in the device process, and slots for what is asked of it.
+"""A front end's side: a lease on a bundle in the device process, and slots for requests to it.
 
-The lease is a connection that is open for as long as the bundle is in use here: the device process keeps the bundle for
-as long. When it ends, the device process is gone; a thread then asks for a new lease until there is one, and what is
-asked meanwhile fails at once, which the stages have fallbacks for.
+The lease is a connection that stays open while the bundle is in use here. The device process keeps the bundle for that
+time. When the connection ends, the device process is gone. A thread then asks for a new lease until it gets one.
+Requests fail at once meanwhile, and the stages fall back.
 """
 
 import json
@@ -24,11 +24,11 @@ from engine.logs import OncePerInterval
 log = logging.getLogger(__name__)
 log.addFilter(OncePerInterval(interval_s=30.0))
 
-# While it is away; a start takes seconds.
+# Between attempts while the device process is away; its start takes seconds.
 _RETRY_S: Final = 0.2
-# While it says that it cannot load the bundle, which may take it seconds each time.
+# Between attempts while it refuses the bundle: each attempt to load may take it seconds.
 _REFUSED_RETRY_S: Final = 5.0
-# A slot waits for nothing but its turn: the bundle is there.
+# A slot's handshake waits only for its turn: the bundle is loaded.
 _HANDSHAKE_S: Final = 10.0
 
 
@@ -36,7 +36,7 @@ class DeviceClient:
     """One bundle in the device process. Safe for any number of threads; the lease ends with the last reference."""
 
     def __init__(self, path: Path, bundle: Path, shape: SlotShape, slots: int, timeout_s: float = 60.0) -> None:
-        """Have the bundle loaded there, and wait for it.
+        """Have the device process load the bundle, and wait for it.
 
         Args:
             path: the device process's socket.
@@ -46,7 +46,7 @@ class DeviceClient:
             timeout_s: how long the device process may be away. Loading may take longer.
 
         Raises:
-            BundleError: the device process refuses the bundle, and why. DependencyUnavailable: it stays away.
+            BundleError: the device process refuses the bundle; the text says why. DependencyUnavailable: it stays away.
         """
         self._connection = _DeviceConnection(path, bundle, shape, slots)
         weakref.finalize(self, self._connection.close)
@@ -61,7 +61,7 @@ class DeviceClient:
 
 
 class _DeviceConnection:
-    """What a client and the thread that keeps its lease share; the thread must not keep the client itself alive."""
+    """State shared by a client and its lease's thread. The thread must not keep the client itself alive."""
 
     def __init__(self, path: Path, bundle: Path, shape: SlotShape, limit: int) -> None:
         self._path = path
@@ -73,7 +73,7 @@ class _DeviceConnection:
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._lease: socket.socket | None = None
-        # Slots that are of another epoch than this belong to a device process that has ended.
+        # Slots of another epoch belong to a device process that has ended.
         self._epoch = 0
         self._free: deque[TakenSlot] = deque()
         self._late: list[TakenSlot] = []
@@ -103,7 +103,7 @@ class _DeviceConnection:
                 raise DependencyUnavailable(AWAY)
             if not self._free:
                 raise Overloaded(f"{self._limit} requests wait for the device process")
-            # The one that was used last: its memory is in the processor's caches, and what is never used takes none.
+            # The last one used: its memory is in the processor's caches, and slots that are never used take no memory.
             return self._free.pop()
 
     def give_back(self, slot: TakenSlot) -> None:
@@ -114,7 +114,7 @@ class _DeviceConnection:
                 slot.close()
                 self._end_lease()
             elif slot.waiting:
-                # Its memory is not the front end's to write to until the answer is there.
+                # The front end must not write to its memory until the answer has arrived.
                 self._late.append(slot)
             else:
                 self._free.append(slot)
@@ -134,7 +134,7 @@ class _DeviceConnection:
         self._drop_slots()
 
     def _drop_slots(self) -> None:
-        """Those that are in use are closed when they are given back: their epoch is over."""
+        """Slots in use are closed when they are given back, because their epoch is over."""
         self._epoch += 1
         self._lease = None
         for slot in (*self._free, *self._late):
@@ -143,11 +143,11 @@ class _DeviceConnection:
         self._late.clear()
 
     def _begin(self) -> socket.socket:
-        """A lease, waiting for as long as loading takes, and the slots with it. Raises as DeviceClient does."""
+        """Get a lease and its slots; waits until the bundle is loaded. Raises as DeviceClient does."""
         lease = self._connect([], None)
         slots: list[TakenSlot] = []
         try:
-            # Now, and not when they are needed: no request is to wait for that.
+            # Opened now, so that no request waits for it.
             slots.extend(self._open_slot(self._epoch + 1) for _ in range(self._limit))
         except BaseException:
             for slot in slots:
@@ -158,12 +158,12 @@ class _DeviceConnection:
             self._epoch += 1
             self._lease = lease
             self._free.extend(slots)
-        if self._stop.is_set():  # who closes may have looked for a lease before this one was there
+        if self._stop.is_set():  # close() may have run before this lease existed
             _shut_down(lease)
         return lease
 
     def _keep(self, lease: socket.socket) -> None:
-        """The lease's thread: for as long as the bundle is in use here."""
+        """The lease's thread: renews the lease while the bundle is in use here."""
         current: socket.socket | None = lease
         while current is not None:
             with suppress(OSError):

@@ -16,13 +16,13 @@ from engine.stages.retrieve import ItemIndex
 from engine.stages.seen import ItemRows
 from engine.types import Int64Array, RankingContext
 
-# What the followers of catalogue and live counts write to; opaque here.
+# The object that followers of the catalogue and of live counts write to; opaque here.
 S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
 class SlotRequest:
-    """One request: its slot's memory, and what the message said; see engine.device.slot.REQUEST."""
+    """One request: its slot's memory, and the fields of its message; see engine.device.slot.REQUEST."""
 
     memory: SlotMemory
     count: int
@@ -31,7 +31,7 @@ class SlotRequest:
 
 
 Answer = int | EngineError | None
-"""How many items lie in the slot; None where only a scan can tell; or why there is none."""
+"""The number of items in the slot; None where only a scan can tell; or the error."""
 
 Handler = Callable[[Sequence[SlotRequest]], Sequence[Answer]]
 
@@ -43,7 +43,7 @@ class BatchSearch(Protocol):
 
 
 def one_by_one(index: ItemIndex) -> BatchSearch:
-    """The searches of a batch one after the other, for an index that has no call for several; a bad one fails alone."""
+    """Search a batch one by one, for an index without a batch call; a bad request fails alone."""
 
     def search(requests: Sequence[SearchRequest]) -> list[Found | EngineError | None]:
         return [alone(request) for request in requests]
@@ -117,10 +117,10 @@ class RankHandler:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeviceModel(Generic[S]):
-    """One bundle, to be asked through slots of its shape.
+    """One bundle, which answers requests through slots of its shape.
 
-    handlers: by kind of request. serving: what they were made of. Nothing here refers back to it: when a swap lets go,
-    the device's memory is free at once, not at the next collection of garbage.
+    handlers: by kind of request. serving: the model that they use. There are no reference cycles: when a swap drops the
+    bundle, the device's memory is free at once, not at the next garbage collection.
     """
 
     shape: SlotShape
@@ -145,7 +145,7 @@ class LeasedModels(Generic[S]):
     """
 
     def __init__(self, load: Callable[[Path], DeviceModel[S]]) -> None:
-        """load: opens a bundle; may raise whatever it likes."""
+        """load: opens a bundle; may raise any exception."""
         self._load = load
         self._lock = threading.Lock()
         self._loading = threading.Lock()
@@ -157,19 +157,19 @@ class LeasedModels(Generic[S]):
             return tuple(held.model for held in self._held.values())
 
     def get(self, path: Path) -> DeviceModel[S] | None:
-        """The bundle of this directory, where it is loaded."""
+        """The bundle of this directory, or None if it is not loaded."""
         with self._lock:
             held = self._held.get(path)
             return None if held is None else held.model
 
     def prepare(self, path: Path) -> DeviceModel[S]:
-        """Load a bundle without a lease on it, unless it is there; raises what load does."""
+        """Load a bundle, unless it is loaded, without a lease on it. Raises what load raises."""
         with self._loading:
             return self.get(path) or self._opened(path, leases=0)
 
     def lease(self, path: Path) -> DeviceModel[S]:
-        """One more lease on a bundle, which is loaded first where it is not there. Blocks; raises what load does."""
-        # Who finds it there does not wait while another one is loaded.
+        """Add a lease on a bundle, which is loaded first if need be. Blocks. Raises what load raises."""
+        # A lease on a loaded bundle does not wait while another bundle is loaded.
         model = self._lease_held(path)
         if model is not None:
             return model
@@ -177,7 +177,7 @@ class LeasedModels(Generic[S]):
             return self._lease_held(path) or self._opened(path, leases=1)
 
     def give_up(self, path: Path) -> None:
-        """One lease less."""
+        """Give up one lease."""
         with self._lock:
             self._held[path].leases -= 1
             self._drop_unleased()

@@ -1,4 +1,4 @@
-"""The index and the ranker of a front end, which are in the device process."""
+"""The index and the ranker of a front end, as calls to the device process."""
 
 from typing import Final, Protocol
 
@@ -16,7 +16,7 @@ _VECTORS: Final = ("query", "session", "collaborative", "dense", "codes")
 
 
 class RemoteIndex:
-    """An ItemIndex. What needs no device, and what it cannot answer, is scanned in the caller's own thread."""
+    """An ItemIndex. The caller's own thread scans selective requests and those that the device cannot answer."""
 
     def __init__(self, client: DeviceClient, dim: int, item_vectors: Float32Array) -> None:
         """item_vectors: float32 (item_count, at least dim), C-contiguous, may be memory-mapped."""
