@@ -17,7 +17,7 @@ MIN_ITEM_EVENTS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class NewItems:
+class NewItemsSplit:
     """m items that training does not know, and the n users who are asked about them.
 
     train: the data set without the new items and without all events on them. Users keep their positions.
@@ -44,7 +44,7 @@ class NewItems:
         return HistoryStates(self.users, self.known)
 
 
-def new_items(dataset: Dataset, seed: int) -> NewItems:
+def new_items(dataset: Dataset, seed: int) -> NewItemsSplit:
     """Draw the new items and take all trace of them out of training.
 
     A fifth (HELD_OUT_SHARE) of the items with at least MIN_ITEM_EVENTS positive events, drawn with `seed`; rarer ones
@@ -84,7 +84,7 @@ def new_items(dataset: Dataset, seed: int) -> NewItems:
     if not len(asked):
         raise DataError("no user has enough events to be asked about new items")
     shuffled = rng.permutation(len(users))
-    return NewItems(
+    return NewItemsSplit(
         train=train,
         items=dataset.items.filter(is_new),
         histories=histories,

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse
 
-from engine.evaluation.new_items import NewItems
+from engine.evaluation.new_items import NewItemsSplit
 from engine.features.history import Histories, HistoryStates
 from engine.features.item_evidence import QueryMoments, folded_items, moved_vectors
 from engine.training.als import AlsModel
@@ -27,8 +27,8 @@ class Revealed:
     A user is asked with k interactions of *other* users: the one of theirs is replaced by the item's next. An item
     with fewer interactions shows what it has.
 
-    events, sets: int64 (e,), which event (of NewItems.event_*) is in which set; sets [0, items) are the items' own.
-    asked, rows: int64 (p,), for which asked user (position in NewItems.users) and new row set items + p is.
+    events, sets: int64 (e,), which event (of NewItemsSplit.event_*) is in which set; sets [0, items) are the items' own.
+    asked, rows: int64 (p,), for which asked user (position in NewItemsSplit.users) and new row set items + p is.
     """
 
     item_count: int
@@ -42,7 +42,7 @@ class Revealed:
         return self.item_count + len(self.rows)
 
     @staticmethod
-    def of(split: NewItems, k: int) -> "Revealed":
+    def of(split: NewItemsSplit, k: int) -> "Revealed":
         """Reveal k interactions of each new item, at random, of users of whom training knows something."""
         place = {int(user): position for position, user in enumerate(split.users)}
         by_item: list[list[int]] = [[] for _ in range(len(split.items))]
@@ -75,7 +75,7 @@ class Revealed:
 
 
 def moved_by(
-    split: NewItems, revealed: Revealed, model: EmbeddingModel, content: Float32Array, seed: int
+    split: NewItemsSplit, revealed: Revealed, model: EmbeddingModel, content: Float32Array, seed: int
 ) -> Float32Array:
     """float32 (sets, dim): content vectors (items, dim) of two towers, moved by each set of interactions."""
     codes = split.train.demographic_codes()
@@ -90,7 +90,7 @@ def moved_by(
     return moved_vectors(start, members @ queries, np.bincount(revealed.sets, minlength=revealed.set_count), moments)
 
 
-def folded_by(split: NewItems, revealed: Revealed, model: AlsModel) -> Float32Array:
+def folded_by(split: NewItemsSplit, revealed: Revealed, model: AlsModel) -> Float32Array:
     """float32 (sets, dim): of a matrix factorization, from each set of interactions alone."""
     users = model.user_vectors(split.histories, split.histories.latest(), split.train.demographic_codes())
     return folded_items(
@@ -103,7 +103,7 @@ def folded_by(split: NewItems, revealed: Revealed, model: AlsModel) -> Float32Ar
     )
 
 
-def _some_moments(split: NewItems, seed: int) -> HistoryStates:
+def _some_moments(split: NewItemsSplit, seed: int) -> HistoryStates:
     """The states just before some training events, of those that had one before."""
     histories = split.histories
     users = np.repeat(np.arange(histories.user_count), histories.lengths())

@@ -11,7 +11,7 @@ from engine.app.model import open_item_tower
 from engine.data.dataset import Dataset
 from engine.errors import ConfigError
 from engine.evaluation.metrics import MeanEstimate, gains, hits, seed_means
-from engine.evaluation.new_items import NewItems, new_items
+from engine.evaluation.new_items import NewItemsSplit, new_items
 from engine.evaluation.revealed import ATTRIBUTES, CATEGORY, AttributeTaste, Revealed, folded_by, moved_by
 from engine.evaluation.run_next_event import by_user
 from engine.features.content import content_features
@@ -106,7 +106,9 @@ def target_positions(scores: Float32Array | Float64Array, targets: Int64Array, r
     return positions
 
 
-def _scores(split: NewItems, als: AlsModel, towers: TwoTowerModel, seed: int) -> dict[str, Float32Array | Float64Array]:
+def _scores(
+    split: NewItemsSplit, als: AlsModel, towers: TwoTowerModel, seed: int
+) -> dict[str, Float32Array | Float64Array]:
     """Of each method: (users asked, new items)."""
     shape = (len(split.users), len(split.items))
     codes = split.train.demographic_codes()
@@ -132,7 +134,7 @@ def _scores(split: NewItems, als: AlsModel, towers: TwoTowerModel, seed: int) ->
     return scores
 
 
-def _content_vectors(split: NewItems, towers: TwoTowerModel) -> Float32Array:
+def _content_vectors(split: NewItemsSplit, towers: TwoTowerModel) -> Float32Array:
     """float32 (new items, dim), by the file that a bundle would hold."""
     with tempfile.TemporaryDirectory(prefix="engine-evaluate-") as scratch:
         path = Path(scratch) / "item_tower.onnx"

@@ -4,7 +4,7 @@ import pytest
 from engine.data.dataset import Dataset
 from engine.errors import ConfigError, DataError
 from engine.evaluation.leave_one_out import MIN_TRAINING_EVENTS
-from engine.evaluation.new_items import HELD_OUT_SHARE, MIN_ITEM_EVENTS, NewItems, new_items
+from engine.evaluation.new_items import HELD_OUT_SHARE, MIN_ITEM_EVENTS, NewItemsSplit, new_items
 from engine.evaluation.revealed import ATTRIBUTES, CATEGORY, PRIOR_EVENTS, AttributeTaste, Revealed
 from engine.evaluation.run_new_items import (
     CONTENT,
@@ -21,7 +21,7 @@ SEED = 1
 
 
 @pytest.fixture(scope="module")
-def split(trained: Trained) -> NewItems:
+def split(trained: Trained) -> NewItemsSplit:
     return new_items(trained.dataset, SEED)
 
 
@@ -36,7 +36,7 @@ def report(world: Dataset) -> NewItemsReport:
     return evaluate_new_items(world, SMALL_TRAINING, [1, 2])
 
 
-def test_no_trace_of_the_new_items_is_left_in_training(trained: Trained, split: NewItems) -> None:
+def test_no_trace_of_the_new_items_is_left_in_training(trained: Trained, split: NewItemsSplit) -> None:
     dataset = trained.dataset
     counts = np.bincount(dataset.interactions.positive().rows, minlength=dataset.item_count)
     ids = dataset.items["item_id"].to_list()
@@ -54,7 +54,7 @@ def test_no_trace_of_the_new_items_is_left_in_training(trained: Trained, split: 
     np.testing.assert_array_equal(events.timestamps_ms[kept], left.timestamps_ms)
 
 
-def test_each_user_is_asked_about_their_last_new_item(trained: Trained, split: NewItems) -> None:
+def test_each_user_is_asked_about_their_last_new_item(trained: Trained, split: NewItemsSplit) -> None:
     events = trained.dataset.interactions.positive()
     ids = trained.dataset.items["item_id"].to_numpy()[events.rows]
     new_ids = split.items["item_id"].to_list()
@@ -69,7 +69,7 @@ def test_each_user_is_asked_about_their_last_new_item(trained: Trained, split: N
         assert known == before.sum() >= MIN_TRAINING_EVENTS
 
 
-def test_the_same_seed_draws_the_same_items(trained: Trained, split: NewItems) -> None:
+def test_the_same_seed_draws_the_same_items(trained: Trained, split: NewItemsSplit) -> None:
     again, other = new_items(trained.dataset, SEED), new_items(trained.dataset, SEED + 1)
     assert again.items.equals(split.items)
     np.testing.assert_array_equal(again.event_users, split.event_users)
@@ -84,7 +84,7 @@ def test_too_little_data_is_refused(trained: Trained) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_nobody_is_asked_with_their_own_interaction(split: NewItems, k: int) -> None:
+def test_nobody_is_asked_with_their_own_interaction(split: NewItemsSplit, k: int) -> None:
     revealed = Revealed.of(split, k)
     np.testing.assert_array_equal(split.event_rows[revealed.events[revealed.sets < revealed.item_count]],
                                   revealed.sets[revealed.sets < revealed.item_count])  # fmt: skip
@@ -105,7 +105,7 @@ def test_nobody_is_asked_with_their_own_interaction(split: NewItems, k: int) -> 
             assert replaced[asked, row]
 
 
-def test_scores_use_the_set_that_each_user_may_see(split: NewItems) -> None:
+def test_scores_use_the_set_that_each_user_may_see(split: NewItemsSplit) -> None:
     revealed = Revealed.of(split, 2)
     rng = np.random.default_rng(1)
     queries = rng.normal(size=(len(split.users), 4)).astype(np.float32)
@@ -117,7 +117,7 @@ def test_scores_use_the_set_that_each_user_may_see(split: NewItems) -> None:
     np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_own_attributes_are_the_log_odds_of_an_items_tokens(split: NewItems) -> None:
+def test_own_attributes_are_the_log_odds_of_an_items_tokens(split: NewItemsSplit) -> None:
     taste = AttributeTaste.of(split.train.items, split.items, split.histories, CATEGORY)
     scores, popular = taste.of_users(split.histories, split.states), taste.popularity()
     categories = split.train.items["category"].str.to_lowercase().to_list()
