@@ -27,7 +27,8 @@ class Revealed:
     A user is asked with k interactions of *other* users: the one of theirs is replaced by the item's next. An item
     with fewer interactions shows what it has.
 
-    events, sets: int64 (e,), which event (of NewItemsSplit.event_*) is in which set; sets [0, items) are the items' own.
+    events, sets: int64 (e,), which event (of NewItemsSplit.event_*) is in which set; sets [0, items) are the items'
+        own.
     asked, rows: int64 (p,), for which asked user (position in NewItemsSplit.users) and new row set items + p is.
     """
 

@@ -187,6 +187,6 @@ def test_figures_are_what_one_counts_by_hand() -> None:
         (figures.hr_at_50, found < 50),
         (figures.hr_at_50_gain, 1.0 * (found < 50) - (content < 50)),
     ):
-        users = np.array([values[users == user].mean() for user in np.unique(users)])
-        assert estimate.mean == pytest.approx(users.mean())
-        assert estimate.standard_error == pytest.approx(users.std(ddof=1) / np.sqrt(len(users)))
+        means = np.array([values[users == user].mean() for user in np.unique(users)])
+        assert estimate.mean == pytest.approx(means.mean())
+        assert estimate.standard_error == pytest.approx(means.std(ddof=1) / np.sqrt(len(means)))
