@@ -23,6 +23,7 @@ from engine.kernels.arrays import Int64Array as Int64Array
 from engine.kernels.arrays import UInt8Array as UInt8Array
 from engine.kernels.arrays import UInt64Array as UInt64Array
 from engine_client.types import Demographics as Demographics
+from engine_client.types import Priority as Priority
 
 
 class EventType(IntEnum):
@@ -77,6 +78,7 @@ class DegradedReason(IntEnum):
     DIVERSITY_SKIPPED = 8
     VARIANT_BUNDLE_UNAVAILABLE = 9
     BUDGET_EXHAUSTED = 10
+    EFFORT_REDUCED = 11
 
 
 def item_key(item_id: str) -> int:
@@ -95,6 +97,8 @@ class RecommendQuery:
     """One validated request, free of transport.
 
     user_id: empty for a visitor who is known by session_id alone. experiment_overrides: (experiment, variant) pairs.
+    priority: None for the surface's own. effort: in [0, 1], the share of the candidates that an overloaded server looks
+    at; 0 asks for popularity alone.
     """
 
     user_id: str
@@ -110,6 +114,8 @@ class RecommendQuery:
     debug: bool = False
     session_id: str = ""
     experiment_overrides: tuple[tuple[str, str], ...] = ()
+    priority: Priority | None = None
+    effort: float = 1.0
 
     @property
     def unit_id(self) -> str:

@@ -109,6 +109,7 @@ class Record:
 
     latency_ms: float64 (n,), from the moment that the request was due; infinite where there was no good answer.
     lateness_ms: float64 (n,), from the moment that the request was due until it was sent: the generator's own fault.
+    ended_ms: float64 (n,), the same until its end, whatever that was; infinite for what was never sent.
     status: uint8 (n,), see Status. degraded: bool (n,).
     stages_ms: by place, of requests that asked for it.
     """
@@ -116,6 +117,7 @@ class Record:
     schedule: Schedule
     latency_ms: Float64Array
     lateness_ms: Float64Array
+    ended_ms: Float64Array
     status: UInt8Array
     degraded: BoolArray
     stages_ms: dict[int, Mapping[str, float]] = field(default_factory=dict)
@@ -124,7 +126,8 @@ class Record:
     def empty(schedule: Schedule) -> "Record":
         count = len(schedule)
         status = np.full(count, Status.OTHER, np.uint8)
-        return Record(schedule, np.full(count, np.inf), np.zeros(count), status, np.zeros(count, np.bool_))
+        never, none = np.full(count, np.inf), np.zeros(count, np.bool_)
+        return Record(schedule, never, np.zeros(count), never.copy(), status, none)
 
     @property
     def ok(self) -> BoolArray:
@@ -175,8 +178,9 @@ async def drive(
         answer = await target(place)
         record.status[place] = answer.status
         record.degraded[place] = answer.degraded
+        record.ended_ms[place] = (time.perf_counter() - due_s[place]) * 1000.0
         if answer.status is Status.OK:
-            record.latency_ms[place] = (time.perf_counter() - due_s[place]) * 1000.0
+            record.latency_ms[place] = record.ended_ms[place]
         if answer.stages_ms is not None:
             record.stages_ms[place] = answer.stages_ms
 

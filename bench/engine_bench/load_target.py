@@ -3,7 +3,7 @@
 import asyncio
 import datetime
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ import uvloop
 from engine_bench.child import port_printing
 from engine_bench.load_driver import Answer, Ask, Schedule, Status
 from engine_client import build_request
+from engine_client.types import Priority
 from engine_client.v1 import recommendation_pb2 as pb
 
 METHOD = f"/{pb.DESCRIPTOR.services_by_name['RecommendationService'].full_name}/Recommend"
@@ -25,6 +26,8 @@ _STATUSES = {
     grpc.StatusCode.DEADLINE_EXCEEDED: Status.DEADLINE,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Status.EXHAUSTED,
     grpc.StatusCode.UNAVAILABLE: Status.UNAVAILABLE,
+    # What gRPC itself answers where the server's event loop cannot keep up.
+    grpc.StatusCode.CANCELLED: Status.EXHAUSTED,
 }
 _DEVICES, _COUNTRIES = ("mobile", "desktop", "tablet"), ("DE", "FR", "US")
 
@@ -60,8 +63,10 @@ class GrpcTarget:
         for channel in self._channels:
             await channel.close(None)
 
-    def asked_by(self, schedule: Schedule, user_ids: Sequence[str]) -> Ask:
-        """The target of one schedule, whose requests are encoded here and now."""
+    def asked_by(
+        self, schedule: Schedule, user_ids: Sequence[str], priority_of: Callable[[int], Priority] | None = None
+    ) -> Ask:
+        """The target of one schedule, whose requests are encoded here and now. priority_of: by place."""
         encoded = []
         for place, (user, debug) in enumerate(zip(schedule.users.tolist(), schedule.debug.tolist(), strict=True)):
             device, country = circumstances(place)
@@ -73,6 +78,7 @@ class GrpcTarget:
                 device=device,
                 country=country,
                 debug=debug,
+                priority=None if priority_of is None else priority_of(place),
             )
             encoded.append(request.SerializeToString())
 

@@ -35,6 +35,7 @@ from engine.request.model import Serving, ServingModel
 from engine.request.pipeline import Pipeline
 from engine.rpc.experiment_servicer import Reporter
 from engine.rpc.metrics import MeasuredRecommender, ServerMetrics, follow_gauges
+from engine.rpc.overload import LimitedRecommender
 from engine.rpc.server import Server, create_server
 from engine.rpc.servicer import Recommender
 from engine.rules.follow import RulesFile
@@ -43,7 +44,7 @@ from engine.runtime.helper_process import HelperProcess
 from engine.runtime.stalls.turns import started_pool
 from engine.stages.features import FetchFeatures
 from engine.stream.topics import EVENTS
-from engine.types import Int64Array
+from engine.types import Int64Array, Priority
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,8 @@ async def running_server(
             recommender = LoggedRecommender(
                 recommender, exposures, lambda query: pipeline.experiments.assign(query).experiments
             )
+        if config.server.adaptive_concurrency:
+            recommender = limited(recommender, config)
         if metrics is not None:
             recommender = MeasuredRecommender(recommender, metrics)
         server = create_server(
@@ -152,6 +155,13 @@ async def running_server(
                 with suppress(asyncio.CancelledError):
                     await follower
             await server.stop(config.server.drain_s)
+
+
+def limited(recommender: Recommender, config: EngineConfig) -> Recommender:
+    """The recommender, with as many requests at once as it answers in time."""
+    threads = config.compute_threads(os.cpu_count() or 1)
+    priorities = {name: Priority[surface.priority.upper()] for name, surface in config.surfaces.items()}
+    return LimitedRecommender(recommender, threads, config.server.max_concurrent_requests, priorities)
 
 
 @asynccontextmanager

@@ -25,6 +25,9 @@ class ServerConfig(Section):
     port: int = Field(50051, ge=0, le=65535, description="0 picks a free port")
     workers: int = Field(1, ge=1, le=256, description="processes that share the port, each with limits of its own")
     max_concurrent_requests: int = Field(64, ge=1, le=10_000, description="past it: RESOURCE_EXHAUSTED at once")
+    adaptive_concurrency: bool = Field(
+        True, description="refuse earlier, at the number of requests that are answered in time"
+    )
     request_timeout_ms: float = Field(
         100.0, gt=0, le=600_000, description="the smaller of this and the client's deadline holds"
     )
@@ -129,6 +132,9 @@ class SurfaceConfig(Section):
         0.999, gt=0, le=2, description="items with this cosine or more are the same to a reader; above 1: none are"
     )
     seen: SeenOfSurface = Field(SeenOfSurface(), description="what differs here from [seen]")
+    priority: Literal["critical", "default", "sheddable"] = Field(
+        "default", description="of requests that do not say theirs: whom an overloaded server answers first"
+    )
 
 
 class CatalogConfig(Section):

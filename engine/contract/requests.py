@@ -10,7 +10,7 @@ from engine.contract.surfaces import checked_surface
 from engine.contract.text import checked_text
 from engine.contract.times import timestamp_ms
 from engine.errors import InvalidRequest
-from engine.types import Demographics, Explanation, Recommendation, RecommendQuery, StageTiming
+from engine.types import Demographics, Explanation, Priority, Recommendation, RecommendQuery, StageTiming
 from engine_client.v1 import recommendation_pb2 as pb
 
 DEFAULT_ITEM_COUNT = 50
@@ -53,12 +53,20 @@ def to_query(request: pb.RecommendRequest, surfaces: Set[str]) -> RecommendQuery
         debug=request.debug,
         session_id=checked_text("session_id", request.session_id, MAX_ID_BYTES),
         experiment_overrides=_overrides(request) if request.experiment_overrides else (),
+        priority=_priority(request.priority) if request.priority else None,
     )
 
 
 def new_request_id() -> str:
     """A new random id, 32 hexadecimal digits."""
     return uuid.uuid4().hex
+
+
+def _priority(priority: int) -> Priority:
+    try:
+        return Priority(priority)
+    except ValueError:
+        raise InvalidRequest("priority", f"there is no priority {priority}") from None
 
 
 def _user_id(request: pb.RecommendRequest) -> str:

@@ -31,7 +31,8 @@ class CandidateSources:
         return self._personalized(request, record)
 
     def _count(self, request: RequestContext) -> int:
-        return max(self.config.retrieval.candidate_count, request.query.item_count)
+        count = int(self.config.retrieval.candidate_count * request.query.effort)
+        return max(count, request.query.item_count)
 
     def _popular(self, request: RequestContext, demographics: Demographics) -> tuple[Candidates, Strategy]:
         lists = request.model.popularity.lists

@@ -89,11 +89,14 @@ class Pipeline:
         state = known.at(query.time_ms, self._config.blend.session_ttl_s)
         if degraded is not None:
             clock.degraded.append(degraded)
-        clock.mark()
-        answer = await self._compute(lambda: self._in_thread(model, query, assigned, state, clock), clock)
-        _check(deadline)
-        if answer is not None:
-            return answer
+        if query.effort < 1.0:
+            clock.degraded.append(DegradedReason.EFFORT_REDUCED)
+        if query.effort > 0.0:
+            clock.mark()
+            answer = await self._compute(lambda: self._in_thread(model, query, assigned, state, clock), clock)
+            _check(deadline)
+            if answer is not None:
+                return answer
         # One in each turn of the event loop: those of many late requests together would hold it up.
         async with self._one_by_one:
             answer = self._cheapest(model, query, assigned, state, clock)
@@ -110,7 +113,7 @@ class Pipeline:
     def _cheapest(
         self, model: ServingModel, query: RecommendQuery, assigned: Assigned, state: UserState, late: RequestClock
     ) -> Recommendation:
-        """What is popular on the surface, in place of an answer that is late.
+        """What is popular on the surface, in place of an answer that is late, or that is not even tried.
 
         The same stages under settings that leave them next to nothing to do: lists and bitmaps are kept ready, and
         nothing is searched, ranked or compared. Cost: about 0.2 ms, on the event loop.
@@ -120,11 +123,12 @@ class Pipeline:
         # A weight of the request's own would have items compared.
         undemanding = replace(query, diversity_weight=None)
         clock = late.instead(_STILL_TRUE)
+        reason = DegradedReason.BUDGET_EXHAUSTED if query.effort else DegradedReason.EFFORT_REDUCED
         answer = self.answer(model, undemanding, replace(assigned, settings=settings), state, clock)
         late.since_mark("fallback")
         return replace(
             answer,
-            degraded_reasons=(*clock.degraded, DegradedReason.BUDGET_EXHAUSTED),
+            degraded_reasons=(*clock.degraded, reason),
             timings=(*late.timings, clock.timings[-1]),
         )
 

@@ -20,6 +20,8 @@ from engine.rpc.access_log import AccessLog, Call
 from engine.rpc.status import to_wire
 
 REQUEST_ID_KEY = "x-request-id"
+# What a refused caller is told to wait. Queues are shorter than that.
+RETRY_AFTER_S = 0.2
 
 # In quotes: the stubs are generic, the classes are not.
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -47,7 +49,7 @@ class Admission:
         self._open = True
 
     def enter(self, context: _Context) -> None:
-        """Take a place, given back when the call has ended and its answer is on its way.
+        """Take a place, which `leave` gives back once the answer is computed: who does not read it holds none.
 
         Raises:
             DeadlineExceeded: the caller's deadline has passed.
@@ -59,11 +61,11 @@ class Admission:
         if not self._open:
             raise DependencyUnavailable("the server is starting")
         if self._in_flight >= self.limit:
-            raise Overloaded(f"the server is at its limit of {self.limit} concurrent requests")
+            raise Overloaded(f"the server is at its limit of {self.limit} concurrent requests", RETRY_AFTER_S)
         self._in_flight += 1
-        context.add_done_callback(self._leave)  # type: ignore[arg-type]  # the stub wants a class of its own
 
-    def _leave(self, _: _Context) -> None:
+    def leave(self) -> None:
+        """Give a place back."""
         self._in_flight -= 1
 
 
@@ -109,9 +111,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             call = Call(method, context, new_request_id())
             try:
                 admission.enter(context)
-                request = _parse(parse, raw)
-                _agree_on_request_id(request, call)
-                response = await serve(request, context)
+                try:
+                    request = _parse(parse, raw)
+                    _agree_on_request_id(request, call)
+                    response = await serve(request, context)
+                finally:
+                    admission.leave()
             except asyncio.CancelledError:
                 self._log_cancelled(call)
                 raise

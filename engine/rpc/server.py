@@ -42,7 +42,12 @@ CATALOG_SERVICE_NAME: str = catalog_pb2.DESCRIPTOR.services_by_name["CatalogServ
 EXPERIMENT_SERVICE_NAME: str = experiment_pb2.DESCRIPTOR.services_by_name["ExperimentService"].full_name
 HEALTH_SERVICE_NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
-_OTHER_CALLS = 1024
+# Calls beside those that admission counts, health checks that go on among them: the backstop against a full memory.
+_OTHER_CALLS = 16_384
+# Of one connection, so that one client cannot take all of them.
+_MOST_STREAMS = 256
+# Calls that have come and that the event loop has not yet taken.
+_MOST_PENDING = 96
 # Silence after which a connection is probed, and how long the probe may take before the connection is dropped.
 _KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 60_000, 10_000
 # Clients that probe more often than this are cut off.
@@ -215,6 +220,11 @@ def _options(max_connection_age_s: float, shares_port: bool) -> list[tuple[str, 
         *(age if max_connection_age_s else []),
         ("grpc.so_reuseport", int(shares_port)),
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+        ("grpc.max_concurrent_streams", _MOST_STREAMS),
+        # The last resort, where the event loop itself cannot keep up: gRPC refuses (CANCELLED) without asking it. Below
+        # that, admission refuses with a reason and a hint.
+        ("grpc.server.max_pending_requests", _MOST_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
         ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),

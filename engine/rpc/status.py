@@ -11,7 +11,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from engine.errors import InvalidRequest
+from engine.errors import InvalidRequest, Overloaded
 from engine_client.status import STATUS_OF, Mapped
 
 ERROR_DOMAIN = "engine.v1"
@@ -60,5 +60,9 @@ def to_wire(error: BaseException, request_id: str) -> WireError:
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=entry.reason, domain=ERROR_DOMAIN, metadata=metadata))
     if violations is not None:
         status.details.add().Pack(violations)
+    if isinstance(error, Overloaded) and error.retry_after_s is not None:
+        hint = error_details_pb2.RetryInfo()
+        hint.retry_delay.FromNanoseconds(int(error.retry_after_s * 1e9))
+        status.details.add().Pack(hint)
     rich = rpc_status.to_status(status)
     return WireError(rich.code, entry.reason, rich.details, tuple(rich.trailing_metadata))

@@ -85,6 +85,23 @@ def load(
 
 @app.command()
 @needs("cpu", "train")
+def overload(
+    json_file: JsonFile = None,
+    items: Items = 100_000,
+    workers: Annotated[list[int] | None, typer.Option(min=1, help="Counts of workers; 1 and 2 without.")] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Of one run.")] = 15.0,
+    port: Port = 50121,
+    cache: Cache = Path(".benchmarks"),
+) -> None:
+    """What a server makes of 1, 2, 4 and 10 times the requests that it can answer, beside one with a static limit."""
+    from engine_bench.overload import OverloadSettings, measure_overload
+
+    settings = OverloadSettings(items=items, workers=tuple(workers or (1, 2)), seconds=seconds)
+    measured(json_file, partial(measure_overload, settings, port, cache))
+
+
+@app.command()
+@needs("cpu", "train")
 def peers(
     json_file: JsonFile = None,
     items: Items = 1_000_000,

@@ -112,6 +112,7 @@ def joined(records: Sequence[Record]) -> Record:
         schedule,
         latency_ms=np.concatenate([record.latency_ms for record in records]),
         lateness_ms=np.concatenate([record.lateness_ms for record in records]),
+        ended_ms=np.concatenate([record.ended_ms for record in records]),
         status=np.concatenate([record.status for record in records]),
         degraded=np.concatenate([record.degraded for record in records]),
     )

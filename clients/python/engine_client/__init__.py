@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from engine_client.errors import DeadlineExceeded, DependencyUnavailable, EngineError, InvalidRequest, Overloaded
-from engine_client.types import Demographics
+from engine_client.types import Demographics, Priority
 
 if TYPE_CHECKING:
     from engine_client.client import AsyncRecommendationClient, RecommendationClient
@@ -25,6 +25,7 @@ __all__ = [
     "EventFields",
     "InvalidRequest",
     "Overloaded",
+    "Priority",
     "RecommendationClient",
     "ReportFields",
     "RequestFields",

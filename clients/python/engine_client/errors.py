@@ -26,7 +26,14 @@ class DeadlineExceeded(EngineError):
 
 
 class Overloaded(EngineError):
-    """The concurrency limit is reached; nothing was started for this request."""
+    """The server has as many requests as it answers in time; nothing was started for this one.
+
+    retry_after_s: when the same server is likely to have a place; None where it does not say.
+    """
+
+    def __init__(self, sentence: str, retry_after_s: float | None = None) -> None:
+        super().__init__(sentence)
+        self.retry_after_s = retry_after_s
 
 
 class DependencyUnavailable(EngineError):

@@ -7,7 +7,7 @@ from typing import TypedDict, Unpack
 
 from engine_client.arguments import checked, checked_fields
 from engine_client.errors import InvalidRequest
-from engine_client.types import Demographics
+from engine_client.types import Demographics, Priority
 from engine_client.v1 import catalog_pb2, event_pb2, experiment_pb2
 from engine_client.v1 import recommendation_pb2 as pb
 
@@ -21,6 +21,7 @@ class RequestFields(TypedDict, total=False):
     time: the moment to recommend for, with its zone; the server's clock by default.
     session_id: who this is to experiments where user_id is empty.
     experiment_overrides: experiment to variant, for testers.
+    priority: what an overloaded server does with it; the surface's own by default.
     """
 
     item_count: int | None
@@ -34,6 +35,7 @@ class RequestFields(TypedDict, total=False):
     debug: bool
     session_id: str | None
     experiment_overrides: Mapping[str, str]
+    priority: Priority | None
 
 
 def build_request(user_id: str, surface: str, **fields: Unpack[RequestFields]) -> pb.RecommendRequest:
@@ -45,6 +47,7 @@ def build_request(user_id: str, surface: str, **fields: Unpack[RequestFields]) -
     """
     given = checked_fields("build_request", fields, RequestFields)
     moment, demographics = given.get("time"), given.get("demographics")
+    priority = given.get("priority")
     _check_zone("context.time", moment)
     try:
         request = pb.RecommendRequest(
@@ -56,6 +59,7 @@ def build_request(user_id: str, surface: str, **fields: Unpack[RequestFields]) -
             diversity_weight=given.get("diversity_weight"),
             request_id=given.get("request_id"),
             debug=given.get("debug"),
+            priority=None if priority is None else f"PRIORITY_{Priority(priority).name}",
             session_id=given.get("session_id"),
             experiment_overrides=[
                 pb.ExperimentOverride(experiment=experiment, variant=variant)

@@ -1,20 +1,22 @@
 """Errors and gRPC statuses: the one table, read by the server and by the clients.
 
 A refusal carries google.rpc.ErrorInfo (a reason that programs can test, the field where there is one, and the request
-id) and, for a bad request, google.rpc.BadRequest.
+id); for a bad request google.rpc.BadRequest, and for an overloaded server google.rpc.RetryInfo.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from engine_client.errors import DeadlineExceeded, DependencyUnavailable, EngineError, InvalidRequest, Overloaded
 
 Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
+
+T = TypeVar("T", bound=Message)
 
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 OVERLOADED_REASON = "OVERLOADED"
@@ -62,21 +64,35 @@ def from_wire(code: grpc.StatusCode, text: str | None, trailing_metadata: Metada
     error_class = _CLASS_OF_CODE.get(code)
     if error_class is None:
         return EngineError(f"{code.name}: {sentence}")
+    if error_class is Overloaded:
+        return Overloaded(sentence, _retry_after_s(trailing_metadata))
     return error_class(sentence)
+
+
+def _details(trailing_metadata: Metadata | None, kind: type[T]) -> Iterator[T]:
+    """The details of this kind in a rich status; none where there is none that can be read."""
+    for key, value in trailing_metadata or ():
+        if key != STATUS_DETAILS_KEY or not isinstance(value, bytes):
+            continue
+        try:
+            for detail in status_pb2.Status.FromString(value).details:
+                found = kind()
+                if detail.Unpack(found):
+                    yield found
+        except DecodeError:
+            # A proxy's own idea of this header must not hide the code and the text.
+            return
+
+
+def _retry_after_s(trailing_metadata: Metadata | None) -> float | None:
+    for hint in _details(trailing_metadata, error_details_pb2.RetryInfo):
+        return float(hint.retry_delay.ToNanoseconds() / 1e9)
+    return None
 
 
 def _invalid_request(trailing_metadata: Metadata | None) -> InvalidRequest | None:
     """The first field violation in a rich status; None where there is none that can be read."""
-    for key, value in trailing_metadata or ():
-        if key != STATUS_DETAILS_KEY or not isinstance(value, bytes):
-            continue
-        bad_request = error_details_pb2.BadRequest()
-        try:
-            for detail in status_pb2.Status.FromString(value).details:
-                if detail.Unpack(bad_request) and bad_request.field_violations:
-                    violation = bad_request.field_violations[0]
-                    return InvalidRequest(violation.field, violation.description)
-        except DecodeError:
-            # A proxy's own idea of this header must not hide the code and the text.
-            return None
+    for bad_request in _details(trailing_metadata, error_details_pb2.BadRequest):
+        for violation in bad_request.field_violations:
+            return InvalidRequest(violation.field, violation.description)
     return None

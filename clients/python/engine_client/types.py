@@ -1,6 +1,15 @@
 """Values that a request carries."""
 
 from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Priority(IntEnum):
+    """Which requests a server that has too many answers first."""
+
+    CRITICAL = 1
+    DEFAULT = 2
+    SHEDDABLE = 3
 
 
 @dataclass(frozen=True, slots=True)

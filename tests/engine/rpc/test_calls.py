@@ -212,6 +212,23 @@ class TestConcurrencyLimit:
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert recommender.queries == []
 
+    async def test_health_watches_of_one_client_keep_nobody_out(
+        self, server: Server, open_channel: OpenChannel, recommender: SteeredRecommender
+    ) -> None:
+        # Connections of their own: channels to one address share one otherwise.
+        own = [("grpc.use_local_subchannel_pool", 1)]
+        watching = [grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", own) for _ in range(6)]
+        watches = []
+        for channel in watching:
+            for _ in range(200):
+                watches.append(health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60))
+                if len(watches) % 50 == 0:
+                    await asyncio.gather(*(watch.read() for watch in watches[-50:]))
+        response = await pb_grpc.RecommendationServiceStub(open_channel(server)).Recommend(REQUEST, timeout=30)
+        assert len(response.items) == 50
+        for channel in watching:
+            await channel.close()
+
     async def test_every_way_to_end_gives_the_place_back(
         self, start_server: StartServer, open_channel: OpenChannel, recommender: SteeredRecommender
     ) -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65ngine/v1/recommendation.proto\x12\tengine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf2\x02\n\x10RecommendRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0f\n\x07surface\x18\x02 \x01(\t\x12\x17\n\nitem_count\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12#\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x12.engine.v1.Context\x12-\n\x0c\x64\x65mographics\x18\x05 \x01(\x0b\x32\x17.engine.v1.Demographics\x12\x18\n\x10\x65xclude_item_ids\x18\x06 \x03(\t\x12\x1d\n\x10\x64iversity_weight\x18\x07 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\r\n\x05\x64\x65\x62ug\x18\t \x01(\x08\x12\x12\n\nsession_id\x18\n \x01(\t\x12;\n\x14\x65xperiment_overrides\x18\x0b \x03(\x0b\x32\x1d.engine.v1.ExperimentOverrideB\r\n\x0b_item_countB\x13\n\x11_diversity_weight\"9\n\x12\x45xperimentOverride\x12\x12\n\nexperiment\x18\x01 \x01(\t\x12\x0f\n\x07variant\x18\x02 \x01(\t\"T\n\x07\x43ontext\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x03 \x01(\t\"J\n\x0c\x44\x65mographics\x12\x11\n\tage_group\x18\x01 \x01(\t\x12\x10\n\x08location\x18\x02 \x01(\t\x12\x15\n\rsignup_source\x18\x03 \x01(\t\"\xa1\x02\n\x11RecommendResponse\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.engine.v1.RecommendedItem\x12%\n\x08strategy\x18\x02 \x01(\x0e\x32\x13.engine.v1.Strategy\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\x12\x33\n\x10\x64\x65graded_reasons\x18\x04 \x03(\x0e\x32\x19.engine.v1.DegradedReason\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12#\n\x05\x64\x65\x62ug\x18\x06 \x01(\x0b\x32\x14.engine.v1.DebugInfo\x12\x34\n\x0b\x65xperiments\x18\x07 \x03(\x0b\x32\x1f.engine.v1.ExperimentAssignment\"O\n\x14\x45xperimentAssignment\x12\x12\n\nexperiment\x18\x01 \x01(\t\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x12\n\noverridden\x18\x03 \x01(\x08\"\xc4\x01\n\x0fRecommendedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x10\n\x08position\x18\x03 \x01(\x05\x12%\n\x06source\x18\x04 \x01(\x0e\x32\x15.engine.v1.ItemSource\x12\x12\n\npropensity\x18\x05 \x01(\x02\x12/\n\x0b\x65xplanation\x18\x06 \x01(\x0b\x32\x1a.engine.v1.ItemExplanation\x12\x13\n\x0blet_back_in\x18\x07 \x01(\t\"\xd0\x01\n\x0fItemExplanation\x12\x1c\n\x0fretrieval_score\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x17\n\nrank_score\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x13\n\x0brule_factor\x18\x03 \x01(\x02\x12\r\n\x05rules\x18\x04 \x03(\t\x12\x19\n\x11\x64iversity_penalty\x18\x05 \x01(\x02\x12\x0f\n\x07relaxed\x18\x06 \x03(\t\x12\x13\n\x0bseen_factor\x18\x07 \x01(\x02\x42\x12\n\x10_retrieval_scoreB\r\n\x0b_rank_score\"\xc9\x01\n\tDebugInfo\x12&\n\x06stages\x18\x01 \x03(\x0b\x32\x16.engine.v1.StageTiming\x12\x17\n\x0f\x63\x61ndidate_count\x18\x02 \x01(\x05\x12\x12\n\nknown_user\x18\x03 \x01(\x08\x12\x19\n\x11interaction_count\x18\x04 \x01(\x05\x12(\n\x07removed\x18\x05 \x03(\x0b\x32\x17.engine.v1.RemovalCount\x12\"\n\x04seen\x18\x06 \x03(\x0b\x32\x14.engine.v1.SeenCount\">\n\tSeenCount\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x12\n\nevent_type\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\"-\n\x0cRemovalCount\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"1\n\x0bStageTiming\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x02 \x01(\x01*r\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x19\n\x15STRATEGY_PERSONALIZED\x10\x01\x12\x18\n\x14STRATEGY_DEMOGRAPHIC\x10\x02\x12\x17\n\x13STRATEGY_POPULARITY\x10\x03*\xb4\x02\n\nItemSource\x12\x1b\n\x17ITEM_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15ITEM_SOURCE_RETRIEVAL\x10\x01\x12\"\n\x1eITEM_SOURCE_SEGMENT_POPULARITY\x10\x02\x12\"\n\x1eITEM_SOURCE_SURFACE_POPULARITY\x10\x03\x12!\n\x1dITEM_SOURCE_GLOBAL_POPULARITY\x10\x04\x12\x18\n\x14ITEM_SOURCE_BACKFILL\x10\x05\x12\x17\n\x13ITEM_SOURCE_SESSION\x10\x06\x12\x1b\n\x17ITEM_SOURCE_EXPLORATION\x10\x07\x12\x16\n\x12ITEM_SOURCE_PINNED\x10\x08\x12\x1b\n\x17ITEM_SOURCE_LET_BACK_IN\x10\t*\xb8\x03\n\x0e\x44\x65gradedReason\x12\x1f\n\x1b\x44\x45GRADED_REASON_UNSPECIFIED\x10\x00\x12\"\n\x1e\x44\x45GRADED_REASON_FEATURES_STALE\x10\x01\x12(\n$DEGRADED_REASON_FEATURES_UNAVAILABLE\x10\x02\x12$\n DEGRADED_REASON_RETRIEVAL_FAILED\x10\x03\x12%\n!DEGRADED_REASON_RETRIEVAL_SKIPPED\x10\x04\x12\"\n\x1e\x44\x45GRADED_REASON_RANKING_FAILED\x10\x05\x12#\n\x1f\x44\x45GRADED_REASON_RANKING_SKIPPED\x10\x06\x12$\n DEGRADED_REASON_DIVERSITY_FAILED\x10\x07\x12%\n!DEGRADED_REASON_DIVERSITY_SKIPPED\x10\x08\x12.\n*DEGRADED_REASON_VARIANT_BUNDLE_UNAVAILABLE\x10\t\x12$\n DEGRADED_REASON_BUDGET_EXHAUSTED\x10\n2_\n\x15RecommendationService\x12\x46\n\tRecommend\x12\x1b.engine.v1.RecommendRequest\x1a\x1c.engine.v1.RecommendResponseBx\n\tengine.v1B\x13RecommendationProtoP\x01Z)personalization-engine/engine/v1;enginev1\xa2\x02\x03\x45NG\xaa\x02\tEngine.V1\xca\x02\tEngine\\V1\xea\x02\nEngine::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65ngine/v1/recommendation.proto\x12\tengine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x03\n\x10RecommendRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0f\n\x07surface\x18\x02 \x01(\t\x12\x17\n\nitem_count\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12#\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x12.engine.v1.Context\x12-\n\x0c\x64\x65mographics\x18\x05 \x01(\x0b\x32\x17.engine.v1.Demographics\x12\x18\n\x10\x65xclude_item_ids\x18\x06 \x03(\t\x12\x1d\n\x10\x64iversity_weight\x18\x07 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\r\n\x05\x64\x65\x62ug\x18\t \x01(\x08\x12\x12\n\nsession_id\x18\n \x01(\t\x12;\n\x14\x65xperiment_overrides\x18\x0b \x03(\x0b\x32\x1d.engine.v1.ExperimentOverride\x12%\n\x08priority\x18\x0c \x01(\x0e\x32\x13.engine.v1.PriorityB\r\n\x0b_item_countB\x13\n\x11_diversity_weight\"9\n\x12\x45xperimentOverride\x12\x12\n\nexperiment\x18\x01 \x01(\t\x12\x0f\n\x07variant\x18\x02 \x01(\t\"T\n\x07\x43ontext\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x03 \x01(\t\"J\n\x0c\x44\x65mographics\x12\x11\n\tage_group\x18\x01 \x01(\t\x12\x10\n\x08location\x18\x02 \x01(\t\x12\x15\n\rsignup_source\x18\x03 \x01(\t\"\xa1\x02\n\x11RecommendResponse\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.engine.v1.RecommendedItem\x12%\n\x08strategy\x18\x02 \x01(\x0e\x32\x13.engine.v1.Strategy\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\x12\x33\n\x10\x64\x65graded_reasons\x18\x04 \x03(\x0e\x32\x19.engine.v1.DegradedReason\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12#\n\x05\x64\x65\x62ug\x18\x06 \x01(\x0b\x32\x14.engine.v1.DebugInfo\x12\x34\n\x0b\x65xperiments\x18\x07 \x03(\x0b\x32\x1f.engine.v1.ExperimentAssignment\"O\n\x14\x45xperimentAssignment\x12\x12\n\nexperiment\x18\x01 \x01(\t\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x12\n\noverridden\x18\x03 \x01(\x08\"\xc4\x01\n\x0fRecommendedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x10\n\x08position\x18\x03 \x01(\x05\x12%\n\x06source\x18\x04 \x01(\x0e\x32\x15.engine.v1.ItemSource\x12\x12\n\npropensity\x18\x05 \x01(\x02\x12/\n\x0b\x65xplanation\x18\x06 \x01(\x0b\x32\x1a.engine.v1.ItemExplanation\x12\x13\n\x0blet_back_in\x18\x07 \x01(\t\"\xd0\x01\n\x0fItemExplanation\x12\x1c\n\x0fretrieval_score\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x17\n\nrank_score\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x13\n\x0brule_factor\x18\x03 \x01(\x02\x12\r\n\x05rules\x18\x04 \x03(\t\x12\x19\n\x11\x64iversity_penalty\x18\x05 \x01(\x02\x12\x0f\n\x07relaxed\x18\x06 \x03(\t\x12\x13\n\x0bseen_factor\x18\x07 \x01(\x02\x42\x12\n\x10_retrieval_scoreB\r\n\x0b_rank_score\"\xc9\x01\n\tDebugInfo\x12&\n\x06stages\x18\x01 \x03(\x0b\x32\x16.engine.v1.StageTiming\x12\x17\n\x0f\x63\x61ndidate_count\x18\x02 \x01(\x05\x12\x12\n\nknown_user\x18\x03 \x01(\x08\x12\x19\n\x11interaction_count\x18\x04 \x01(\x05\x12(\n\x07removed\x18\x05 \x03(\x0b\x32\x17.engine.v1.RemovalCount\x12\"\n\x04seen\x18\x06 \x03(\x0b\x32\x14.engine.v1.SeenCount\">\n\tSeenCount\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x12\n\nevent_type\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\"-\n\x0cRemovalCount\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"1\n\x0bStageTiming\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x02 \x01(\x01*i\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x15\n\x11PRIORITY_CRITICAL\x10\x01\x12\x14\n\x10PRIORITY_DEFAULT\x10\x02\x12\x16\n\x12PRIORITY_SHEDDABLE\x10\x03*r\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x19\n\x15STRATEGY_PERSONALIZED\x10\x01\x12\x18\n\x14STRATEGY_DEMOGRAPHIC\x10\x02\x12\x17\n\x13STRATEGY_POPULARITY\x10\x03*\xb4\x02\n\nItemSource\x12\x1b\n\x17ITEM_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15ITEM_SOURCE_RETRIEVAL\x10\x01\x12\"\n\x1eITEM_SOURCE_SEGMENT_POPULARITY\x10\x02\x12\"\n\x1eITEM_SOURCE_SURFACE_POPULARITY\x10\x03\x12!\n\x1dITEM_SOURCE_GLOBAL_POPULARITY\x10\x04\x12\x18\n\x14ITEM_SOURCE_BACKFILL\x10\x05\x12\x17\n\x13ITEM_SOURCE_SESSION\x10\x06\x12\x1b\n\x17ITEM_SOURCE_EXPLORATION\x10\x07\x12\x16\n\x12ITEM_SOURCE_PINNED\x10\x08\x12\x1b\n\x17ITEM_SOURCE_LET_BACK_IN\x10\t*\xdc\x03\n\x0e\x44\x65gradedReason\x12\x1f\n\x1b\x44\x45GRADED_REASON_UNSPECIFIED\x10\x00\x12\"\n\x1e\x44\x45GRADED_REASON_FEATURES_STALE\x10\x01\x12(\n$DEGRADED_REASON_FEATURES_UNAVAILABLE\x10\x02\x12$\n DEGRADED_REASON_RETRIEVAL_FAILED\x10\x03\x12%\n!DEGRADED_REASON_RETRIEVAL_SKIPPED\x10\x04\x12\"\n\x1e\x44\x45GRADED_REASON_RANKING_FAILED\x10\x05\x12#\n\x1f\x44\x45GRADED_REASON_RANKING_SKIPPED\x10\x06\x12$\n DEGRADED_REASON_DIVERSITY_FAILED\x10\x07\x12%\n!DEGRADED_REASON_DIVERSITY_SKIPPED\x10\x08\x12.\n*DEGRADED_REASON_VARIANT_BUNDLE_UNAVAILABLE\x10\t\x12$\n DEGRADED_REASON_BUDGET_EXHAUSTED\x10\n\x12\"\n\x1e\x44\x45GRADED_REASON_EFFORT_REDUCED\x10\x0b\x32_\n\x15RecommendationService\x12\x46\n\tRecommend\x12\x1b.engine.v1.RecommendRequest\x1a\x1c.engine.v1.RecommendResponseBx\n\tengine.v1B\x13RecommendationProtoP\x01Z)personalization-engine/engine/v1;enginev1\xa2\x02\x03\x45NG\xaa\x02\tEngine.V1\xca\x02\tEngine\\V1\xea\x02\nEngine::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,36 +33,38 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'engine_client.v1.recommenda
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\tengine.v1B\023RecommendationProtoP\001Z)personalization-engine/engine/v1;enginev1\242\002\003ENG\252\002\tEngine.V1\312\002\tEngine\\V1\352\002\nEngine::V1'
-  _globals['_STRATEGY']._serialized_start=1821
-  _globals['_STRATEGY']._serialized_end=1935
-  _globals['_ITEMSOURCE']._serialized_start=1938
-  _globals['_ITEMSOURCE']._serialized_end=2246
-  _globals['_DEGRADEDREASON']._serialized_start=2249
-  _globals['_DEGRADEDREASON']._serialized_end=2689
+  _globals['_PRIORITY']._serialized_start=1860
+  _globals['_PRIORITY']._serialized_end=1965
+  _globals['_STRATEGY']._serialized_start=1967
+  _globals['_STRATEGY']._serialized_end=2081
+  _globals['_ITEMSOURCE']._serialized_start=2084
+  _globals['_ITEMSOURCE']._serialized_end=2392
+  _globals['_DEGRADEDREASON']._serialized_start=2395
+  _globals['_DEGRADEDREASON']._serialized_end=2871
   _globals['_RECOMMENDREQUEST']._serialized_start=79
-  _globals['_RECOMMENDREQUEST']._serialized_end=449
-  _globals['_EXPERIMENTOVERRIDE']._serialized_start=451
-  _globals['_EXPERIMENTOVERRIDE']._serialized_end=508
-  _globals['_CONTEXT']._serialized_start=510
-  _globals['_CONTEXT']._serialized_end=594
-  _globals['_DEMOGRAPHICS']._serialized_start=596
-  _globals['_DEMOGRAPHICS']._serialized_end=670
-  _globals['_RECOMMENDRESPONSE']._serialized_start=673
-  _globals['_RECOMMENDRESPONSE']._serialized_end=962
-  _globals['_EXPERIMENTASSIGNMENT']._serialized_start=964
-  _globals['_EXPERIMENTASSIGNMENT']._serialized_end=1043
-  _globals['_RECOMMENDEDITEM']._serialized_start=1046
-  _globals['_RECOMMENDEDITEM']._serialized_end=1242
-  _globals['_ITEMEXPLANATION']._serialized_start=1245
-  _globals['_ITEMEXPLANATION']._serialized_end=1453
-  _globals['_DEBUGINFO']._serialized_start=1456
-  _globals['_DEBUGINFO']._serialized_end=1657
-  _globals['_SEENCOUNT']._serialized_start=1659
-  _globals['_SEENCOUNT']._serialized_end=1721
-  _globals['_REMOVALCOUNT']._serialized_start=1723
-  _globals['_REMOVALCOUNT']._serialized_end=1768
-  _globals['_STAGETIMING']._serialized_start=1770
-  _globals['_STAGETIMING']._serialized_end=1819
-  _globals['_RECOMMENDATIONSERVICE']._serialized_start=2691
-  _globals['_RECOMMENDATIONSERVICE']._serialized_end=2786
+  _globals['_RECOMMENDREQUEST']._serialized_end=488
+  _globals['_EXPERIMENTOVERRIDE']._serialized_start=490
+  _globals['_EXPERIMENTOVERRIDE']._serialized_end=547
+  _globals['_CONTEXT']._serialized_start=549
+  _globals['_CONTEXT']._serialized_end=633
+  _globals['_DEMOGRAPHICS']._serialized_start=635
+  _globals['_DEMOGRAPHICS']._serialized_end=709
+  _globals['_RECOMMENDRESPONSE']._serialized_start=712
+  _globals['_RECOMMENDRESPONSE']._serialized_end=1001
+  _globals['_EXPERIMENTASSIGNMENT']._serialized_start=1003
+  _globals['_EXPERIMENTASSIGNMENT']._serialized_end=1082
+  _globals['_RECOMMENDEDITEM']._serialized_start=1085
+  _globals['_RECOMMENDEDITEM']._serialized_end=1281
+  _globals['_ITEMEXPLANATION']._serialized_start=1284
+  _globals['_ITEMEXPLANATION']._serialized_end=1492
+  _globals['_DEBUGINFO']._serialized_start=1495
+  _globals['_DEBUGINFO']._serialized_end=1696
+  _globals['_SEENCOUNT']._serialized_start=1698
+  _globals['_SEENCOUNT']._serialized_end=1760
+  _globals['_REMOVALCOUNT']._serialized_start=1762
+  _globals['_REMOVALCOUNT']._serialized_end=1807
+  _globals['_STAGETIMING']._serialized_start=1809
+  _globals['_STAGETIMING']._serialized_end=1858
+  _globals['_RECOMMENDATIONSERVICE']._serialized_start=2873
+  _globals['_RECOMMENDATIONSERVICE']._serialized_end=2968
 # @@protoc_insertion_point(module_scope)

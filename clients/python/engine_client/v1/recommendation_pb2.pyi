@@ -10,6 +10,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRIORITY_UNSPECIFIED: _ClassVar[Priority]
+    PRIORITY_CRITICAL: _ClassVar[Priority]
+    PRIORITY_DEFAULT: _ClassVar[Priority]
+    PRIORITY_SHEDDABLE: _ClassVar[Priority]
+
 class Strategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     STRATEGY_UNSPECIFIED: _ClassVar[Strategy]
@@ -43,6 +50,11 @@ class DegradedReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DEGRADED_REASON_DIVERSITY_SKIPPED: _ClassVar[DegradedReason]
     DEGRADED_REASON_VARIANT_BUNDLE_UNAVAILABLE: _ClassVar[DegradedReason]
     DEGRADED_REASON_BUDGET_EXHAUSTED: _ClassVar[DegradedReason]
+    DEGRADED_REASON_EFFORT_REDUCED: _ClassVar[DegradedReason]
+PRIORITY_UNSPECIFIED: Priority
+PRIORITY_CRITICAL: Priority
+PRIORITY_DEFAULT: Priority
+PRIORITY_SHEDDABLE: Priority
 STRATEGY_UNSPECIFIED: Strategy
 STRATEGY_PERSONALIZED: Strategy
 STRATEGY_DEMOGRAPHIC: Strategy
@@ -68,9 +80,10 @@ DEGRADED_REASON_DIVERSITY_FAILED: DegradedReason
 DEGRADED_REASON_DIVERSITY_SKIPPED: DegradedReason
 DEGRADED_REASON_VARIANT_BUNDLE_UNAVAILABLE: DegradedReason
 DEGRADED_REASON_BUDGET_EXHAUSTED: DegradedReason
+DEGRADED_REASON_EFFORT_REDUCED: DegradedReason
 
 class RecommendRequest(_message.Message):
-    __slots__ = ("user_id", "surface", "item_count", "context", "demographics", "exclude_item_ids", "diversity_weight", "request_id", "debug", "session_id", "experiment_overrides")
+    __slots__ = ("user_id", "surface", "item_count", "context", "demographics", "exclude_item_ids", "diversity_weight", "request_id", "debug", "session_id", "experiment_overrides", "priority")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SURFACE_FIELD_NUMBER: _ClassVar[int]
     ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +95,7 @@ class RecommendRequest(_message.Message):
     DEBUG_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     EXPERIMENT_OVERRIDES_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     surface: str
     item_count: int
@@ -93,7 +107,8 @@ class RecommendRequest(_message.Message):
     debug: bool
     session_id: str
     experiment_overrides: _containers.RepeatedCompositeFieldContainer[ExperimentOverride]
-    def __init__(self, user_id: _Optional[str] = ..., surface: _Optional[str] = ..., item_count: _Optional[int] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., demographics: _Optional[_Union[Demographics, _Mapping]] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., diversity_weight: _Optional[float] = ..., request_id: _Optional[str] = ..., debug: _Optional[bool] = ..., session_id: _Optional[str] = ..., experiment_overrides: _Optional[_Iterable[_Union[ExperimentOverride, _Mapping]]] = ...) -> None: ...
+    priority: Priority
+    def __init__(self, user_id: _Optional[str] = ..., surface: _Optional[str] = ..., item_count: _Optional[int] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., demographics: _Optional[_Union[Demographics, _Mapping]] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., diversity_weight: _Optional[float] = ..., request_id: _Optional[str] = ..., debug: _Optional[bool] = ..., session_id: _Optional[str] = ..., experiment_overrides: _Optional[_Iterable[_Union[ExperimentOverride, _Mapping]]] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class ExperimentOverride(_message.Message):
     __slots__ = ("experiment", "variant")

@@ -49,8 +49,9 @@ class RecommendationServiceServicer:
     def Recommend(self, request, context):
         """Returns item_count items whenever that many eligible ones exist. An unknown user is not an error.
 
-        INVALID_ARGUMENT names the field and the reason; RESOURCE_EXHAUSTED means that the server is at its
-        concurrency limit (retry on another server); UNAVAILABLE means that it is starting or draining (retry).
+        INVALID_ARGUMENT names the field and the reason; RESOURCE_EXHAUSTED means that the server has as many requests as it
+        answers in time (retry on another server, or after the delay of google.rpc.RetryInfo); UNAVAILABLE means that it is
+        starting or draining (retry).
         DEADLINE_EXCEEDED means that the caller's own deadline passed: the server's limit ends in an answer, see
         DEGRADED_REASON_BUDGET_EXHAUSTED.
         """
