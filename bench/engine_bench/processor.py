@@ -17,7 +17,7 @@ from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.kafka.topics import create_topics
 from engine.adapters.redis.embedded import EmbeddedRedis
 from engine.adapters.redis.state import RedisLiveStore
-from engine.app.serve import log_name
+from engine.app.dependencies import log_name
 from engine.config.serving import EngineConfig
 from engine.contract.events import encode
 from engine.stream.topics import EVENTS

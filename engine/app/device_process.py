@@ -8,9 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from engine.app.backends import slot_shape
+from engine.app.catalogue import living_catalogue
+from engine.app.dependencies import kafka_brokers
 from engine.app.last_good import LastGood
 from engine.app.model import load_model
-from engine.app.serve import kafka_brokers, live_counts, living_catalogue
+from engine.app.serve import live_counts
 from engine.app.trending import Trending, follow_trending
 from engine.batching.batched import BatchRanker
 from engine.bundle.store import BundleStore

@@ -9,8 +9,9 @@ import redis
 
 from engine.adapters.redis.keys import live_key
 from engine.adapters.redis.store import RedisPublisher
+from engine.app.dependencies import redis_url
 from engine.app.model import load_embedders
-from engine.app.serve import open_pipeline, redis_url
+from engine.app.serve import open_pipeline
 from engine.bundle.bundle import Bundle
 from engine.config.serving import EngineConfig
 from engine.data.dataset import Dataset

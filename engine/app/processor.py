@@ -14,8 +14,8 @@ from prometheus_client import start_http_server
 from engine.adapters.kafka.source import KafkaDeadLetters, KafkaSource
 from engine.adapters.redis.connect import warn_of_eviction
 from engine.adapters.redis.state import RedisLiveStore, RedisNearlineStore
+from engine.app.dependencies import kafka_brokers, log_name, redis_url
 from engine.app.model import load_embedders
-from engine.app.serve import kafka_brokers, log_name, redis_url
 from engine.bundle.bundle import open_bundle
 from engine.bundle.manifest import read_manifest
 from engine.bundle.store import BundleStore
@@ -32,7 +32,8 @@ from engine.stream.exposures import EXPOSURES_LAYOUT
 from engine.stream.live import LiveSink
 from engine.stream.metrics import ProcessorMetrics
 from engine.stream.nearline import Refresher, UserModel
-from engine.stream.processor import DeadLetters, LogRecord, Processor, reading
+from engine.stream.processor import Processor, reading
+from engine.stream.protocols import DeadLetters, LogRecord
 from engine.stream.sink_shards import SinkShards
 from engine.stream.state import Limits
 from engine.stream.topics import EVENTS, EXPOSURES, Topic

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from engine.adapters.redis.catalog import RedisCatalogPublisher
 from engine.adapters.redis.store import RedisPublisher
+from engine.app.dependencies import redis_url
 from engine.app.model import load_embedders, load_item_embedder
-from engine.app.serve import redis_url
 from engine.bundle.bundle import Bundle, open_bundle
 from engine.bundle.store import BundleStore
 from engine.config.serving import EngineConfig

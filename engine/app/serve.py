@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
@@ -11,27 +10,25 @@ from functools import partial
 from pathlib import Path
 
 from engine.adapters.kafka.bus import KafkaEventLog, KafkaProducer
-from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.kafka.exposures import KafkaExposureLog
-from engine.adapters.redis.catalog import RedisCatalogSource, RedisCatalogWriter
-from engine.adapters.redis.connect import check_url, warn_of_eviction
-from engine.adapters.redis.embedded import EmbeddedRedis
+from engine.adapters.redis.connect import warn_of_eviction
 from engine.adapters.redis.store import RedisFeatureStore
 from engine.adapters.redis.trending import RedisTrending
 from engine.app.backends import open_batcher
+from engine.app.catalogue import ServingCatalogue, living_catalogue, open_catalogue_writer
+from engine.app.dependencies import kafka_brokers, log_name, redis_url
 from engine.app.last_good import LastGood, first_model
 from engine.app.model import load_model
 from engine.app.swap import VariantBundles, follow_current
 from engine.app.trending import Trending, follow_trending
 from engine.batching.micro_batcher import MicroBatcher
 from engine.bundle.store import BundleStore
-from engine.catalog.follow import CatalogueFollower, follow_rules
-from engine.catalog.live import LiveCatalogue
+from engine.catalog.follow import follow_rules
 from engine.config.serving import EngineConfig
 from engine.errors import DependencyUnavailable
 from engine.experiments.exposure import LoggedRecommender
 from engine.experiments.settings import named_bundles
-from engine.request.model import Serving, ServingModel
+from engine.request.model import ServingModel
 from engine.request.pipeline import Pipeline
 from engine.rpc.experiment_servicer import Reporter
 from engine.rpc.metrics import MeasuredRecommender, ServerMetrics, follow_gauges
@@ -44,7 +41,7 @@ from engine.runtime.helper_process import HelperProcess
 from engine.runtime.stalls.turns import started_pool
 from engine.stages.features import FetchFeatures
 from engine.stream.topics import EVENTS
-from engine.types import Int64Array, Priority
+from engine.types import Priority
 
 log = logging.getLogger(__name__)
 
@@ -233,73 +230,6 @@ async def open_exposure_log(config: EngineConfig, brokers: str) -> AsyncIterator
         await asyncio.to_thread(exposures.close)
 
 
-@asynccontextmanager
-async def living_catalogue(
-    config: EngineConfig, serving: Serving, last_good: LastGood
-) -> AsyncIterator[CatalogueFollower]:
-    """The overlay, shown in full in what serves by the time that this is entered, and followed from then on.
-
-    Where it cannot be read and a worker has served before, it is shown once it can be.
-    """
-
-    def catalogues() -> list[LiveCatalogue]:
-        return [model.catalogue for model in serving.models]
-
-    def catch_up() -> None:
-        for catalogue in catalogues():
-            follower.catch_up(catalogue)
-
-    with ExitStack() as resources:
-        url = resources.enter_context(redis_url(config))
-        source = resources.enter_context(closing(RedisCatalogSource(url, config.redis)))
-        follower = CatalogueFollower(source)
-        try:
-            await asyncio.to_thread(follower.load, {model.bundle.manifest.generation for model in serving.models})
-            await asyncio.to_thread(catch_up)
-        except DependencyUnavailable as error:
-            if not last_good.has_served:
-                raise
-            log.warning("%s; starting with the catalogue of the bundle", error)
-        stop = threading.Event()
-        thread = threading.Thread(
-            target=follower.run,
-            args=(catalogues, stop),
-            name="engine-catalogue",
-            daemon=True,
-        )
-        thread.start()
-        try:
-            yield follower
-        finally:
-            stop.set()
-            await asyncio.to_thread(thread.join)
-
-
-@asynccontextmanager
-async def open_catalogue_writer(config: EngineConfig) -> AsyncIterator[RedisCatalogWriter]:
-    """Where the API's changes of the catalogue go."""
-    with redis_url(config) as url:
-        writer = RedisCatalogWriter(url, config.redis)
-        try:
-            yield writer
-        finally:
-            await writer.close()
-
-
-class ServingCatalogue:
-    """Capacity of the catalogue that serves now. Implements engine.rpc.catalog_servicer.CatalogueCapacity."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-
-    def unknown(self, keys: Int64Array) -> list[bool]:
-        return self._pipeline.model.catalogue.unknown(keys)
-
-    @property
-    def spare_capacity(self) -> int:
-        return self._pipeline.model.catalogue.spare_capacity
-
-
 @contextmanager
 def live_counts(config: EngineConfig, brokers: str) -> Iterator[Trending]:
     """What brings the live counts of the stream processor into models."""
@@ -330,31 +260,3 @@ def report_service(config: EngineConfig, pipeline: Pipeline) -> Iterator[Reporte
     )
     with closing(reports):
         yield reports
-
-
-@contextmanager
-def kafka_brokers(config: EngineConfig) -> Iterator[str]:
-    """The operator's Kafka, or a development broker of this machine for as long as the context lasts."""
-    if config.kafka.brokers:
-        yield config.kafka.brokers
-    else:
-        with EmbeddedKafka(config.kafka.directory, config.kafka.topic_prefix) as broker:
-            yield broker.brokers
-
-
-def log_name(config: EngineConfig, brokers: str) -> str:
-    """What the positions in the log are filed under: the configured name; an embedded log is another one each time."""
-    if config.processor.log or config.kafka.brokers:
-        return config.processor.log
-    return f"embedded-{brokers.replace(':', '-')}"
-
-
-@contextmanager
-def redis_url(config: EngineConfig) -> Iterator[str]:
-    """The operator's Redis, or a private one for as long as the context lasts. Raises ConfigError for no URL."""
-    if config.redis.url:
-        check_url(config.redis.url)
-        yield config.redis.url
-    else:
-        with EmbeddedRedis(config.redis.directory) as server:
-            yield server.url

@@ -22,7 +22,8 @@ import pyarrow as pa
 from engine.contract.events import Logged
 from engine.errors import DependencyUnavailable, PositionLost
 from engine.stream.log_identity import LogIdentity, LogNow, Place
-from engine.stream.processor import LogRecord, T
+from engine.stream.processor import T
+from engine.stream.protocols import LogRecord
 from engine.stream.state import clamped_ms
 from engine.types import EventType
 

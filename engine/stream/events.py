@@ -23,7 +23,7 @@ from engine.kernels.event_scan import (
     USER_ID,
     scan_events,
 )
-from engine.stream.processor import Message
+from engine.stream.protocols import Message
 from engine.stream.state import clamped_ms
 from engine.types import Int64Array
 from engine_client.v1 import event_pb2 as pb

@@ -6,7 +6,7 @@ from functools import partial
 
 from engine.stream.events import EventBatch
 from engine.stream.log_identity import LogNow, Place
-from engine.stream.processor import Sink
+from engine.stream.protocols import Sink
 
 
 class SinkShards:

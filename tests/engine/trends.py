@@ -9,7 +9,7 @@ from engine.config.stream import ProcessorConfig
 from engine.contract.events import encode
 from engine.stream.events import read_events
 from engine.stream.live import LiveSink
-from engine.stream.processor import Message
+from engine.stream.protocols import Message
 from engine.stream.state import Limits
 from engine.stream.topics import EVENTS
 from tests.engine.stream.conftest import NOW_MS, make_event

@@ -12,7 +12,7 @@ from engine.adapters.kafka.log import KafkaLog, TopicWatch
 from engine.config.stream import KafkaConfig
 from engine.errors import DependencyUnavailable, described
 from engine.stream.log_identity import LogNow
-from engine.stream.processor import Message
+from engine.stream.protocols import Message
 from engine.stream.topics import DEAD_LETTERS, EVENTS, Topic
 
 log = logging.getLogger(__name__)

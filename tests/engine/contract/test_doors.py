@@ -20,7 +20,7 @@ from engine.errors import DataError, PoisonMessage
 from engine.kernels.event_scan import TYPE, scan_events
 from engine.stream.archive import ARCHIVE_SCHEMA
 from engine.stream.events import TEXT_LIMITS, read_events
-from engine.stream.processor import Message
+from engine.stream.protocols import Message
 from engine_client.v1 import catalog_pb2, event_pb2
 
 NOW_MS = 1_790_000_000_000

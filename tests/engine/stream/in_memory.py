@@ -10,7 +10,8 @@ from engine.contract.events import decode, encode
 from engine.errors import PositionLost
 from engine.stream.log_identity import LogIdentity, LogNow, Place
 from engine.stream.metrics import ProcessorMetrics
-from engine.stream.processor import LogRecord, Message, Processor, reading
+from engine.stream.processor import Processor, reading
+from engine.stream.protocols import LogRecord, Message
 from tests.engine.stream.conftest import NOW_MS, make_event
 from tests.engine.stream.logs import log_now
 

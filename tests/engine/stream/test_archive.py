@@ -11,7 +11,7 @@ from engine.data.build import load_dataset
 from engine.data.tables import read_tables
 from engine.errors import DependencyUnavailable, PositionLost
 from engine.stream.archive import ARCHIVE_SCHEMA, EVENTS_LAYOUT, ArchiveSink, to_row
-from engine.stream.processor import LogRecord
+from engine.stream.protocols import LogRecord
 from engine.types import EventType
 from tests.engine.stream.conftest import NOW_MS, make_event
 from tests.engine.stream.logs import log_now, nexts

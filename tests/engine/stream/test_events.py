@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engine.contract.events import decode, encode
 from engine.errors import PoisonMessage
 from engine.stream.events import MAX_AHEAD_MS, EventBatch, read_events
-from engine.stream.processor import Message
+from engine.stream.protocols import Message
 from engine.types import EventType, item_key
 from engine_client.v1 import event_pb2 as pb
 from tests.engine.stream.conftest import NOW_MS, make_event

@@ -11,7 +11,7 @@ from engine.contract.exposures import Exposure, Failure, decode_exposure, encode
 from engine.errors import PoisonMessage
 from engine.stream.archive import ArchiveSink
 from engine.stream.exposures import EXPOSURES_LAYOUT, EXPOSURES_SCHEMA
-from engine.stream.processor import LogRecord
+from engine.stream.protocols import LogRecord
 from engine.types import DegradedReason, ExperimentAssignment, ItemSource, RecommendQuery, StageTiming, Strategy
 from engine_client.v1 import exposure_pb2 as pb
 from tests.engine.rpc.recommender import answer

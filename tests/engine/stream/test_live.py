@@ -9,7 +9,7 @@ from engine.config.stream import ProcessorConfig
 from engine.contract.events import encode
 from engine.stream.events import EventBatch, read_events
 from engine.stream.live import LiveSink
-from engine.stream.processor import Message
+from engine.stream.protocols import Message
 from engine.stream.state import Limits
 from engine.types import EventType
 from engine_client.v1 import event_pb2 as pb

@@ -17,7 +17,7 @@ from engine.stream.archive import EVENTS_LAYOUT, ArchiveSink
 from engine.stream.events import EventBatch, read_events
 from engine.stream.live import LiveSink
 from engine.stream.log_identity import AcceptNewLog, Extent, LogIdentity, LogNow, Place, start_of
-from engine.stream.processor import Message
+from engine.stream.protocols import Message
 from engine.stream.state import Limits, unpack_state
 from tests.engine.stream.conftest import NOW_MS, make_event
 from tests.engine.stream.logs import IDENTITY, OTHER_CLUSTER, OTHER_TOPIC, log_now, nexts

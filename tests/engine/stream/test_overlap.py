@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 from engine.errors import DependencyUnavailable, LogMismatch, LogShorter
 from engine.stream.log_identity import LogNow
 from engine.stream.metrics import ProcessorMetrics
-from engine.stream.processor import LogRecord, Processor
+from engine.stream.processor import Processor
+from engine.stream.protocols import LogRecord
 from tests.engine.stream.in_memory import PAYLOAD, POISON, READ, Letters, Log, Store, run_until
 from tests.engine.stream.logs import IDENTITY, OTHER_CLUSTER, OTHER_TOPIC
 

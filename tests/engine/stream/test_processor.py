@@ -23,7 +23,8 @@ from engine.stream.events import EventBatch, read_events
 from engine.stream.live import LiveSink
 from engine.stream.metrics import ProcessorMetrics
 from engine.stream.popularity import OVERALL
-from engine.stream.processor import Processor, Sink
+from engine.stream.processor import Processor
+from engine.stream.protocols import Sink
 from engine.stream.state import Limits, view_state
 from engine.stream.topics import DEAD_LETTERS, EVENTS
 from engine.types import EventType, item_key

@@ -11,7 +11,7 @@ from engine.contract.events import encode
 from engine.errors import DependencyUnavailable
 from engine.stream.events import EventBatch, read_events
 from engine.stream.log_identity import LogNow, Place
-from engine.stream.processor import Message
+from engine.stream.protocols import Message
 from engine.stream.sink_shards import SinkShards
 from tests.engine.stream.conftest import NOW_MS, make_event
 from tests.engine.stream.logs import log_now, nexts

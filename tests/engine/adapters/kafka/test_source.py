@@ -17,7 +17,7 @@ from engine.adapters.kafka.topics import create_topics
 from engine.config.stream import KafkaConfig
 from engine.errors import DependencyUnavailable
 from engine.stream.log_identity import LogNow
-from engine.stream.processor import Message
+from engine.stream.protocols import Message
 from engine.stream.topics import EVENTS
 from tests.engine.stream.conftest import Bus, make_event
 from tests.kafka import broker, delete_topics

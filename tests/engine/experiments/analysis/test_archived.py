@@ -14,7 +14,7 @@ from engine.experiments.analysis.read import count
 from engine.experiments.analysis.report_query import ReportQuery
 from engine.stream.archive import EVENTS_LAYOUT, ArchiveSink
 from engine.stream.exposures import EXPOSURES_LAYOUT, EXPOSURES_SCHEMA
-from engine.stream.processor import LogRecord
+from engine.stream.protocols import LogRecord
 from engine.types import ExperimentAssignment, RecommendQuery, StageTiming
 from engine_client import build_event
 from engine_client.v1 import event_pb2
