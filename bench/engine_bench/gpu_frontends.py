@@ -19,7 +19,7 @@ import psutil
 
 from engine.adapters.kafka.embedded import EmbeddedKafka
 from engine.adapters.redis.embedded import EmbeddedRedis
-from engine.app.heartbeat import SERVING
+from engine.app.heartbeat import BEAT, BUSY, FREE, SERVING
 from engine.app.supervisor import WORKER_COMMAND, Program
 from engine.app.workers import with_device_process, worker_settings
 from engine.bundle.bundle import Bundle
@@ -158,6 +158,8 @@ def _running(programs: Sequence[Program]) -> Iterator[list[psutil.Process]]:
         for process, program in zip(started, programs, strict=True):
             assert process.stdout is not None
             words = process.stdout.readline().strip()
+            while words in (BEAT, BUSY, FREE):
+                words = process.stdout.readline().strip()
             if words != SERVING:
                 raise DependencyUnavailable(f"{program.command[2]} did not start: {words or 'its message is above'}")
         yield [psutil.Process(process.pid) for process in started]

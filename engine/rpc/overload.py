@@ -10,6 +10,8 @@ from engine.rpc.interceptors import RETRY_AFTER_S
 from engine.rpc.servicer import Recommender
 from engine.types import DegradedReason, Priority, Recommendation, RecommendQuery
 
+# Critical requests may be this many times what `most` says: they are answered by popularity, which takes no thread.
+CRITICAL_SHARE: Final = 2
 # How much of the candidates a request gets: all, while nobody is turned away.
 _EFFORTS: Final = (1.0, 0.5, 0.25)
 # So long the share of refused requests is counted before the effort changes.
@@ -18,49 +20,48 @@ _REFUSED_AT_MOST: Final = 0.05
 # Below this use of the limit, in the mean of a period, the effort may rise again.
 _IDLE_SHARE: Final = 0.5
 _SMOOTHING: Final = 0.1
+# Of the time that a request has, how much its answer may take before there are too many requests.
+_TARGET: Final = 0.6
+_DECREASE: Final = 0.9
 
 
 class ConcurrencyLimit:
-    """How many requests may run at once: enough to keep the threads busy, with a short queue before them.
+    """How many requests may run at once: as many as are answered well within their time.
 
-    The limit follows TCP Vegas (Brakmo and Peterson, 1994), which Netflix's concurrency-limits brought to servers: it
-    grows while fewer than one request a thread waits, and shrinks while more than two do. Vegas infers the queue from
-    how far latencies are above the shortest one; here each request says how long it waited, so requests that cost more
-    than others do not look like a queue.
+    Additive increase and multiplicative decrease (Chiu and Jain, 1989), as the AIMD limit of Netflix's
+    concurrency-limits: the limit grows while answers take at most _TARGET of their time, and shrinks while they take
+    more. A burst that is answered in time is no overload, however long its queue.
 
     Args:
         threads: that compute; the limit never falls below.
-        most: the limit never rises above.
+        most: where the limit begins, and what it never exceeds.
     """
 
     def __init__(self, threads: int, most: int) -> None:
         self._threads = min(threads, most)
         self._most = most
-        self._limit = float(min(4 * threads, most))
+        self._limit = float(most)
         self._work_s = 0.0
 
     @property
     def value(self) -> int:
         return int(self._limit)
 
-    def ended(self, in_flight: int, waited_s: float, latency_s: float) -> None:
+    def ended(self, waited_s: float, latency_s: float, allowed_s: float) -> None:
         """A request has been answered.
 
         Args:
-            in_flight: requests that ran when it began, itself among them. waited_s: for a thread and for the event
-                loop, of its latency_s.
+            waited_s: for a thread and for the event loop, of its latency_s. allowed_s: how long it might have taken.
         """
         self._work_s += _SMOOTHING * (latency_s - waited_s - self._work_s)
-        queued = in_flight * waited_s / latency_s if latency_s > 0 else 0.0
-        step = self._threads / 8
-        if queued > 2 * self._threads:
-            self._limit = max(float(self._threads), self._limit - step)
-        elif queued < self._threads and in_flight >= self._limit / 2:
-            self._limit = min(float(self._most), self._limit + step)
+        if latency_s > _TARGET * allowed_s:
+            self._limit = max(float(self._threads), self._limit * _DECREASE)
+        else:
+            self._limit = min(float(self._most), self._limit + self._threads / 8)
 
     def was_late(self) -> None:
-        """A request was not computed in time: the queue was far too long."""
-        self._limit = max(float(self._threads), self._limit * 0.9)
+        """A request was not computed in time."""
+        self._limit = max(float(self._threads), self._limit * _DECREASE)
 
     def expected_s(self, in_flight: int) -> float:
         """How long one more request would take beside so many others."""
@@ -99,7 +100,7 @@ class LimitedRecommender:
     """A recommender that takes no more requests than it answers in time. For one event loop.
 
     Priorities: sheddable requests may use half of the limit, default ones all of it, critical ones one place a thread
-    more; past that, critical ones are answered by popularity, and all others are refused.
+    more. Past that, critical ones are answered by popularity (up to CRITICAL_SHARE of `most`), and others are refused.
 
     Args:
         threads: of the recommender. most: requests at once, whatever the limit says.
@@ -124,12 +125,13 @@ class LimitedRecommender:
         began = time.monotonic()
         priority = query.priority or self._priorities.get(query.surface, Priority.DEFAULT)
         limit, in_flight = self.limit.value, self._in_flight
-        late = in_flight >= self._threads and began + self.limit.expected_s(in_flight) > answer_by
+        allowed_s = answer_by - began
+        late = in_flight >= self._threads and self.limit.expected_s(in_flight) > allowed_s
         refused = late or in_flight >= self._places(priority, limit)
         self.effort.note(refused, in_flight / limit, began)
         effort = self.effort.value
         if refused:
-            if priority is not Priority.CRITICAL or in_flight >= self._most:
+            if priority is not Priority.CRITICAL or in_flight >= CRITICAL_SHARE * self._most:
                 raise Overloaded("the server has as many requests as it can answer in time", RETRY_AFTER_S)
             effort = 0.0
         if effort != 1.0:
@@ -140,7 +142,7 @@ class LimitedRecommender:
         finally:
             self._in_flight -= 1
         if effort:
-            self._learn(recommendation, in_flight + 1, time.monotonic() - began)
+            self._learn(recommendation, time.monotonic() - began, allowed_s)
         return recommendation
 
     def _places(self, priority: Priority, limit: int) -> int:
@@ -148,11 +150,11 @@ class LimitedRecommender:
             return max(1, limit // 2)
         return limit + self._threads if priority is Priority.CRITICAL else limit
 
-    def _learn(self, recommendation: Recommendation, in_flight: int, latency_s: float) -> None:
+    def _learn(self, recommendation: Recommendation, latency_s: float, allowed_s: float) -> None:
         if DegradedReason.BUDGET_EXHAUSTED in recommendation.degraded_reasons:
             self.limit.was_late()
             return
         took = {timing.stage: timing.duration_ms / 1000.0 for timing in recommendation.timings}
         # What is outside of the engine's own clock is the wait for the event loop.
         waited_s = took.get("queue", 0.0) + max(0.0, latency_s - took.get("total", latency_s))
-        self.limit.ended(in_flight, min(waited_s, latency_s), latency_s)
+        self.limit.ended(min(waited_s, latency_s), latency_s, allowed_s)

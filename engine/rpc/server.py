@@ -19,6 +19,7 @@ from engine.rpc.experiment_servicer import ExperimentServicer, Reporter
 from engine.rpc.health import HealthServicer
 from engine.rpc.interceptors import Admission, CallInterceptor
 from engine.rpc.metrics import MeasuredAccessLog, ServerMetrics
+from engine.rpc.overload import CRITICAL_SHARE
 from engine.rpc.port import address_of, check_bindable
 from engine.rpc.reflection import add_reflection
 from engine.rpc.servicer import RecommendationServicer, Recommender
@@ -136,7 +137,9 @@ def create_server(
     Must be called inside the event loop that will run it.
     """
     surfaces = frozenset(config.surfaces)
-    admissions = {SERVICE_NAME: Admission(config.server.max_concurrent_requests)}
+    # An adaptive limit (engine.rpc.overload) refuses before that, critical requests last.
+    most = config.server.max_concurrent_requests * (CRITICAL_SHARE if config.server.adaptive_concurrency else 1)
+    admissions = {SERVICE_NAME: Admission(most)}
     if event_log is not None:
         admissions[EVENT_SERVICE_NAME] = Admission(config.events.max_concurrent_batches)
     if catalogue is not None:

@@ -98,7 +98,7 @@ def test_caches_of_other_packages_are_left_alone(checkout: Path, tmp_path: Path)
     other = tmp_path / "other"
     other.mkdir()
     (other / "elsewhere.py").write_text("import numba\n@numba.njit('int64()', cache=True)\ndef f():\n    return 3\n")
-    script = "import kernels, elsewhere; print(elsewhere.f())"
+    script = "import engine.kernels, elsewhere; print(elsewhere.f())"
     environment = {**os.environ, "PYTHONPATH": f"{checkout}:{other}"}
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True, timeout=300)
     (index,) = other.rglob("*.nbi")

@@ -31,7 +31,7 @@ one.other, two.other = two, one
 gone = weakref.ref(one)
 del one, two
 kept = [Node() for _ in range(50_000)]
-settle()
+freeze_long_lived()
 print(json.dumps({"frozen": gc.get_freeze_count(), "tracked": len(gc.get_objects()), "gone": gone() is None}))
 """)
     assert said["frozen"] > 50_000
@@ -41,7 +41,7 @@ print(json.dumps({"frozen": gc.get_freeze_count(), "tracked": len(gc.get_objects
 
 def test_what_grows_is_frozen_as_it_grows_so_that_no_collection_visits_much() -> None:
     said = run("""
-settle()
+freeze_long_lived()
 visited = []
 def note(phase, info):
     if phase == "start" and info["generation"] == 2:
@@ -57,7 +57,7 @@ print(json.dumps({"most": max(visited), "times": len(visited), "left": len(gc.ge
 
 def test_cycles_that_come_and_go_are_collected() -> None:
     said = run("""
-settle()
+freeze_long_lived()
 watched = []
 for _ in range(30_000):
     one, two = Node(), Node()
@@ -72,7 +72,7 @@ def test_a_frozen_object_is_freed_by_its_reference_count() -> None:
     said = run("""
 node = Node()
 gone = weakref.ref(node)
-settle()
+freeze_long_lived()
 del node
 print(json.dumps({"gone": gone() is None}))
 """)
@@ -80,4 +80,9 @@ print(json.dumps({"gone": gone() is None}))
 
 
 def test_settling_again_adds_no_second_callback() -> None:
-    assert run("settle(); settle(); print(json.dumps({'callbacks': len(gc.callbacks)}))")["callbacks"] == 1
+    assert (
+        run("freeze_long_lived(); freeze_long_lived(); print(json.dumps({'callbacks': len(gc.callbacks)}))")[
+            "callbacks"
+        ]
+        == 1
+    )

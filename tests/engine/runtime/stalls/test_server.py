@@ -34,7 +34,7 @@ async def main(settings):
         made(self, *rest, **more)
         catalogues.append(weakref.ref(self))
     LiveCatalogue.__init__ = note
-    async with running_server(config, settle=settle) as server:
+    async with running_server(config, freeze=freeze_long_lived) as server:
         said["frozen"], said["tracked"] = gc.get_freeze_count(), len(gc.get_objects())
         async with AsyncRecommendationClient(f"127.0.0.1:{server.port}", timeout_s=60) as client:
             await client.wait_until_serving()

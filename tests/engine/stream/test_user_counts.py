@@ -40,11 +40,11 @@ def stream(drawn: list[tuple[str, int, EventType, int]], in_order: bool = True) 
 
 def count(scope: Scope, users: Users, events: list[StreamEvent], limits: Limits | None = None) -> None:
     """As the sink does, in one batch."""
-    users = list(dict.fromkeys(event.user_id for event in events))
+    ids = list(dict.fromkeys(event.user_id for event in events))
     batch = batch_of(events)
-    positions = np.array([users.index(event.user_id) for event in events], np.int64)
-    folded = fold([users.get(user) for user in users], positions, "", batch, limits or Limits())
-    users |= {users[user]: state for user, state in folded.states.items()}
+    positions = np.array([ids.index(event.user_id) for event in events], np.int64)
+    folded = fold([users.get(user) for user in ids], positions, "", batch, limits or Limits())
+    users |= {ids[user]: state for user, state in folded.states.items()}
     before, after = folded.moves[:, 0], folded.moves[:, 1]
     moved = np.flatnonzero(before != after)
     times = [np.where(part < 0, -1, part * 1000)[moved] for part in (before, after)]
