@@ -21,7 +21,7 @@ _REFUSED_AT_MOST: Final = 0.05
 _IDLE_SHARE: Final = 0.5
 _SMOOTHING: Final = 0.1
 # Of the time that a request has, how much its answer may take before there are too many requests.
-_TARGET: Final = 0.6
+_TARGET: Final = 0.4
 _DECREASE: Final = 0.9
 
 

@@ -47,8 +47,6 @@ HEALTH_SERVICE_NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full
 _OTHER_CALLS = 16_384
 # Of one connection, so that one client cannot take all of them.
 _MOST_STREAMS = 256
-# Calls that have come and that the event loop has not yet taken.
-_MOST_PENDING = 96
 # Silence after which a connection is probed, and how long the probe may take before the connection is dropped.
 _KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 60_000, 10_000
 # Clients that probe more often than this are cut off.
@@ -150,7 +148,9 @@ def create_server(
     access_log = AccessLog(access_log_every) if metrics is None else MeasuredAccessLog(access_log_every, metrics)
     server = grpc.aio.server(
         interceptors=[CallInterceptor(admissions, access_log)],
-        options=_options(config.server.max_connection_age_s if shares_port else 0.0, shares_port),
+        options=_options(
+            config.server.max_connection_age_s if shares_port else 0.0, config.server.max_pending_calls, shares_port
+        ),
         # The backstop. It is above all that admission lets in: health checks are not refused under load.
         maximum_concurrent_rpcs=sum(admission.limit for admission in admissions.values()) + other_calls,
     )
@@ -216,7 +216,7 @@ def _bind(
         raise ConfigError(f"cannot listen on {address}") from error
 
 
-def _options(max_connection_age_s: float, shares_port: bool) -> list[tuple[str, int]]:
+def _options(max_connection_age_s: float, max_pending_calls: int, shares_port: bool) -> list[tuple[str, int]]:
     # grpc spreads the renewals by 10% itself, so that clients which came together do not all come back together.
     age = [("grpc.max_connection_age_ms", int(max_connection_age_s * 1000))]
     return [
@@ -226,8 +226,8 @@ def _options(max_connection_age_s: float, shares_port: bool) -> list[tuple[str, 
         ("grpc.max_concurrent_streams", _MOST_STREAMS),
         # The last resort, where the event loop itself cannot keep up: gRPC refuses (CANCELLED) without asking it. Below
         # that, admission refuses with a reason and a hint.
-        ("grpc.server.max_pending_requests", _MOST_PENDING),
-        ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
+        ("grpc.server.max_pending_requests", max_pending_calls),
+        ("grpc.server.max_pending_requests_hard_limit", max_pending_calls),
         ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),

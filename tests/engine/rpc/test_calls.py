@@ -222,8 +222,8 @@ class TestConcurrencyLimit:
         for channel in watching:
             for _ in range(200):
                 watches.append(health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60))
-                if len(watches) % 50 == 0:
-                    await asyncio.gather(*(watch.read() for watch in watches[-50:]))
+                if len(watches) % 10 == 0:
+                    await asyncio.gather(*(watch.read() for watch in watches[-10:]))
         response = await pb_grpc.RecommendationServiceStub(open_channel(server)).Recommend(REQUEST, timeout=30)
         assert len(response.items) == 50
         for channel in watching:

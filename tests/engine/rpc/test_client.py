@@ -180,7 +180,10 @@ class TestRetries:
 
 
 class TestChannel:
-    async def test_one_connection_serves_many_calls(self, server: Server, recommender: SteeredRecommender) -> None:
+    async def test_one_connection_serves_many_calls(
+        self, start_server: StartServer, recommender: SteeredRecommender
+    ) -> None:
+        server = await start_server(max_pending_calls=100, request_timeout_ms=10_000)
         async with AsyncRecommendationClient(target_of(server), timeout_s=10) as client:
             responses = await asyncio.gather(*(client.recommend(f"u{n}", "home", item_count=1) for n in range(50)))
         assert [response.items[0].item_id for response in responses] == [f"u{n}-0" for n in range(50)]

@@ -76,7 +76,7 @@ class TestConcurrencyLimit:
     def test_a_queue_that_is_answered_in_time_is_no_overload(self) -> None:
         limit = ConcurrencyLimit(threads=2, most=64)
         for _ in range(200):
-            limit.ended(waited_s=0.04, latency_s=0.045, allowed_s=0.085)
+            limit.ended(waited_s=0.03, latency_s=0.033, allowed_s=0.085)
         assert limit.value == 64
 
     @given(
@@ -195,6 +195,10 @@ class TestLimitedRecommender:
         for _ in range(3):
             with pytest.raises(RuntimeError):
                 await limited.recommend(QUERY, float("inf"))
+
+
+def test_what_grpc_refuses_by_itself_is_overload_to_the_client() -> None:
+    assert isinstance(from_wire(grpc.StatusCode.CANCELLED, "CANCELLED", ()), Overloaded)
 
 
 def test_a_refusal_says_when_to_come_back() -> None:
