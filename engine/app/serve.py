@@ -158,7 +158,9 @@ def limited(recommender: Recommender, config: EngineConfig) -> Recommender:
     """The recommender, with as many requests at once as it answers in time."""
     threads = config.compute_threads(os.cpu_count() or 1)
     priorities = {name: Priority[surface.priority.upper()] for name, surface in config.surfaces.items()}
-    return LimitedRecommender(recommender, threads, config.server.max_concurrent_requests, priorities)
+    server = config.server
+    allowed_s = (server.request_timeout_ms - min(server.reserve_ms, server.request_timeout_ms / 2)) / 1000
+    return LimitedRecommender(recommender, threads, server.max_concurrent_requests, allowed_s, priorities)
 
 
 @asynccontextmanager

@@ -29,17 +29,20 @@ class ConcurrencyLimit:
     """How many requests may run at once: as many as are answered well within their time.
 
     Additive increase and multiplicative decrease (Chiu and Jain, 1989), as the AIMD limit of Netflix's
-    concurrency-limits: the limit grows while answers take at most _TARGET of their time, and shrinks while they take
-    more. A burst that is answered in time is no overload, however long its queue.
+    concurrency-limits: the limit grows while answers take at most _TARGET of the server's time for them, and shrinks
+    while they take more. A burst that is answered in time is no overload, however long its queue; and a client that
+    allows less time than the server does says nothing of the server.
 
     Args:
         threads: that compute; the limit never falls below.
         most: where the limit begins, and what it never exceeds.
+        allowed_s: the server's time for a request, whatever its client allows.
     """
 
-    def __init__(self, threads: int, most: int) -> None:
+    def __init__(self, threads: int, most: int, allowed_s: float) -> None:
         self._threads = min(threads, most)
         self._most = most
+        self._target_s = _TARGET * allowed_s
         self._limit = float(most)
         self._work_s = 0.0
 
@@ -47,21 +50,18 @@ class ConcurrencyLimit:
     def value(self) -> int:
         return int(self._limit)
 
-    def ended(self, waited_s: float, latency_s: float, allowed_s: float) -> None:
+    def ended(self, latency_s: float, waited_s: float | None) -> None:
         """A request has been answered.
 
         Args:
-            waited_s: for a thread and for the event loop, of its latency_s. allowed_s: how long it might have taken.
+            waited_s: for a thread and for the event loop, of its latency_s; None where it was not computed to its end.
         """
-        self._work_s += _SMOOTHING * (latency_s - waited_s - self._work_s)
-        if latency_s > _TARGET * allowed_s:
+        if waited_s is not None:
+            self._work_s += _SMOOTHING * (latency_s - waited_s - self._work_s)
+        if latency_s > self._target_s:
             self._limit = max(float(self._threads), self._limit * _DECREASE)
-        else:
+        elif waited_s is not None:
             self._limit = min(float(self._most), self._limit + self._threads / 8)
-
-    def was_late(self) -> None:
-        """A request was not computed in time."""
-        self._limit = max(float(self._threads), self._limit * _DECREASE)
 
     def expected_s(self, in_flight: int) -> float:
         """How long one more request would take beside so many others."""
@@ -103,18 +103,23 @@ class LimitedRecommender:
     more. Past that, critical ones are answered by popularity (up to CRITICAL_SHARE of `most`), and others are refused.
 
     Args:
-        threads: of the recommender. most: requests at once, whatever the limit says.
+        threads: of the recommender. most: requests at once, whatever the limit says. allowed_s: for a request.
         priorities: by surface, of requests that do not say; DEFAULT for a surface that is not there.
     """
 
     def __init__(
-        self, recommender: Recommender, threads: int, most: int, priorities: Mapping[str, Priority] | None = None
+        self,
+        recommender: Recommender,
+        threads: int,
+        most: int,
+        allowed_s: float,
+        priorities: Mapping[str, Priority] | None = None,
     ) -> None:
         self._recommender = recommender
         self._priorities = priorities or {}
         self._threads = threads
         self._most = most
-        self.limit = ConcurrencyLimit(threads, most)
+        self.limit = ConcurrencyLimit(threads, most, allowed_s)
         self.effort = EffortControl()
         self._in_flight = 0
 
@@ -125,8 +130,7 @@ class LimitedRecommender:
         began = time.monotonic()
         priority = query.priority or self._priorities.get(query.surface, Priority.DEFAULT)
         limit, in_flight = self.limit.value, self._in_flight
-        allowed_s = answer_by - began
-        late = in_flight >= self._threads and self.limit.expected_s(in_flight) > allowed_s
+        late = in_flight >= self._threads and began + self.limit.expected_s(in_flight) > answer_by
         refused = late or in_flight >= self._places(priority, limit)
         self.effort.note(refused, in_flight / limit, began)
         effort = self.effort.value
@@ -142,7 +146,7 @@ class LimitedRecommender:
         finally:
             self._in_flight -= 1
         if effort:
-            self._learn(recommendation, time.monotonic() - began, allowed_s)
+            self._learn(recommendation, time.monotonic() - began)
         return recommendation
 
     def _places(self, priority: Priority, limit: int) -> int:
@@ -150,11 +154,11 @@ class LimitedRecommender:
             return max(1, limit // 2)
         return limit + self._threads if priority is Priority.CRITICAL else limit
 
-    def _learn(self, recommendation: Recommendation, latency_s: float, allowed_s: float) -> None:
+    def _learn(self, recommendation: Recommendation, latency_s: float) -> None:
         if DegradedReason.BUDGET_EXHAUSTED in recommendation.degraded_reasons:
-            self.limit.was_late()
+            self.limit.ended(latency_s, None)
             return
         took = {timing.stage: timing.duration_ms / 1000.0 for timing in recommendation.timings}
         # What is outside of the engine's own clock is the wait for the event loop.
         waited_s = took.get("queue", 0.0) + max(0.0, latency_s - took.get("total", latency_s))
-        self.limit.ended(min(waited_s, latency_s), latency_s, allowed_s)
+        self.limit.ended(latency_s, min(waited_s, latency_s))

@@ -65,33 +65,31 @@ async def offer(limited: LimitedRecommender, rate: float, seconds: float, query:
 
 class TestConcurrencyLimit:
     def test_it_shrinks_while_answers_take_most_of_their_time_and_grows_back(self) -> None:
-        limit = ConcurrencyLimit(threads=2, most=64)
+        limit = ConcurrencyLimit(threads=2, most=64, allowed_s=SOON_S)
         for _ in range(200):
-            limit.ended(waited_s=0.06, latency_s=0.07, allowed_s=0.085)
+            limit.ended(latency_s=0.07, waited_s=0.06)
         assert limit.value == 2
         for _ in range(500):
-            limit.ended(waited_s=0.0, latency_s=0.01, allowed_s=0.085)
+            limit.ended(latency_s=0.01, waited_s=0.0)
         assert limit.value == 64
 
     def test_a_queue_that_is_answered_in_time_is_no_overload(self) -> None:
-        limit = ConcurrencyLimit(threads=2, most=64)
+        limit = ConcurrencyLimit(threads=2, most=64, allowed_s=SOON_S)
         for _ in range(200):
-            limit.ended(waited_s=0.03, latency_s=0.033, allowed_s=0.085)
+            limit.ended(latency_s=0.033, waited_s=0.03)
         assert limit.value == 64
 
     @given(
         st.integers(1, 64),
         st.integers(1, 64),
-        st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)), max_size=50),
+        st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.booleans()), max_size=50),
     )
-    def test_it_stays_between_its_bounds(
-        self, threads: int, most: int, ended: list[tuple[float, float, float]]
-    ) -> None:
-        limit = ConcurrencyLimit(threads, most)
-        for waited_s, more_s, allowed_s in ended:
-            limit.ended(waited_s, waited_s + more_s, allowed_s)
+    def test_it_stays_between_its_bounds(self, threads: int, most: int, ended: list[tuple[float, float, bool]]) -> None:
+        limit = ConcurrencyLimit(threads, most, SOON_S)
+        for waited_s, more_s, late in ended:
+            limit.ended(waited_s + more_s, None if late else waited_s)
             assert min(threads, most) <= limit.value <= most
-        limit.was_late()
+        limit.ended(1.0, None)
         assert min(threads, most) <= limit.value <= most
 
 
@@ -120,7 +118,7 @@ class TestEffort:
 class TestLimitedRecommender:
     async def test_with_four_times_the_requests_most_of_the_capacity_is_good_answers(self) -> None:
         """Capacity: two threads, 20 ms a request. Without a limit, hardly any answer would be in time."""
-        limited = LimitedRecommender(Machine(2, 0.02), threads=2, most=64)
+        limited = LimitedRecommender(Machine(2, 0.02), threads=2, most=64, allowed_s=SOON_S)
         await offer(limited, 400, 1.0)
         came = await offer(limited, 400, 2.0)
         assert came.count("good") >= 0.6 * 100 * 2
@@ -128,19 +126,29 @@ class TestLimitedRecommender:
 
     async def test_a_load_that_it_can_take_is_answered_in_full(self) -> None:
         machine = Machine(2, 0.002)
-        came = await offer(LimitedRecommender(machine, threads=2, most=64), 50, 1.0)
+        came = await offer(LimitedRecommender(machine, threads=2, most=64, allowed_s=SOON_S), 50, 1.0)
         assert came.count("good") == len(came)
         assert all(query.effort == 1.0 for query in machine.queries)
 
     async def test_a_burst_that_can_be_answered_in_time_is_let_in(self) -> None:
-        limited = LimitedRecommender(Machine(2, 0.004), threads=2, most=64)
+        limited = LimitedRecommender(Machine(2, 0.004), threads=2, most=64, allowed_s=SOON_S)
         await offer(limited, 50, 0.5)
         came = await offer(limited, 100_000, 16 / 100_000)
         assert came == ["good"] * 16
 
+    async def test_clients_that_allow_little_time_take_no_places_from_others(self) -> None:
+        """Half of a millisecond is too little for an answer of ten; that is no overload."""
+        limited = LimitedRecommender(Machine(1, 0.01), threads=1, most=32, allowed_s=SOON_S)
+        for _ in range(100):
+            answered = await limited.recommend(QUERY, time.monotonic() + 0.0005)
+            assert DegradedReason.BUDGET_EXHAUSTED in answered.degraded_reasons
+        assert limited.limit.value == 32
+
     async def test_priorities(self) -> None:
         machine = Machine(1, 10.0)
-        limited = LimitedRecommender(machine, threads=1, most=4, priorities={"email": Priority.SHEDDABLE})
+        limited = LimitedRecommender(
+            machine, threads=1, most=4, allowed_s=SOON_S, priorities={"email": Priority.SHEDDABLE}
+        )
         asked: list[asyncio.Task[Recommendation]] = []
 
         async def taken(query: RecommendQuery) -> bool:
@@ -163,9 +171,9 @@ class TestLimitedRecommender:
 
     async def test_a_critical_request_is_answered_by_popularity_rather_than_refused(self) -> None:
         machine = Machine(1, 10.0)
-        limited = LimitedRecommender(machine, threads=1, most=8)
+        limited = LimitedRecommender(machine, threads=1, most=8, allowed_s=SOON_S)
         for _ in range(50):
-            limited.limit.was_late()
+            limited.limit.ended(1.0, None)
         critical = replace(QUERY, priority=Priority.CRITICAL)
         waiting = [asyncio.ensure_future(limited.recommend(each, float("inf"))) for each in (QUERY, critical)]
         await asyncio.sleep(0)
@@ -177,7 +185,7 @@ class TestLimitedRecommender:
             task.cancel()
 
     async def test_what_would_come_too_late_is_refused_at_once(self) -> None:
-        limited = LimitedRecommender(Machine(1, 0.05), threads=1, most=8)
+        limited = LimitedRecommender(Machine(1, 0.05), threads=1, most=8, allowed_s=SOON_S)
         for _ in range(30):
             await limited.recommend(QUERY, time.monotonic() + 1.0)
         waiting = asyncio.ensure_future(limited.recommend(QUERY, time.monotonic() + 1.0))
@@ -191,7 +199,7 @@ class TestLimitedRecommender:
             async def recommend(self, *_: object) -> Recommendation:
                 raise RuntimeError("bug")
 
-        limited = LimitedRecommender(Broken(), threads=1, most=1)
+        limited = LimitedRecommender(Broken(), threads=1, most=1, allowed_s=SOON_S)
         for _ in range(3):
             with pytest.raises(RuntimeError):
                 await limited.recommend(QUERY, float("inf"))
