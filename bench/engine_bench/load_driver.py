@@ -89,6 +89,8 @@ class Status(IntEnum):
     OTHER = 4
     # Never sent: IN_FLIGHT_LIMIT requests were unanswered.
     OVERFLOW = 5
+    # gRPC itself has refused it, since the server's event loop did not take it.
+    CANCELLED = 6
 
 
 class Answer(NamedTuple):

@@ -26,8 +26,7 @@ _STATUSES = {
     grpc.StatusCode.DEADLINE_EXCEEDED: Status.DEADLINE,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Status.EXHAUSTED,
     grpc.StatusCode.UNAVAILABLE: Status.UNAVAILABLE,
-    # What gRPC itself answers where the server's event loop cannot keep up.
-    grpc.StatusCode.CANCELLED: Status.EXHAUSTED,
+    grpc.StatusCode.CANCELLED: Status.CANCELLED,
 }
 _DEVICES, _COUNTRIES = ("mobile", "desktop", "tablet"), ("DE", "FR", "US")
 

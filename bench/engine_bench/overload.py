@@ -153,7 +153,7 @@ def _good(record: Record) -> BoolArray:
 def _row(record: Record, peak: float) -> dict[str, Any]:
     good, seconds = _good(record), record.schedule.seconds
     critical = np.array([_priority_of(place) is Priority.CRITICAL for place in range(len(good))])
-    refused = record.ended_ms[record.status == Status.EXHAUSTED]
+    refused = record.ended_ms[np.isin(record.status, (Status.EXHAUSTED, Status.CANCELLED))]
     return {
         "rate": round(record.schedule.rate, 1),
         "goodput": round(float(good.sum()) / seconds, 1),

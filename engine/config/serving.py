@@ -26,7 +26,7 @@ class ServerConfig(Section):
     workers: int = Field(1, ge=1, le=256, description="processes that share the port, each with limits of its own")
     max_concurrent_requests: int = Field(64, ge=1, le=10_000, description="past it: RESOURCE_EXHAUSTED at once")
     max_pending_calls: int = Field(
-        32, ge=1, le=100_000, description="calls that the event loop has not yet taken; past it gRPC says CANCELLED"
+        64, ge=1, le=100_000, description="calls that the event loop has not yet taken; past it gRPC says CANCELLED"
     )
     adaptive_concurrency: bool = Field(
         True, description="refuse earlier, at the number of requests that are answered in time"

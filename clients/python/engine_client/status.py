@@ -62,8 +62,8 @@ def from_wire(code: grpc.StatusCode, text: str | None, trailing_metadata: Metada
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return _invalid_request(trailing_metadata) or InvalidRequest("request", sentence)
     if code is grpc.StatusCode.CANCELLED:
-        # This client cancels nothing that it still waits for.
-        return Overloaded("the server refused the call before it read it")
+        # An overloaded server's, or a stopping one's: this client cancels nothing that it still waits for.
+        return Overloaded(f"the call was refused before the server read it: {sentence}")
     error_class = _CLASS_OF_CODE.get(code)
     if error_class is None:
         return EngineError(f"{code.name}: {sentence}")
